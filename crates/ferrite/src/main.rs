@@ -1,2 +1,11 @@
-//! server
+//! The Ferrite server.
+
+mod args;
+mod client;
+mod command;
+mod commands;
+mod ctx;
+mod output;
+mod server;
+
 fn main() {}

@@ -1,0 +1,124 @@
+//! What a command is: one row, beside its function, that drives parsing, routing, latching, prefetch, ACL
+//! categories, `COMMAND` and `COMMAND DOCS`, and statistics.
+
+use std::borrow::Cow;
+
+use crate::args::Args;
+use crate::ctx::Ctx;
+
+/// Why a handler ended without a reply of its own. It has then changed nothing.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The engine cannot go on now (a cold record, no room) or at all (device error, value too large).
+    Engine(hybridlog::Stop),
+    /// An error reply, without its leading dash: "ERR syntax error".
+    Reply(Cow<'static, str>),
+}
+
+impl From<hybridlog::Stop> for Stop {
+    fn from(stop: hybridlog::Stop) -> Self {
+        Stop::Engine(stop)
+    }
+}
+
+impl From<&'static str> for Stop {
+    fn from(text: &'static str) -> Self {
+        Stop::Reply(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for Stop {
+    fn from(text: String) -> Self {
+        Stop::Reply(Cow::Owned(text))
+    }
+}
+
+/// What a handler returns. Whatever it wrote to `cx.reply` is discarded when it is an error.
+pub(crate) type Done = Result<(), Stop>;
+
+/// How a command is executed.
+#[derive(Clone, Copy)]
+pub(crate) enum Handler {
+    /// On the worker, with the keys of its row latched. It may run several times: a run that meets a cold record
+    /// ends with [`Stop`] before it has changed anything, and runs again once the record has been read.
+    Worker(fn(&mut Ctx<'_>, Args<'_>) -> Done),
+    /// On a slow-lane thread that may block, step by step: for what walks the whole data set (KEYS, FLUSHALL SYNC,
+    /// DEBUG DIGEST). No key is latched; each step is an operation of its own.
+    Slow(fn(&mut crate::ctx::SlowCtx<'_>, Args<'_>) -> Done),
+    /// Only subcommands; the row itself does nothing.
+    Container,
+}
+
+/// Where the keys of a command are among its arguments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Keys {
+    /// None.
+    None,
+    /// From argument `first` to argument `last` (negative: from the end), every `step`th. As in `COMMAND INFO`.
+    Range { first: i32, last: i32, step: i32 },
+    /// Argument `count` holds how many keys follow it.
+    Counted { count: usize },
+    /// All keys of all databases: latches everything (FLUSHALL, SWAPDB).
+    Everything,
+}
+
+/// Properties of a command, with Redis's names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flags(pub(crate) u32);
+
+impl Flags {
+    pub(crate) const NONE: Flags = Flags(0);
+    /// May change data.
+    pub(crate) const WRITE: Flags = Flags(1 << 0);
+    /// Only reads data.
+    pub(crate) const READONLY: Flags = Flags(1 << 1);
+    /// Refused when memory is exhausted.
+    pub(crate) const DENYOOM: Flags = Flags(1 << 2);
+    pub(crate) const ADMIN: Flags = Flags(1 << 3);
+    pub(crate) const PUBSUB: Flags = Flags(1 << 4);
+    pub(crate) const NOSCRIPT: Flags = Flags(1 << 5);
+    pub(crate) const BLOCKING: Flags = Flags(1 << 6);
+    /// Allowed while the data set is being loaded.
+    pub(crate) const LOADING: Flags = Flags(1 << 7);
+    pub(crate) const STALE: Flags = Flags(1 << 8);
+    pub(crate) const SKIP_MONITOR: Flags = Flags(1 << 9);
+    pub(crate) const SKIP_SLOWLOG: Flags = Flags(1 << 10);
+    pub(crate) const ASKING: Flags = Flags(1 << 11);
+    /// Constant or logarithmic time.
+    pub(crate) const FAST: Flags = Flags(1 << 12);
+    /// Allowed before AUTH.
+    pub(crate) const NO_AUTH: Flags = Flags(1 << 13);
+    pub(crate) const MOVABLEKEYS: Flags = Flags(1 << 14);
+    pub(crate) const ALLOW_BUSY: Flags = Flags(1 << 15);
+    pub(crate) const NO_MULTI: Flags = Flags(1 << 16);
+    pub(crate) const NO_ASYNC_LOADING: Flags = Flags(1 << 17);
+    /// Ours: overwrites its keys without reading them, so cold ones are not fetched first (SET without options, MSET).
+    pub(crate) const BLIND: Flags = Flags(1 << 24);
+
+    pub(crate) const fn and(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    pub(crate) const fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// One command or subcommand.
+pub(crate) struct Row {
+    /// Lower case; of a subcommand its own name only ("get" of CONFIG GET).
+    pub(crate) name: &'static str,
+    /// Number of arguments with the name (and subcommand name) itself; negative: at least that many.
+    pub(crate) arity: i32,
+    pub(crate) flags: Flags,
+    pub(crate) keys: Keys,
+    /// ACL categories beyond those implied by the flags, without "@": "string", "keyspace", "dangerous".
+    pub(crate) categories: &'static [&'static str],
+    /// COMMAND DOCS: group, first Redis version with it, complexity, one-line summary (our own words).
+    pub(crate) group: &'static str,
+    pub(crate) since: &'static str,
+    pub(crate) complexity: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) handler: Handler,
+    pub(crate) subcommands: &'static [Row],
+}

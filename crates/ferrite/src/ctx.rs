@@ -1,0 +1,62 @@
+//! What a handler works with.
+
+use std::sync::Arc;
+
+use hybridlog::{Namespace, Operation, Record, Store};
+
+use crate::client::Client;
+use crate::output::Output;
+use crate::server::Server;
+
+/// One run of one command on a worker. The fields are disjoint so that a record borrowed from `op` can be written to
+/// `reply`.
+pub(crate) struct Ctx<'a> {
+    /// The data; the keys of the command's row are latched.
+    pub(crate) op: Operation<'a>,
+    /// The namespace of the client's selected database.
+    pub(crate) namespace: Namespace,
+    /// Where the reply goes; derefs to `resp::Encoder`.
+    pub(crate) reply: &'a mut Output,
+    /// The client that sent the command.
+    pub(crate) client: &'a mut Client,
+    /// Everything shared between workers.
+    pub(crate) server: &'a Arc<Server>,
+}
+
+impl Ctx<'_> {
+    /// The time that decides about expiry in this command, Unix milliseconds.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.op.now_ms()
+    }
+}
+
+/// Writes the value of `record` as one bulk string; a large one as pieces that are not copied.
+pub(crate) fn reply_value(op: &Operation<'_>, reply: &mut Output, record: &Record<'_>) -> Result<(), hybridlog::Stop> {
+    if record.len() < Output::PIECE_MIN_BYTES {
+        reply.bulk(&op.value(record)?);
+        return Ok(());
+    }
+    let pieces = op.pieces(record)?;
+    reply.bulk_header(record.len() as usize);
+    for piece in pieces {
+        reply.piece(piece);
+    }
+    reply.bulk_end();
+    Ok(())
+}
+
+/// One run of a command on a slow-lane thread.
+pub(crate) struct SlowCtx<'a> {
+    pub(crate) store: &'a Arc<Store>,
+    pub(crate) namespace: Namespace,
+    pub(crate) reply: &'a mut Output,
+    pub(crate) server: &'a Arc<Server>,
+    pub(crate) now_ms: u64,
+}
+
+impl SlowCtx<'_> {
+    /// Runs `step` as an operation without latched keys until it does not meet a cold record, blocking for the reads.
+    pub(crate) fn step<T>(&self, step: impl Fn(&Operation<'_>) -> Result<T, hybridlog::Stop>) -> Result<T, hybridlog::Stop> {
+        self.store.blocking(&[], self.now_ms, |op| step(op))
+    }
+}
