@@ -1,13 +1,17 @@
 //! The RESP protocol codec: bytes to commands, and replies to bytes. It performs no I/O.
 //!
 //! * [`Encoder`] writes replies in RESP2 or RESP3 into a buffer it owns.
-//! * [`append_integer`] and [`append_double`] write numbers the way Redis prints them.
+//! * [`RequestParser`] finds commands and their arguments in a server's read buffer, without a copy.
+//! * [`append_integer`], [`parse_integer`] and [`append_double`] print and read numbers the way Redis does.
 //!
 //! Nothing in this crate panics on bytes that came from a peer, and no length a peer announces is
 //! allocated before it has been checked against a limit.
 
 mod encode;
+mod inline;
 mod number;
+mod parse;
 
 pub use encode::{Encoder, Protocol};
-pub use number::{append_double, append_integer};
+pub use number::{append_double, append_integer, parse_integer};
+pub use parse::{ArgRange, Authentication, Limits, Parsed, ProtocolError, RequestParser};

@@ -18,9 +18,8 @@ const DIGIT_PAIRS: [u8; 200] = {
     pairs
 };
 
-/// Whole numbers up to this magnitude are printed as integers, as Redis does (2^52: every double
-/// up to it has an exact integer part).
-const WHOLE_NUMBER_LIMIT: f64 = 4_503_599_627_370_496.0;
+/// Whole numbers up to this magnitude, 2^62, are printed as integers, as Redis does.
+const WHOLE_NUMBER_LIMIT: f64 = 4_611_686_018_427_387_904.0;
 
 /// Appends `value` in decimal, with a leading `-` if negative.
 ///
@@ -60,6 +59,42 @@ pub(crate) fn append_unsigned(buffer: &mut Vec<u8>, mut value: u64) {
     }
 }
 
+/// Reads an integer as strictly as Redis does: nothing but an optional `-` and digits, no leading
+/// zero, within `i64`.
+///
+/// ```
+/// assert_eq!(resp::parse_integer(b"-120"), Some(-120));
+/// for text in [&b""[..], b"+1", b"01", b"-0", b" 1", b"1.0", b"9223372036854775808"] {
+///     assert_eq!(resp::parse_integer(text), None);
+/// }
+/// ```
+#[inline]
+pub fn parse_integer(text: &[u8]) -> Option<i64> {
+    if text == b"0" {
+        return Some(0);
+    }
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    // Nineteen digits fit u64, so nothing overflows before the range check.
+    if digits.len() > 19 || !matches!(digits.first(), Some(b'1'..=b'9')) {
+        return None;
+    }
+    let mut magnitude = 0;
+    for &digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        magnitude = magnitude * 10 + u64::from(digit - b'0');
+    }
+    if negative {
+        0i64.checked_sub_unsigned(magnitude)
+    } else {
+        i64::try_from(magnitude).ok()
+    }
+}
+
 /// Appends `value` as Redis 7.2 prints a double: a whole number without a fraction, otherwise the
 /// shortest decimal that reads back as the same double, in scientific notation when it would be
 /// long; `inf`, `-inf` and `nan` for what is no number.
@@ -84,7 +119,7 @@ pub fn append_double(buffer: &mut Vec<u8>, value: f64) {
     let magnitude = value.abs();
     if magnitude.is_infinite() {
         buffer.extend_from_slice(b"inf");
-    } else if magnitude < WHOLE_NUMBER_LIMIT && magnitude.fract() == 0.0 {
+    } else if magnitude <= WHOLE_NUMBER_LIMIT && magnitude.fract() == 0.0 {
         append_unsigned(buffer, magnitude as u64);
     } else {
         append_shortest(buffer, magnitude);
