@@ -1,0 +1,7 @@
+//! Tests of the codec through its public interface.
+
+mod decode;
+mod encode;
+mod parse;
+mod random;
+mod redis;
