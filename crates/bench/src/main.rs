@@ -1,2 +1,67 @@
-//! bench
-fn main() {}
+//! Ferrite's measuring tools, one command each:
+//!
+//! * `load` drives any server that speaks RESP, measures it, and checks every byte it returns;
+//! * `rawread` is the yardstick for cold reads: random `O_DIRECT` reads and nothing else.
+//!
+//! Every command prints a table, and writes JSON and an SVG chart when asked to. A command exits
+//! with 1 when it could not run, or when an answer it got was wrong.
+
+mod chart;
+mod keys;
+mod latency;
+mod load;
+mod random;
+mod rawread;
+mod server_process;
+mod values;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "bench",
+    version,
+    about = "Measures Ferrite, and any other RESP server"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Drive a RESP server with a mix of reads and writes, and check what it returns
+    Load(Box<load::Options>),
+    /// Random O_DIRECT reads of data files over one io_uring: what the disk itself can do
+    Rawread(rawread::Options),
+}
+
+/// What a command that ran found out.
+enum Verdict {
+    AllRight,
+    /// Some answer was wrong; the command has said which.
+    Wrong,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Load(options) => load::run(&options),
+        Command::Rawread(options) => rawread::run(&options),
+    };
+    match outcome {
+        Ok(Verdict::AllRight) => ExitCode::SUCCESS,
+        Ok(Verdict::Wrong) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("bench: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a result file.
+fn write_file(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}

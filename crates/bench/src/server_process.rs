@@ -1,0 +1,66 @@
+//! What a server costs: processor time and memory of its process, from `/proc`.
+
+use std::fs;
+
+/// The use a process has made of the machine so far.
+#[derive(Clone, Copy)]
+pub(crate) struct ProcessUsage {
+    /// Processor time of all its threads, user and system, in microseconds. The kernel counts it
+    /// in ticks of about 10 milliseconds.
+    pub(crate) cpu_micros: f64,
+    /// The most memory it ever had resident (`VmHWM`), in bytes.
+    pub(crate) peak_rss_bytes: u64,
+}
+
+impl ProcessUsage {
+    /// The use the process `pid` has made so far.
+    pub(crate) fn of(pid: u32) -> Result<Self, String> {
+        let stat = read(pid, "stat")?;
+        let status = read(pid, "status")?;
+        let ticks = cpu_ticks(&stat)
+            .ok_or_else(|| format!("/proc/{pid}/stat does not have the fields utime and stime"))?;
+        let peak_rss_kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+            .ok_or_else(|| format!("/proc/{pid}/status does not have the field VmHWM"))?;
+        let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
+        Ok(ProcessUsage {
+            cpu_micros: ticks as f64 * 1e6 / ticks_per_second,
+            peak_rss_bytes: peak_rss_kib * 1024,
+        })
+    }
+}
+
+fn read(pid: u32, file: &str) -> Result<String, String> {
+    let path = format!("/proc/{pid}/{file}");
+    fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))
+}
+
+/// The sum of utime and stime, fields 14 and 15. The command name, field 2, is in parentheses and
+/// may itself hold spaces and parentheses, so fields are counted from the last one.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_name_with_parentheses_does_not_shift_the_fields() {
+        let stat = "7 (a ) (b) S 1 2 3 4 5 6 7 8 9 10 120 30 0 0";
+        assert_eq!(cpu_ticks(stat), Some(150));
+    }
+
+    #[test]
+    fn this_process_uses_memory() {
+        let usage = ProcessUsage::of(std::process::id()).unwrap();
+        assert!(usage.peak_rss_bytes > 100_000);
+        assert!(ProcessUsage::of(u32::MAX).is_err());
+    }
+}
