@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use parking_lot::MutexGuard;
 
-use crate::store::{Map, Tier};
+use crate::store::{Counts, Map, Tier};
 use crate::{Namespace, Stop};
 
 /// How an operation latches a key.
@@ -92,12 +92,27 @@ pub struct Scanned {
 /// A running operation. Reads see a consistent state of the latched keys until it is dropped.
 pub struct Operation<'s> {
     map: MutexGuard<'s, Map>,
+    counts: &'s Counts,
     now_ms: u64,
 }
 
 impl<'s> Operation<'s> {
-    pub(crate) fn new(map: MutexGuard<'s, Map>, _reads: &'s ColdReads, now_ms: u64) -> Self {
-        Operation { map, now_ms }
+    pub(crate) fn new(map: MutexGuard<'s, Map>, counts: &'s Counts, _reads: &'s ColdReads, now_ms: u64) -> Self {
+        Operation { map, counts, now_ms }
+    }
+
+    fn insert(&mut self, key: (Namespace, Vec<u8>), stored: Stored) {
+        self.counts.add(key.0, &stored.meta, 1);
+        let namespace = key.0;
+        if let Some(old) = self.map.insert(key, stored) {
+            self.counts.add(namespace, &old.meta, -1);
+        }
+    }
+
+    fn take(&mut self, key: &(Namespace, Vec<u8>)) -> Option<Stored> {
+        let old = self.map.remove(key)?;
+        self.counts.add(key.0, &old.meta, -1);
+        Some(old)
     }
 
     /// The time that decides about expiry in this operation, Unix milliseconds.
@@ -133,7 +148,7 @@ impl<'s> Operation<'s> {
 
     /// Stores `value` under `key`, replacing whatever was there; never reads the device.
     pub fn set(&mut self, namespace: Namespace, key: &[u8], value: &[u8], meta: Meta) -> Result<(), Stop> {
-        self.map.insert((namespace, key.to_vec()), Stored { value: value.to_vec(), meta });
+        self.insert((namespace, key.to_vec()), Stored { value: value.to_vec(), meta });
         Ok(())
     }
 
@@ -148,7 +163,7 @@ impl<'s> Operation<'s> {
         }
         value[offset..offset + bytes.len()].copy_from_slice(bytes);
         let len = value.len() as u64;
-        self.map.insert((namespace, key.to_vec()), Stored { value, meta });
+        self.insert((namespace, key.to_vec()), Stored { value, meta });
         Ok(len)
     }
 
@@ -157,8 +172,10 @@ impl<'s> Operation<'s> {
         if self.read(namespace, key)?.is_none() {
             return Ok(false);
         }
-        if let Some(stored) = self.map.get_mut(&(namespace, key.to_vec())) {
+        let key = (namespace, key.to_vec());
+        if let Some(mut stored) = self.take(&key) {
             stored.meta.expires_at_ms = expires_at_ms;
+            self.insert(key, stored);
         }
         Ok(true)
     }
@@ -166,7 +183,7 @@ impl<'s> Operation<'s> {
     /// Removes the key; `false` if it did not exist (or had expired).
     pub fn remove(&mut self, namespace: Namespace, key: &[u8]) -> Result<bool, Stop> {
         let live = self.read(namespace, key)?.is_some();
-        self.map.remove(&(namespace, key.to_vec()));
+        self.take(&(namespace, key.to_vec()));
         Ok(live)
     }
 
@@ -176,8 +193,8 @@ impl<'s> Operation<'s> {
         if self.read(from.0, from.1)?.is_none() {
             return Ok(false);
         }
-        if let Some(stored) = self.map.remove(&(from.0, from.1.to_vec())) {
-            self.map.insert((to.0, to.1.to_vec()), stored);
+        if let Some(stored) = self.take(&(from.0, from.1.to_vec())) {
+            self.insert((to.0, to.1.to_vec()), stored);
         }
         Ok(true)
     }
@@ -192,9 +209,10 @@ impl<'s> Operation<'s> {
         Ok(Scanned { cursor: if end == all.len() { 0 } else { end as u64 }, keys })
     }
 
-    /// A random key of `namespace`, or `None` if it is empty.
+    /// A random key of `namespace`, or `None` if it is empty; expired records count as absent.
     pub fn random_key(&self, namespace: Namespace, random: u64) -> Result<Option<Vec<u8>>, Stop> {
-        let all: Vec<_> = self.map.keys().filter(|k| k.0 == namespace).collect();
+        let live = |s: &Stored| s.meta.expires_at_ms.is_none_or(|at| at > self.now_ms);
+        let all: Vec<_> = self.map.iter().filter(|(k, s)| k.0 == namespace && live(s)).map(|(k, _)| k).collect();
         Ok(if all.is_empty() { None } else { Some(all[random as usize % all.len()].1.clone()) })
     }
 }
