@@ -102,7 +102,7 @@ impl Tally {
                 self.value_bytes_written += keys.sizes.of(request.key, request.version) as u64;
                 keys.acknowledge(request.operation, request.key, request.version);
             }
-            (Answers::Delete, Reply::Integer(_)) => {}
+            (Answers::Delete, Reply::Integer) => {}
             (_, Reply::Error(text)) => self.count_error(text.escape_ascii().to_string()),
             (_, other) => self.count_error(format!("a reply of the wrong kind: {other:?}")),
         }

@@ -14,6 +14,9 @@ use crate::values;
 
 const READ_BYTES: usize = 64 << 10;
 
+/// The longest reply waited for: the longest value there is, with room for what is around it.
+const MAX_REPLY_BYTES: usize = 1 << 30;
+
 /// What one reply answers.
 #[derive(Clone, Copy)]
 pub(crate) enum Answers {
@@ -153,7 +156,7 @@ impl Connection {
         if self.unread.is_empty() {
             self.unread = 0..0;
         } else if self.unread.end == self.input.len() {
-            self.make_room();
+            self.make_room()?;
         }
         match self.stream.read(&mut self.input[self.unread.end..]) {
             Ok(0) => Err(io::Error::new(
@@ -174,13 +177,18 @@ impl Connection {
     }
 
     /// Moves the incomplete reply to the front, or doubles the buffer when it fills all of it.
-    fn make_room(&mut self) {
-        if self.unread.start == 0 {
-            self.input.resize(self.input.len() * 2, 0);
-        } else {
+    fn make_room(&mut self) -> io::Result<()> {
+        if self.unread.start > 0 {
             self.input.copy_within(self.unread.clone(), 0);
             self.unread = 0..self.unread.len();
+        } else if self.input.len() < MAX_REPLY_BYTES {
+            self.input.resize(self.input.len() * 2, 0);
+        } else {
+            return Err(io::Error::other(format!(
+                "a reply is over {MAX_REPLY_BYTES} bytes long"
+            )));
         }
+        Ok(())
     }
 
     /// The next whole reply that has come, with what it answers.

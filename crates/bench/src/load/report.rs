@@ -120,25 +120,21 @@ pub(crate) fn write_json(
     options: &Options,
     reports: &[PhaseReport],
 ) -> Result<(), String> {
-    let mixes: Vec<Value> = reports
-        .iter()
-        .filter_map(|report| match report.work {
-            Work::Mix(mix) => Some(mix),
-            Work::Preload | Work::Verify => None,
-        })
-        .map(|mix| {
-            Operation::ALL
-                .into_iter()
-                .zip(mix.shares())
-                .map(|(operation, share)| (operation.name().to_owned(), Value::from(share)))
-                .collect()
-        })
-        .collect();
+    let shares = reports.iter().find_map(|report| match report.work {
+        Work::Mix(mix) => Some(mix.shares()),
+        Work::Preload | Work::Verify => None,
+    });
+    let mix: Option<Value> = shares.map(|shares| {
+        let named = Operation::ALL.into_iter().zip(shares);
+        named
+            .map(|(operation, share)| (operation.name().to_owned(), Value::from(share)))
+            .collect()
+    });
     let document = json!({
         "command": "load",
         "target": options.target(),
         "options": {
-            "mix": mixes.first(),
+            "mix": mix,
             "distribution": format!("{:?}", options.distribution()).to_lowercase(),
             "theta": options.theta,
             "keys": options.keys,
