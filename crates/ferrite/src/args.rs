@@ -2,12 +2,7 @@
 
 use std::ops::Index;
 
-/// One argument: where it starts in the buffer, and its length, both in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ArgRange {
-    pub(crate) start: u32,
-    pub(crate) len: u32,
-}
+pub(crate) use resp::ArgRange;
 
 /// The arguments of a command; argument 0 is its name as the client wrote it.
 #[derive(Clone, Copy)]
@@ -27,29 +22,68 @@ impl<'a> Args<'a> {
 
     /// Argument `i`, or `None` past the end. (`args[i]` panics there: only for positions the arity guarantees.)
     pub(crate) fn get(&self, i: usize) -> Option<&'a [u8]> {
-        self.ranges.get(i).map(|range| slice(self.buffer, *range))
+        self.ranges.get(i).map(|range| range.of(self.buffer))
     }
 
     /// Arguments from `from` on.
-    pub(crate) fn from(&self, from: usize) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
+    pub(crate) fn from(
+        &self,
+        from: usize,
+    ) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         let buffer = self.buffer;
-        self.ranges[from.min(self.ranges.len())..].iter().map(move |range| slice(buffer, *range))
+        self.ranges[from.min(self.ranges.len())..]
+            .iter()
+            .map(move |range| range.of(buffer))
+    }
+
+    /// The arguments from `from` on as arguments of their own: a command quoted in another.
+    pub(crate) fn tail(self, from: usize) -> Args<'a> {
+        Args { buffer: self.buffer, ranges: &self.ranges[from.min(self.ranges.len())..] }
     }
 
     /// Whether argument `i` exists and equals `word`, letter case aside.
     pub(crate) fn is(&self, i: usize, word: &str) -> bool {
-        self.get(i).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
+        self.get(i)
+            .is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
+    }
+
+    /// Bytes of all arguments together.
+    pub(crate) fn total_bytes(&self) -> usize {
+        self.ranges.iter().map(|range| range.len).sum()
+    }
+
+    /// A copy that owns its bytes, for a command that leaves the connection's buffer.
+    pub(crate) fn to_owned(self) -> OwnedArgs {
+        let mut owned = OwnedArgs {
+            buffer: Vec::with_capacity(self.total_bytes()),
+            ranges: Vec::with_capacity(self.len()),
+        };
+        for arg in self.from(0) {
+            owned.ranges.push(ArgRange {
+                start: owned.buffer.len(),
+                len: arg.len(),
+            });
+            owned.buffer.extend_from_slice(arg);
+        }
+        owned
     }
 }
 
-fn slice(buffer: &[u8], range: ArgRange) -> &[u8] {
-    let start = range.start as usize;
-    &buffer[start..start + range.len as usize]
-}
-
-impl<'a> Index<usize> for Args<'a> {
+impl Index<usize> for Args<'_> {
     type Output = [u8];
     fn index(&self, i: usize) -> &[u8] {
-        slice(self.buffer, self.ranges[i])
+        self.ranges[i].of(self.buffer)
+    }
+}
+
+/// Arguments with a buffer of their own.
+pub(crate) struct OwnedArgs {
+    buffer: Vec<u8>,
+    ranges: Vec<ArgRange>,
+}
+
+impl OwnedArgs {
+    pub(crate) fn as_args(&self) -> Args<'_> {
+        Args::new(&self.buffer, &self.ranges)
     }
 }

@@ -1,7 +1,260 @@
-//! The state of one client connection.
+//! The state of one client connection: [`Client`] belongs to the connection and is what handlers see; [`ClientEntry`]
+//! is the part that other connections may look at (CLIENT LIST) or act on (CLIENT KILL), kept in [`Clients`].
 
-/// A connected client.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// What the connection does once the current command's reply has been written to the output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum After {
+    /// Goes on with the next command.
+    #[default]
+    Continue,
+    /// Sends what is in the output, then closes (QUIT).
+    Close,
+    /// Leaves this client alone for a while; the worker serves others (DEBUG SLEEP).
+    Sleep(Duration),
+}
+
+/// CLIENT REPLY.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum ReplyMode {
+    #[default]
+    On,
+    Off,
+    /// CLIENT REPLY SKIP was called: the next command's reply is dropped.
+    SkipNext,
+}
+
+/// A connected client, as the handler of its command sees it.
 pub(crate) struct Client {
-    /// Selected database.
-    pub(crate) database: usize,
+    /// What others can see.
+    pub(crate) entry: Arc<ClientEntry>,
+    /// Whether commands that need AUTH are allowed.
+    pub(crate) authenticated: bool,
+    pub(crate) reply_mode: ReplyMode,
+    /// Set by a handler, obeyed and reset by the connection.
+    pub(crate) after: After,
+    /// Keys found and not found by the command that runs; dispatch adds them to the statistics when it has ended, so
+    /// that a run that is repeated does not count twice.
+    pub(crate) keyspace_hits: u32,
+    pub(crate) keyspace_misses: u32,
+    database: usize,
+}
+
+impl Client {
+    pub(crate) fn new(entry: Arc<ClientEntry>, authenticated: bool) -> Self {
+        Client {
+            entry,
+            authenticated,
+            reply_mode: ReplyMode::On,
+            after: After::Continue,
+            keyspace_hits: 0,
+            keyspace_misses: 0,
+            database: 0,
+        }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.entry.id
+    }
+
+    /// Number of the selected database.
+    pub(crate) fn database(&self) -> usize {
+        self.database
+    }
+
+    /// Selects a database; the caller has checked that it exists.
+    pub(crate) fn select(&mut self, database: usize) {
+        self.database = database;
+        self.entry.database.store(database as u32, Relaxed);
+    }
+}
+
+/// Bits of [`ClientEntry::flags`].
+pub(crate) mod client_flags {
+    /// CLIENT NO-EVICT ON.
+    pub(crate) const NO_EVICT: u32 = 1 << 0;
+    /// CLIENT NO-TOUCH ON: its reads do not count for who stays in memory.
+    pub(crate) const NO_TOUCH: u32 = 1 << 1;
+    /// Connected through the UNIX socket.
+    pub(crate) const UNIX_SOCKET: u32 = 1 << 2;
+    /// Closes once its output has been sent.
+    pub(crate) const CLOSE_AFTER_REPLY: u32 = 1 << 3;
+    /// Waits for CLIENT PAUSE to end.
+    pub(crate) const PAUSED: u32 = 1 << 4;
+}
+
+/// What can be seen of a client from everywhere. Counters and sizes are as of its latest batch of commands.
+pub(crate) struct ClientEntry {
+    pub(crate) id: u64,
+    /// "ip:port", "[ip6]:port", or "/path:0" of a UNIX socket.
+    pub(crate) addr: String,
+    pub(crate) laddr: String,
+    pub(crate) fd: i32,
+    /// Index of the worker that serves it.
+    pub(crate) worker: usize,
+    pub(crate) connected_at: Instant,
+    /// See [`client_flags`].
+    pub(crate) flags: AtomicU32,
+    pub(crate) database: AtomicU32,
+    /// 2 or 3.
+    pub(crate) protocol: AtomicU32,
+    /// Index of the latest command in the command table, `u16::MAX` before the first.
+    pub(crate) last_command: AtomicU16,
+    /// When it last sent something: milliseconds since the server's start.
+    pub(crate) last_interaction_ms: AtomicU64,
+    pub(crate) commands: AtomicU64,
+    pub(crate) net_input_bytes: AtomicU64,
+    pub(crate) net_output_bytes: AtomicU64,
+    /// Bytes in the query buffer, and its free space.
+    pub(crate) query_bytes: AtomicU64,
+    pub(crate) query_free_bytes: AtomicU64,
+    /// Bytes of the arguments of the command being received or executed.
+    pub(crate) args_bytes: AtomicU64,
+    /// Replies not sent yet, and the capacity of their buffer.
+    pub(crate) output_bytes: AtomicU64,
+    pub(crate) output_pieces: AtomicU64,
+    pub(crate) output_capacity_bytes: AtomicU64,
+    /// Since when the output has been over the soft limit, milliseconds since the server's start; 0: it is not.
+    pub(crate) over_soft_limit_since_ms: AtomicU64,
+    pub(crate) details: Mutex<ClientDetails>,
+    killed: AtomicBool,
+    /// Wakes the connection: it was killed.
+    pub(crate) wake: Notify,
+}
+
+/// The texts of a client.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientDetails {
+    /// CLIENT SETNAME; empty if not set.
+    pub(crate) name: Vec<u8>,
+    /// CLIENT SETINFO.
+    pub(crate) lib_name: Vec<u8>,
+    pub(crate) lib_ver: Vec<u8>,
+    /// The user it authenticated as.
+    pub(crate) user: String,
+}
+
+impl Default for ClientDetails {
+    fn default() -> Self {
+        ClientDetails {
+            name: Vec::new(),
+            lib_name: Vec::new(),
+            lib_ver: Vec::new(),
+            user: "default".to_owned(),
+        }
+    }
+}
+
+impl ClientEntry {
+    pub(crate) fn new(id: u64, worker: usize, peer: Peer, now_ms: u64) -> Self {
+        ClientEntry {
+            id,
+            addr: peer.addr,
+            laddr: peer.laddr,
+            fd: peer.fd,
+            worker,
+            connected_at: Instant::now(),
+            flags: AtomicU32::new(if peer.unix { client_flags::UNIX_SOCKET } else { 0 }),
+            database: AtomicU32::new(0),
+            protocol: AtomicU32::new(2),
+            last_command: AtomicU16::new(u16::MAX),
+            last_interaction_ms: AtomicU64::new(now_ms),
+            commands: AtomicU64::new(0),
+            net_input_bytes: AtomicU64::new(0),
+            net_output_bytes: AtomicU64::new(0),
+            query_bytes: AtomicU64::new(0),
+            query_free_bytes: AtomicU64::new(0),
+            args_bytes: AtomicU64::new(0),
+            output_bytes: AtomicU64::new(0),
+            output_pieces: AtomicU64::new(0),
+            output_capacity_bytes: AtomicU64::new(0),
+            over_soft_limit_since_ms: AtomicU64::new(0),
+            details: Mutex::new(ClientDetails::default()),
+            killed: AtomicBool::new(false),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Closes the connection as soon as its current command has ended; output that was not sent is dropped.
+    pub(crate) fn kill(&self) {
+        self.killed.store(true, Relaxed);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn is_killed(&self) -> bool {
+        self.killed.load(Relaxed)
+    }
+
+    /// Bytes of memory held for this client's buffers.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.query_bytes.load(Relaxed)
+            + self.query_free_bytes.load(Relaxed)
+            + self.output_capacity_bytes.load(Relaxed).max(self.output_bytes.load(Relaxed))
+            + size_of::<ClientEntry>() as u64
+    }
+
+    pub(crate) fn has_flag(&self, flag: u32) -> bool {
+        self.flags.load(Relaxed) & flag != 0
+    }
+
+    pub(crate) fn set_flag(&self, flag: u32, on: bool) {
+        if on {
+            self.flags.fetch_or(flag, Relaxed);
+        } else {
+            self.flags.fetch_and(!flag, Relaxed);
+        }
+    }
+}
+
+/// The two ends of a connection.
+pub(crate) struct Peer {
+    pub(crate) addr: String,
+    pub(crate) laddr: String,
+    pub(crate) fd: i32,
+    pub(crate) unix: bool,
+}
+
+/// All connected clients.
+#[derive(Default)]
+pub(crate) struct Clients {
+    by_id: Mutex<BTreeMap<u64, Arc<ClientEntry>>>,
+    last_id: AtomicU64,
+}
+
+impl Clients {
+    /// Registers a client unless `max` are connected already.
+    pub(crate) fn connect(&self, worker: usize, peer: Peer, now_ms: u64, max: usize) -> Option<Arc<ClientEntry>> {
+        let mut by_id = self.by_id.lock();
+        if by_id.len() >= max {
+            return None;
+        }
+        let id = self.last_id.fetch_add(1, Relaxed) + 1;
+        let entry = Arc::new(ClientEntry::new(id, worker, peer, now_ms));
+        by_id.insert(id, Arc::clone(&entry));
+        Some(entry)
+    }
+
+    pub(crate) fn disconnect(&self, id: u64) {
+        self.by_id.lock().remove(&id);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.lock().len()
+    }
+
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<ClientEntry>> {
+        self.by_id.lock().get(&id).cloned()
+    }
+
+    /// All clients, the oldest first.
+    pub(crate) fn all(&self) -> Vec<Arc<ClientEntry>> {
+        self.by_id.lock().values().cloned().collect()
+    }
 }

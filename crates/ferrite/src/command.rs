@@ -2,6 +2,8 @@
 //! categories, `COMMAND` and `COMMAND DOCS`, and statistics.
 
 use std::borrow::Cow;
+use std::iter::StepBy;
+use std::ops::Range;
 
 use crate::args::Args;
 use crate::ctx::Ctx;
@@ -58,8 +60,65 @@ pub(crate) enum Keys {
     Range { first: i32, last: i32, step: i32 },
     /// Argument `count` holds how many keys follow it.
     Counted { count: usize },
+    /// From argument `first` to argument `last`, in the client's database and in the one whose number is found among
+    /// the arguments (MOVE, COPY).
+    TwoDatabases { first: i32, last: i32, other: OtherDatabase },
     /// All keys of all databases: latches everything (FLUSHALL, SWAPDB).
     Everything,
+}
+
+/// Where among its arguments a command names another database than the client's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OtherDatabase {
+    /// At this position.
+    At(usize),
+    /// Behind the last occurrence of this word among the arguments that follow the keys; optional.
+    After(&'static str),
+}
+
+impl Keys {
+    /// Positions of the keys among `args`; none where they would lie outside (the handler then finds the mistake).
+    pub(crate) fn positions(self, args: Args<'_>) -> StepBy<Range<usize>> {
+        let none = (0..0).step_by(1);
+        match self {
+            Keys::None | Keys::Everything => none,
+            Keys::TwoDatabases { first, last, .. } => {
+                Keys::Range { first, last, step: 1 }.positions(args)
+            }
+            Keys::Range { first, last, step } => {
+                let last = if last < 0 { last + args.len() as i32 } else { last };
+                let end = (last + 1).clamp(0, args.len() as i32);
+                (first as usize..end as usize).step_by(step as usize)
+            }
+            Keys::Counted { count } => {
+                let announced = args.get(count).and_then(parse_count).unwrap_or(0);
+                let first = count + 1;
+                if announced > args.len().saturating_sub(first) {
+                    return none;
+                }
+                (first..first + announced).step_by(1)
+            }
+        }
+    }
+
+    /// The number of the second database that the keys are latched in, if the arguments name one.
+    pub(crate) fn other_database(self, args: Args<'_>) -> Option<usize> {
+        let Keys::TwoDatabases { last, other, .. } = self else {
+            return None;
+        };
+        let at = match other {
+            OtherDatabase::At(at) => at,
+            OtherDatabase::After(word) => {
+                let after_keys = last as usize + 1..args.len();
+                after_keys.rev().find(|&at| args.is(at, word) && at + 1 < args.len())? + 1
+            }
+        };
+        args.get(at).and_then(parse_count)
+    }
+}
+
+fn parse_count(arg: &[u8]) -> Option<usize> {
+    resp::parse_integer(arg).and_then(|count| usize::try_from(count).ok())
 }
 
 /// Properties of a command, with Redis's names.

@@ -1,16 +1,35 @@
 //! The replies of a connection that have not been sent yet: encoded bytes, with large values in between as pieces that
 //! are written from where they lie.
+//!
+//! Positions are offsets into the encoded bytes. What has been sent is `written` encoded bytes and `piece_written`
+//! bytes of the front piece; a piece is due once everything before its position has been sent.
 
+use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::ops::{Deref, DerefMut};
 
 use hybridlog::Piece;
 use resp::{Encoder, Protocol};
 
+/// A buffer that grew larger than this is given back once everything has been sent.
+const KEEP_BYTES: usize = 64 * 1024;
+
 /// Unsent replies.
 pub(crate) struct Output {
     encoder: Encoder,
-    /// (position in the encoded bytes before which the piece goes, piece), ascending.
-    pieces: Vec<(usize, Piece)>,
+    /// (position before which the piece goes, piece), ascending.
+    pieces: VecDeque<(usize, Piece)>,
+    /// Bytes of all `pieces`.
+    piece_bytes: usize,
+    written: usize,
+    piece_written: usize,
+}
+
+/// A place in the output that it can be cut back to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Mark {
+    encoded: usize,
+    pieces: usize,
 }
 
 impl Output {
@@ -18,12 +37,130 @@ impl Output {
     pub(crate) const PIECE_MIN_BYTES: u64 = 16 * 1024;
 
     pub(crate) fn new(protocol: Protocol) -> Self {
-        Output { encoder: Encoder::new(protocol), pieces: Vec::new() }
+        Output {
+            encoder: Encoder::new(protocol),
+            pieces: VecDeque::new(),
+            piece_bytes: 0,
+            written: 0,
+            piece_written: 0,
+        }
     }
 
     /// Adds a part of a bulk string's body.
     pub(crate) fn piece(&mut self, piece: Piece) {
-        self.pieces.push((self.encoder.len(), piece));
+        self.piece_bytes += piece.len();
+        self.pieces.push_back((self.encoder.len(), piece));
+    }
+
+    /// Where the next reply starts. Valid until something is sent.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { encoded: self.encoder.len(), pieces: self.pieces.len() }
+    }
+
+    /// Drops what was written after `mark`.
+    pub(crate) fn rewind(&mut self, mark: Mark) {
+        self.encoder.truncate(mark.encoded);
+        for (_, piece) in self.pieces.drain(mark.pieces..) {
+            self.piece_bytes -= piece.len();
+        }
+    }
+
+    /// The text of the error reply that starts at `mark`, without its dash.
+    pub(crate) fn error_text_since(&self, mark: Mark) -> &[u8] {
+        self.encoder.as_bytes().get(mark.encoded + 1..).unwrap_or_default()
+    }
+
+    /// Appends the replies of `other`, which nothing has been sent of.
+    pub(crate) fn append(&mut self, other: Output) {
+        let offset = self.encoder.len();
+        self.encoder.raw(other.encoder.as_bytes());
+        self.piece_bytes += other.piece_bytes;
+        self.pieces.extend(other.pieces.into_iter().map(|(position, piece)| (position + offset, piece)));
+    }
+
+    /// Bytes that have not been sent yet.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.encoder.len() - self.written + self.piece_bytes - self.piece_written
+    }
+
+    pub(crate) fn has_pending(&self) -> bool {
+        self.encoder.len() > self.written || !self.pieces.is_empty()
+    }
+
+    /// Number of pieces not sent yet.
+    pub(crate) fn pending_pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Memory taken by the encoded bytes.
+    pub(crate) fn capacity_bytes(&mut self) -> usize {
+        self.encoder.buffer_mut().capacity()
+    }
+
+    /// The unsent bytes, in order, as many slices of them as fit; returns how many.
+    pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let encoded = self.encoder.as_bytes();
+        let mut position = self.written;
+        let mut skip = self.piece_written;
+        let mut count = 0;
+        let mut pieces = self.pieces.iter();
+        while count < slices.len() {
+            let piece = pieces.next();
+            let gap_end = piece.map_or(encoded.len(), |(at, _)| *at);
+            if gap_end > position {
+                slices[count] = IoSlice::new(&encoded[position..gap_end]);
+                count += 1;
+                position = gap_end;
+            }
+            let Some((_, piece)) = piece else { break };
+            if count < slices.len() && piece.len() > skip {
+                slices[count] = IoSlice::new(&piece[skip..]);
+                count += 1;
+            }
+            skip = 0;
+        }
+        count
+    }
+
+    /// Takes note that the first `sent` of the pending bytes have been sent.
+    pub(crate) fn advance(&mut self, mut sent: usize) {
+        while let Some((position, piece)) = self.pieces.front() {
+            let gap = position - self.written;
+            if sent < gap {
+                break;
+            }
+            self.written = *position;
+            sent -= gap;
+            let left = piece.len() - self.piece_written;
+            if sent < left {
+                self.piece_written += sent;
+                return;
+            }
+            sent -= left;
+            self.piece_bytes -= piece.len();
+            self.piece_written = 0;
+            self.pieces.pop_front();
+        }
+        self.written += sent;
+        self.drop_sent();
+    }
+
+    /// Gives back the room of sent bytes: all at once when nothing is pending, else when they are the larger half,
+    /// which keeps the cost of moving the rest constant per byte.
+    fn drop_sent(&mut self) {
+        if !self.has_pending() {
+            self.encoder.truncate(0);
+            self.written = 0;
+            if self.encoder.buffer_mut().capacity() > KEEP_BYTES {
+                *self.encoder.buffer_mut() = Vec::new();
+            }
+        } else if self.written > KEEP_BYTES && self.written > self.encoder.len() / 2 {
+            self.encoder.buffer_mut().drain(..self.written);
+            for (position, _) in &mut self.pieces {
+                *position -= self.written;
+            }
+            self.written = 0;
+        }
     }
 }
 

@@ -1,0 +1,249 @@
+//! From the arguments of a command to its reply: may this client run it now ([`admit`]), one run of its handler
+//! ([`run`]), and what is recorded when it has ended ([`Finished`]).
+//!
+//! A run never waits. What it would have to wait for is returned as a [`Wait`], with nothing changed and nothing
+//! written; the connection waits and runs the command again.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use hybridlog::{ColdReads, KeyRef, LatchMode};
+use smallvec::SmallVec;
+
+use crate::args::Args;
+use crate::client::{Client, ReplyMode};
+use crate::command::{Done, Flags, Handler, Stop};
+use crate::ctx::Ctx;
+use crate::output::{Mark, Output};
+use crate::pause::Paused;
+use crate::server::{Server, unix_ms};
+use crate::slowlog::{LogEntry, shortened};
+use crate::stats::WorkerStats;
+use crate::table::{Command, Lookup};
+
+/// The longest part of an unknown command, and of its arguments, that is sent back, in bytes.
+const QUOTED_MAX_BYTES: usize = 128;
+
+/// What must happen before a command can be run (again).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    /// The cold records noted in the batch's reads must be fetched.
+    ColdReads,
+    /// The log must have room for this many bytes more.
+    Room(u64),
+    /// Another operation holds a latch of its keys.
+    Latch,
+    /// CLIENT PAUSE is in force.
+    Pause,
+    /// Nothing: the command belongs on a slow-lane thread.
+    SlowLane,
+}
+
+/// Why a command is refused before it runs.
+pub(crate) struct Refusal<'t> {
+    /// The command, if it exists.
+    pub(crate) command: Option<&'t Command>,
+    pub(crate) error: Cow<'static, [u8]>,
+}
+
+/// Finds the command that `args` call and checks that this client may call it this way; in Redis's order.
+#[inline]
+pub(crate) fn admit<'t>(server: &'t Server, client: &Client, args: Args<'_>) -> Result<&'t Command, Refusal<'t>> {
+    let command = match server.commands.lookup(args) {
+        Lookup::Found(command) => command,
+        Lookup::NoSubcommand => return Err(Refusal { command: None, error: unknown_subcommand(args).into() }),
+        Lookup::Unknown => return Err(Refusal { command: None, error: unknown_command(args).into() }),
+    };
+    let arity = command.row.arity;
+    let argument_count_fits = if arity < 0 { args.len() >= arity.unsigned_abs() as usize } else { args.len() == arity as usize };
+    if !argument_count_fits {
+        let error = format!("ERR wrong number of arguments for '{}' command", command.full_name).into_bytes();
+        return Err(Refusal { command: Some(command), error: error.into() });
+    }
+    if !client.authenticated && !command.row.flags.has(Flags::NO_AUTH) {
+        let error = b"NOAUTH Authentication required.".as_slice();
+        return Err(Refusal { command: Some(command), error: error.into() });
+    }
+    Ok(command)
+}
+
+fn unknown_command(args: Args<'_>) -> Vec<u8> {
+    let mut text = b"ERR unknown command '".to_vec();
+    text.extend_from_slice(quoted(&args[0], QUOTED_MAX_BYTES));
+    text.extend_from_slice(b"', with args beginning with: ");
+    let quoted_from = text.len();
+    for arg in args.from(1) {
+        let left = QUOTED_MAX_BYTES.saturating_sub(text.len() - quoted_from);
+        if left == 0 {
+            break;
+        }
+        text.push(b'\'');
+        text.extend_from_slice(quoted(arg, left));
+        text.extend_from_slice(b"' ");
+    }
+    text
+}
+
+fn unknown_subcommand(args: Args<'_>) -> Vec<u8> {
+    let mut text = b"ERR unknown subcommand '".to_vec();
+    text.extend_from_slice(quoted(&args[1], QUOTED_MAX_BYTES));
+    text.extend_from_slice(b"'. Try ");
+    text.extend_from_slice(&args[0].to_ascii_uppercase());
+    text.extend_from_slice(b" HELP.");
+    text
+}
+
+/// The start of `arg` that an error text quotes: at most `max` bytes and, as in Redis, nothing from a NUL byte on.
+fn quoted(arg: &[u8], max: usize) -> &[u8] {
+    let arg = &arg[..arg.len().min(max)];
+    arg.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// Whether CLIENT PAUSE holds this command back.
+#[inline]
+pub(crate) fn is_paused(server: &Server, command: &Command) -> bool {
+    match server.pause.now() {
+        Paused::Nothing => false,
+        Paused::Writes => command.row.flags.has(Flags::WRITE),
+        Paused::All => true,
+    }
+}
+
+/// Runs the handler once. Ends with the reply in `output`, or with what to wait for.
+#[inline]
+pub(crate) fn run(
+    server: &Arc<Server>,
+    command: &Command,
+    args: Args<'_>,
+    client: &mut Client,
+    output: &mut Output,
+    reads: &ColdReads,
+    now_ms: u64,
+) -> Result<Ended, Wait> {
+    let handler = match command.row.handler {
+        Handler::Worker(handler) => handler,
+        Handler::Slow(_) => return Err(Wait::SlowLane),
+        // Too few arguments for a subcommand; its row's arity says so.
+        Handler::Container => return Ok(Ended::Replied),
+    };
+    client.keyspace_hits = 0;
+    client.keyspace_misses = 0;
+    let database = client.database();
+    let namespace = server.databases.namespace(database);
+    let mode = if command.row.flags.has(Flags::WRITE) { LatchMode::Exclusive } else { LatchMode::Shared };
+    let keys: SmallVec<[KeyRef<'_>; 4]> = command
+        .row
+        .keys
+        .positions(args)
+        .map(|position| KeyRef { namespace, key: &args[position], mode })
+        .collect();
+    let Some(op) = server.store.operation(&keys, reads, now_ms) else {
+        return Err(Wait::Latch);
+    };
+    if server.databases.namespace(database) != namespace {
+        // SWAPDB or FLUSHDB came in between: the latches are those of another database's keys.
+        return Err(Wait::Latch);
+    }
+    let mark = output.mark();
+    let mut cx = Ctx { op, namespace, reply: output, client, server };
+    let done = handler(&mut cx, args);
+    drop(cx);
+    conclude(done, output, mark)
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ended {
+    Replied,
+    /// With an error reply.
+    Failed,
+}
+
+/// Makes an error reply of an error, or says what to wait for; what the handler wrote before is dropped then.
+pub(crate) fn conclude(done: Done, output: &mut Output, mark: Mark) -> Result<Ended, Wait> {
+    let Err(stop) = done else { return Ok(Ended::Replied) };
+    output.rewind(mark);
+    match stop {
+        Stop::Engine(hybridlog::Stop::Cold) => return Err(Wait::ColdReads),
+        Stop::Engine(hybridlog::Stop::NoRoom { bytes }) => return Err(Wait::Room(bytes)),
+        Stop::Engine(error @ hybridlog::Stop::TooLarge { .. }) => output.error(&format!("ERR {error}")),
+        Stop::Engine(hybridlog::Stop::Io(error)) => output.error(&format!("IOERR {error}")),
+        Stop::Reply(text) => output.error(&text),
+    }
+    Ok(Ended::Failed)
+}
+
+/// A command that has ended, for the records.
+pub(crate) struct Finished<'a> {
+    pub(crate) command: &'a Command,
+    pub(crate) args: Args<'a>,
+    pub(crate) ended: Ended,
+    pub(crate) elapsed: Duration,
+    /// Where its reply starts in the output.
+    pub(crate) reply_start: Mark,
+}
+
+impl Finished<'_> {
+    /// Counts the command and, if it was remarkable, logs it. Applies CLIENT REPLY.
+    #[inline]
+    pub(crate) fn record(&self, server: &Server, stats: &WorkerStats, client: &mut Client, output: &mut Output, reply_before: ReplyMode) {
+        stats.commands.add(1);
+        let command = stats.command(self.command.id);
+        command.record(self.elapsed, true);
+        if self.ended == Ended::Failed {
+            command.fail();
+            stats.count_error(output.error_text_since(self.reply_start));
+        }
+        if client.keyspace_hits | client.keyspace_misses != 0 {
+            stats.keyspace_hits.add(u64::from(client.keyspace_hits));
+            stats.keyspace_misses.add(u64::from(client.keyspace_misses));
+        }
+        let micros = self.elapsed.as_micros() as u64;
+        if micros >= server.slowlog_threshold_micros() && !self.command.row.flags.has(Flags::SKIP_SLOWLOG) {
+            self.log_slow(server, client, micros);
+        }
+        apply_reply_mode(client, output, self.reply_start, reply_before);
+    }
+
+    #[cold]
+    fn log_slow(&self, server: &Server, client: &Client, micros: u64) {
+        let entry = LogEntry {
+            id: 0,
+            unix_seconds: unix_ms() / 1000,
+            amount: micros,
+            args: shortened(self.args),
+            client_addr: client.entry.addr.clone(),
+            client_name: client.entry.details.lock().name.clone(),
+        };
+        server.slowlog.push(entry, server.slowlog_max_len());
+    }
+}
+
+/// Drops the reply of a client that does not want it. `before` is the mode when the command started.
+fn apply_reply_mode(client: &mut Client, output: &mut Output, reply_start: Mark, before: ReplyMode) {
+    match (before, client.reply_mode) {
+        (ReplyMode::On, ReplyMode::On) => {}
+        // CLIENT REPLY OFF and SKIP are themselves not answered.
+        (_, ReplyMode::Off) | (ReplyMode::On, ReplyMode::SkipNext) => output.rewind(reply_start),
+        (ReplyMode::SkipNext, _) => {
+            output.rewind(reply_start);
+            client.reply_mode = ReplyMode::On;
+        }
+        (ReplyMode::Off, _) => {}
+    }
+}
+
+/// Writes the error reply of a refused command and counts it.
+pub(crate) fn refuse(refusal: &Refusal<'_>, stats: &WorkerStats, client: &mut Client, output: &mut Output) {
+    if let Some(command) = refusal.command {
+        stats.command(command.id).reject();
+    }
+    stats.count_error(&refusal.error);
+    let reply_start = output.mark();
+    output.error_bytes(&refusal.error);
+    let before = client.reply_mode;
+    apply_reply_mode(client, output, reply_start, before);
+    client.entry.last_command.store(u16::MAX, Relaxed);
+}
