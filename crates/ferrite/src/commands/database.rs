@@ -1,0 +1,142 @@
+//! Commands on whole databases: DBSIZE, FLUSHDB, FLUSHALL, SWAPDB.
+//!
+//! A database number stands for a namespace of the engine. To empty a database is to give it a
+//! fresh namespace, to swap two is to swap theirs: both are O(1) while every key is latched. The
+//! old namespace is swept in the background, which is why ASYNC and SYNC do the same.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use hybridlog::Namespace;
+
+use crate::args::Args;
+use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
+use crate::commands::generic_keys::DATABASE_OUT_OF_RANGE;
+use crate::commands::parse::{SYNTAX_ERROR, integer};
+use crate::ctx::Ctx;
+
+const SWEEPS_PENDING: &str =
+    "ERR too many databases that were emptied are still being swept, try again later";
+
+const FLUSH: Row = Row {
+    name: "",
+    arity: -1,
+    flags: Flags::WRITE,
+    keys: Keys::Everything,
+    categories: &["keyspace", "dangerous"],
+    group: "server",
+    since: "1.0.0",
+    complexity: "O(1); the keys are removed in the background",
+    summary: "",
+    handler: Handler::Container,
+    subcommands: &[],
+};
+
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        name: "dbsize",
+        arity: 1,
+        flags: Flags::READONLY.and(Flags::FAST),
+        keys: Keys::None,
+        categories: &["keyspace"],
+        complexity: "O(1)",
+        summary: "Counts the keys of the database.",
+        handler: Handler::Worker(dbsize),
+        ..FLUSH
+    },
+    Row {
+        name: "flushdb",
+        summary: "Removes all keys of the database.",
+        handler: Handler::Worker(flushdb),
+        ..FLUSH
+    },
+    Row {
+        name: "flushall",
+        summary: "Removes all keys of all databases.",
+        handler: Handler::Worker(flushall),
+        ..FLUSH
+    },
+    Row {
+        name: "swapdb",
+        arity: 3,
+        flags: Flags::WRITE.and(Flags::FAST),
+        since: "4.0.0",
+        complexity: "O(1)",
+        summary: "Swaps two databases.",
+        handler: Handler::Worker(swapdb),
+        ..FLUSH
+    },
+];
+
+fn dbsize(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
+    let keys = cx.server.store.len(cx.namespace);
+    cx.reply.integer(keys as i64);
+    Ok(())
+}
+
+fn flushdb(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    check_flush_mode(args)?;
+    let database = cx.client.database();
+    flush(cx, database..database + 1)
+}
+
+fn flushall(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    check_flush_mode(args)?;
+    let all = 0..cx.server.databases.count();
+    flush(cx, all)
+}
+
+/// Empties the databases, and has what was in them swept in the background.
+fn flush(cx: &mut Ctx<'_>, databases: Range<usize>) -> Done {
+    let server = cx.server;
+    let is_filled = |&database: &usize| {
+        server.store.len(server.databases.namespace(database)) > 0
+    };
+    let filled: Vec<usize> = databases.filter(is_filled).collect();
+    // All latches are held: nobody else takes a namespace in between.
+    if !server.databases.can_renew(filled.len()) {
+        return Err(SWEEPS_PENDING.into());
+    }
+    let old: Vec<Namespace> =
+        filled.iter().filter_map(|&database| server.databases.renew(database)).collect();
+    if !old.is_empty() {
+        let server = Arc::clone(server);
+        tokio::task::spawn_blocking(move || {
+            for namespace in old {
+                server.store.clear(namespace);
+                server.databases.release(namespace);
+            }
+        });
+    }
+    cx.reply.ok();
+    Ok(())
+}
+
+fn check_flush_mode(args: Args<'_>) -> Result<(), Stop> {
+    match args.len() {
+        1 => Ok(()),
+        2 if args.is(1, "sync") || args.is(1, "async") => Ok(()),
+        _ => Err(SYNTAX_ERROR.into()),
+    }
+}
+
+fn swapdb(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    let first = database_number(&args[1], "ERR invalid first DB index")?;
+    let second = database_number(&args[2], "ERR invalid second DB index")?;
+    let exists = |number: i32| {
+        usize::try_from(number).ok().filter(|&number| number < cx.server.databases.count())
+    };
+    let (Some(first), Some(second)) = (exists(first), exists(second)) else {
+        return Err(DATABASE_OUT_OF_RANGE.into());
+    };
+    cx.server.databases.swap(first, second);
+    cx.reply.ok();
+    Ok(())
+}
+
+fn database_number(arg: &[u8], error: &'static str) -> Result<i32, Stop> {
+    integer(arg)
+        .ok()
+        .and_then(|number| i32::try_from(number).ok())
+        .ok_or(error.into())
+}

@@ -1,0 +1,113 @@
+//! Fingerprints of values and of the whole data set, equal to those of Redis: two servers that
+//! hold the same data give the same digest, in whatever order they hold it.
+
+use std::fmt;
+
+use hybridlog::{KeyRef, LatchMode, Namespace, Operation};
+use sha1::{Digest as _, Sha1};
+
+use crate::commands::KIND_STRING;
+use crate::ctx::SlowCtx;
+
+/// Index slots one step of a walk over a database visits.
+const SCAN_STEP: usize = 1024;
+/// Redis's number of the string type.
+const REDIS_STRING: u32 = 0;
+
+/// 160 bits that accumulate what they are given; shown in hexadecimal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Digest([u8; 20]);
+
+impl Digest {
+    /// Adds `bytes` so that the order of additions does not matter.
+    fn add_unordered(&mut self, bytes: &[u8]) {
+        for (own, added) in self.0.iter_mut().zip(Sha1::digest(bytes)) {
+            *own ^= added;
+        }
+    }
+
+    /// Adds `bytes` so that the order of additions matters.
+    fn add_ordered(&mut self, bytes: &[u8]) {
+        self.add_unordered(bytes);
+        self.0 = Sha1::digest(self.0).into();
+    }
+
+    /// The digest of the value of `key`, all zeros if there is none.
+    pub(crate) fn of_value(
+        op: &Operation<'_>,
+        namespace: Namespace,
+        key: &[u8],
+    ) -> Result<Digest, hybridlog::Stop> {
+        let mut digest = Digest::default();
+        digest.add_value(op, namespace, key)?;
+        Ok(digest)
+    }
+
+    /// The digest of everything in all databases.
+    pub(crate) fn of_everything(cx: &SlowCtx<'_>) -> Result<Digest, hybridlog::Stop> {
+        let mut total = Digest::default();
+        for database in 0..cx.server.databases.count() {
+            let namespace = cx.server.databases.namespace(database);
+            let mut empty = true;
+            let mut cursor = 0;
+            loop {
+                let scanned = cx.step(|op| op.scan(namespace, cursor, SCAN_STEP))?;
+                for (key, _) in &scanned.keys {
+                    let Some(digest) = digest_of_pair(cx, namespace, key)? else {
+                        continue;
+                    };
+                    // The same data in another database has another digest.
+                    if std::mem::take(&mut empty) {
+                        total.add_ordered(&(database as u32).to_be_bytes());
+                    }
+                    total.add_unordered(&digest.0);
+                }
+                cursor = scanned.cursor;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(total)
+    }
+
+    /// Whether there was a value to add.
+    fn add_value(
+        &mut self,
+        op: &Operation<'_>,
+        namespace: Namespace,
+        key: &[u8],
+    ) -> Result<bool, hybridlog::Stop> {
+        let Some(record) = op.read(namespace, key)? else {
+            return Ok(false);
+        };
+        debug_assert_eq!(record.meta().kind, KIND_STRING, "the only type there is");
+        let value = op.value(&record)?;
+        self.add_ordered(&REDIS_STRING.to_be_bytes());
+        self.add_ordered(&value);
+        if record.meta().expires_at_ms.is_some() {
+            self.add_unordered(b"!!expire!!");
+        }
+        Ok(true)
+    }
+}
+
+/// The digest of a key with its value; `None` if it is gone by now.
+fn digest_of_pair(
+    cx: &SlowCtx<'_>,
+    namespace: Namespace,
+    key: &[u8],
+) -> Result<Option<Digest>, hybridlog::Stop> {
+    let latch = KeyRef { namespace, key, mode: LatchMode::Shared };
+    cx.store.blocking(&[latch], cx.now_ms, |op| {
+        let mut digest = Digest::default();
+        digest.add_ordered(key);
+        Ok(digest.add_value(op, namespace, key)?.then_some(digest))
+    })
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}

@@ -1,0 +1,234 @@
+//! Commands on whole keys, whatever they hold: removing, counting, naming, copying and moving them.
+
+use hybridlog::{Meta, Namespace};
+
+use crate::args::Args;
+use crate::command::{Done, Flags, Handler, Keys, OtherDatabase, Row, Stop};
+use crate::commands::object::type_name;
+use crate::commands::parse::{SYNTAX_ERROR, integer};
+use crate::ctx::Ctx;
+
+/// The error of a command that needs its first key.
+pub(crate) const NO_SUCH_KEY: &str = "ERR no such key";
+const SAME_OBJECT: &str = "ERR source and destination objects are the same";
+/// The error of a database number that is not configured.
+pub(crate) const DATABASE_OUT_OF_RANGE: &str = "ERR DB index is out of range";
+
+const GENERIC: Row = Row {
+    name: "",
+    arity: 0,
+    flags: Flags::NONE,
+    keys: Keys::None,
+    categories: &["keyspace"],
+    group: "generic",
+    since: "1.0.0",
+    complexity: "O(1)",
+    summary: "",
+    handler: Handler::Container,
+    subcommands: &[],
+};
+const ONE_KEY: Keys = Keys::Range { first: 1, last: 1, step: 1 };
+const TWO_KEYS: Keys = Keys::Range { first: 1, last: 2, step: 1 };
+const ALL_KEYS: Keys = Keys::Range { first: 1, last: -1, step: 1 };
+
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        name: "del",
+        arity: -2,
+        flags: Flags::WRITE,
+        keys: ALL_KEYS,
+        complexity: "O(N) for N keys",
+        summary: "Removes keys.",
+        handler: Handler::Worker(del),
+        ..GENERIC
+    },
+    Row {
+        name: "unlink",
+        arity: -2,
+        flags: Flags::WRITE.and(Flags::FAST),
+        keys: ALL_KEYS,
+        since: "4.0.0",
+        complexity: "O(N) for N keys",
+        summary: "Removes keys; their memory is given back in the background.",
+        handler: Handler::Worker(del),
+        ..GENERIC
+    },
+    Row {
+        name: "exists",
+        arity: -2,
+        flags: Flags::READONLY.and(Flags::FAST),
+        keys: ALL_KEYS,
+        complexity: "O(N) for N keys",
+        summary: "Counts which of the keys exist, each as often as it is named.",
+        handler: Handler::Worker(exists),
+        ..GENERIC
+    },
+    Row {
+        name: "touch",
+        arity: -2,
+        flags: Flags::READONLY.and(Flags::FAST),
+        keys: ALL_KEYS,
+        since: "3.2.1",
+        complexity: "O(N) for N keys",
+        summary: "Counts which of the keys exist, and marks them as recently used.",
+        handler: Handler::Worker(exists),
+        ..GENERIC
+    },
+    Row {
+        name: "type",
+        arity: 2,
+        flags: Flags::READONLY.and(Flags::FAST),
+        keys: ONE_KEY,
+        summary: "Tells the type of a key's value.",
+        handler: Handler::Worker(type_),
+        ..GENERIC
+    },
+    Row {
+        name: "rename",
+        arity: 3,
+        flags: Flags::WRITE,
+        keys: TWO_KEYS,
+        summary: "Renames a key, replacing the new name's value.",
+        handler: Handler::Worker(rename),
+        ..GENERIC
+    },
+    Row {
+        name: "renamenx",
+        arity: 3,
+        flags: Flags::WRITE.and(Flags::FAST),
+        keys: TWO_KEYS,
+        summary: "Renames a key unless the new name exists.",
+        handler: Handler::Worker(renamenx),
+        ..GENERIC
+    },
+    Row {
+        name: "copy",
+        arity: -3,
+        flags: Flags::WRITE.and(Flags::DENYOOM),
+        keys: Keys::TwoDatabases { first: 1, last: 2, other: OtherDatabase::After("db") },
+        since: "6.2.0",
+        complexity: "O(N) for a value of N bytes",
+        summary: "Copies a value with its expiry to another key or database.",
+        handler: Handler::Worker(copy),
+        ..GENERIC
+    },
+    Row {
+        name: "move",
+        arity: 3,
+        flags: Flags::WRITE.and(Flags::FAST),
+        keys: Keys::TwoDatabases { first: 1, last: 1, other: OtherDatabase::At(2) },
+        summary: "Moves a key to another database unless it exists there.",
+        handler: Handler::Worker(move_),
+        ..GENERIC
+    },
+];
+
+fn del(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    // Whatever is cold is asked for before the first key is gone.
+    for key in args.from(1) {
+        cx.op.read(cx.namespace, key)?;
+    }
+    let mut removed = 0;
+    for key in args.from(1) {
+        removed += i64::from(cx.op.remove(cx.namespace, key)?);
+    }
+    cx.reply.integer(removed);
+    Ok(())
+}
+
+fn exists(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    let mut found = 0;
+    for key in args.from(1) {
+        found += i64::from(cx.op.read(cx.namespace, key)?.is_some());
+    }
+    cx.reply.integer(found);
+    Ok(())
+}
+
+fn type_(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    let record = cx.op.read(cx.namespace, &args[1])?;
+    cx.reply.simple(record.map_or("none", |record| type_name(record.meta().kind)));
+    Ok(())
+}
+
+fn rename(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    if cx.op.read(cx.namespace, &args[1])?.is_none() {
+        return Err(NO_SUCH_KEY.into());
+    }
+    if args[1] != args[2] {
+        cx.op.rename((cx.namespace, &args[1]), (cx.namespace, &args[2]))?;
+    }
+    cx.reply.ok();
+    Ok(())
+}
+
+fn renamenx(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    if cx.op.read(cx.namespace, &args[1])?.is_none() {
+        return Err(NO_SUCH_KEY.into());
+    }
+    // The same name twice is an existing new name too.
+    let renamed = cx.op.read(cx.namespace, &args[2])?.is_none();
+    if renamed {
+        cx.op.rename((cx.namespace, &args[1]), (cx.namespace, &args[2]))?;
+    }
+    cx.reply.integer(i64::from(renamed));
+    Ok(())
+}
+
+fn copy(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    let mut target = cx.namespace;
+    let mut replace = false;
+    let mut at = 3;
+    while at < args.len() {
+        if args.is(at, "replace") {
+            replace = true;
+            at += 1;
+        } else if args.is(at, "db") && at + 1 < args.len() {
+            target = namespace_argument(cx, &args[at + 1])?;
+            at += 2;
+        } else {
+            return Err(SYNTAX_ERROR.into());
+        }
+    }
+    if target == cx.namespace && args[1] == args[2] {
+        return Err(SAME_OBJECT.into());
+    }
+    let Some(source) = cx.op.read(cx.namespace, &args[1])? else {
+        cx.reply.integer(0);
+        return Ok(());
+    };
+    if !replace && cx.op.read(target, &args[2])?.is_some() {
+        cx.reply.integer(0);
+        return Ok(());
+    }
+    let meta: Meta = source.meta();
+    let value = cx.op.value(&source)?.into_owned();
+    cx.op.set(target, &args[2], &value, meta)?;
+    cx.reply.integer(1);
+    Ok(())
+}
+
+fn move_(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    let target = namespace_argument(cx, &args[2])?;
+    if target == cx.namespace {
+        return Err(SAME_OBJECT.into());
+    }
+    let moved = cx.op.read(cx.namespace, &args[1])?.is_some()
+        && cx.op.read(target, &args[1])?.is_none()
+        && cx.op.rename((cx.namespace, &args[1]), (target, &args[1]))?;
+    cx.reply.integer(i64::from(moved));
+    Ok(())
+}
+
+/// The namespace of the database whose number is `arg`.
+fn namespace_argument(cx: &Ctx<'_>, arg: &[u8]) -> Result<Namespace, Stop> {
+    let number = i32::try_from(integer(arg)?).map_err(|_| {
+        let (least, most) = (i32::MIN, i32::MAX);
+        format!("ERR value is out of range, value must between {least} and {most}")
+    })?;
+    usize::try_from(number)
+        .ok()
+        .filter(|&number| number < cx.server.databases.count())
+        .map(|number| cx.server.databases.namespace(number))
+        .ok_or(DATABASE_OUT_OF_RANGE.into())
+}
