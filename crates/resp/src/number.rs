@@ -18,6 +18,9 @@ const DIGIT_PAIRS: [u8; 200] = {
     pairs
 };
 
+/// The digits of the largest `u64`.
+const MAX_DIGITS: usize = 20;
+
 /// Whole numbers up to this magnitude, 2^62, are printed as integers, as Redis does.
 const WHOLE_NUMBER_LIMIT: f64 = 4_611_686_018_427_387_904.0;
 
@@ -43,20 +46,19 @@ pub(crate) fn append_unsigned(buffer: &mut Vec<u8>, mut value: u64) {
         buffer.push(b'0' + value as u8);
         return;
     }
-    let start = buffer.len();
-    let digits = value.ilog10() as usize + 1;
-    buffer.resize(start + digits, 0);
-    let target = &mut buffer[start..];
-    let mut end = digits;
+    let mut digits = [0; MAX_DIGITS];
+    let mut start = MAX_DIGITS;
     while value >= 10 {
         let pair = (value % 100) as usize * 2;
         value /= 100;
-        end -= 2;
-        target[end..end + 2].copy_from_slice(&DIGIT_PAIRS[pair..pair + 2]);
+        start -= 2;
+        digits[start..start + 2].copy_from_slice(&DIGIT_PAIRS[pair..pair + 2]);
     }
-    if end == 1 {
-        target[0] = b'0' + value as u8;
+    if value > 0 {
+        start -= 1;
+        digits[start] = b'0' + value as u8;
     }
+    buffer.extend_from_slice(&digits[start..]);
 }
 
 /// Reads an integer as strictly as Redis does: nothing but an optional `-` and digits, no leading

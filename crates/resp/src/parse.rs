@@ -375,7 +375,9 @@ const BULK: LengthLine = LengthLine {
 
 /// Reads the line at the start of `bytes`: the length it announces and the line's own size; none
 /// if the line is not complete. `searched` says, and is told, how many bytes hold no CR.
-#[inline]
+///
+/// Always inlined, with the usual case: a result returned through memory triples the time.
+#[inline(always)]
 fn read_length(
     bytes: &[u8],
     searched: &mut usize,
@@ -387,27 +389,32 @@ fn read_length(
     }
 }
 
-/// Reads a line in one pass if it is complete and its length is of the usual form: up to nine
+/// Reads a line in one pass if it is complete and its length is of the usual form: one to nine
 /// digits, no sign, no leading zero.
-#[inline]
+#[inline(always)]
 fn read_plain_length(bytes: &[u8], mark: u8) -> Option<(i64, usize)> {
-    let first_digit = *bytes.get(1)?;
-    if bytes[0] != mark || !matches!(first_digit, b'1'..=b'9') {
+    let [first, digit @ b'1'..=b'9', ..] = bytes else {
+        return None;
+    };
+    if *first != mark {
         return None;
     }
-    let mut length = i64::from(first_digit - b'0');
-    for (position, &byte) in bytes.iter().enumerate().take(11).skip(2) {
-        match byte {
-            b'0'..=b'9' => length = length * 10 + i64::from(byte - b'0'),
-            b'\r' if position + 1 < bytes.len() => return Some((length, position + 2)),
+    let mut length = i64::from(digit - b'0');
+    let mut position = 2;
+    while position < 11 && position + 1 < bytes.len() {
+        match bytes[position] {
+            byte @ b'0'..=b'9' => length = length * 10 + i64::from(byte - b'0'),
+            b'\r' => return Some((length, position + 2)),
             _ => return None,
         }
+        position += 1;
     }
     None
 }
 
 /// Reads a line of any form, or finds out what is wrong with it. A line ends with CR and, as in
 /// Redis, any byte.
+#[cold]
 fn read_any_length(
     bytes: &[u8],
     searched: &mut usize,
@@ -421,7 +428,6 @@ fn read_any_length(
         return Ok(None);
     };
     if cr + 1 == bytes.len() {
-        *searched = cr;
         return Ok(None);
     }
     if bytes[0] != kind.mark {
