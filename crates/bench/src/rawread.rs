@@ -20,6 +20,7 @@ use io_uring::{IoUring, opcode, types};
 use serde_json::{Value, json};
 
 use crate::Verdict;
+use crate::chart::BarChart;
 use crate::latency::Latencies;
 use crate::random::Random;
 
@@ -34,16 +35,16 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
 
-    /// Number of reads in flight
-    #[arg(long, value_name = "N", default_value_t = 128,
+    /// Numbers of reads in flight, measured one after the other
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "128",
           value_parser = clap::value_parser!(u32).range(1..=4096))]
-    depth: u32,
+    depth: Vec<u32>,
 
     /// Size of a block in bytes, a multiple of 512; reads are aligned to it
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = parse_block)]
     block: u32,
 
-    /// How long to read
+    /// How long to read at each depth
     #[arg(long, value_name = "S", default_value_t = 10,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
@@ -55,6 +56,10 @@ pub(crate) struct Options {
     /// Write the results to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// Write a chart of the reads a second to this file as SVG
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
 }
 
 fn parse_block(text: &str) -> Result<u32, String> {
@@ -72,27 +77,50 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, String> {
     }
     let blocks = Blocks::open(&paths, options.block)?;
     let length = Duration::from_secs(options.seconds);
-    let report = read_random(&blocks, options.depth, length, options.seed)?;
+    let (files, block_count) = (blocks.files.len(), blocks.count());
     println!(
-        "{} files, {} blocks of {} bytes, depth {}: {:.0} reads/s, {:.1} MiB/s",
-        blocks.files.len(),
-        blocks.count(),
-        options.block,
-        options.depth,
-        report.reads_per_second(),
-        report.reads_per_second() * f64::from(options.block) / (1024.0 * 1024.0)
+        "{files} files, {block_count} blocks of {} bytes",
+        options.block
     );
-    println!("{}", report.latencies.describe());
+    let mut reports = Vec::new();
+    for &depth in &options.depth {
+        let report = read_random(&blocks, depth, length, options.seed)?;
+        let rate = report.reads_per_second();
+        println!(
+            "depth {depth:>4}: {rate:>9.0} reads/s  {:>7.1} MiB/s  {}",
+            rate * f64::from(options.block) / (1024.0 * 1024.0),
+            report.latencies.describe()
+        );
+        reports.push((depth, report));
+    }
     if let Some(path) = &options.json {
         let document = json!({
             "command": "rawread",
-            "files": blocks.files.len(),
-            "blocks": blocks.count(),
+            "files": files,
+            "blocks": block_count,
             "block_bytes": options.block,
-            "depth": options.depth,
-            "result": report.to_json(),
+            "results": reports
+                .iter()
+                .map(|(depth, report)| report.to_json(*depth))
+                .collect::<Vec<_>>(),
         });
         crate::write_file(path, &format!("{document:#}\n"))?;
+    }
+    if let Some(path) = &options.chart {
+        let bar = |(depth, report): &(u32, Report)| {
+            (
+                format!("depth {depth}"),
+                vec![Some(report.reads_per_second())],
+            )
+        };
+        let chart = BarChart {
+            title: "Random reads of the disk".into(),
+            subtitle: format!("io_uring, O_DIRECT, one thread, {files} files"),
+            unit: "reads a second".into(),
+            series: vec![format!("{} bytes", options.block)],
+            groups: reports.iter().map(bar).collect(),
+        };
+        crate::write_file(path, &chart.to_svg())?;
     }
     Ok(Verdict::AllRight)
 }
@@ -122,8 +150,9 @@ impl Report {
         self.latencies.count() as f64 / self.elapsed.as_secs_f64()
     }
 
-    pub(crate) fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self, depth: u32) -> Value {
         json!({
+            "depth": depth,
             "seconds": self.elapsed.as_secs_f64(),
             "reads_per_second": self.reads_per_second(),
             "latency": self.latencies.to_json(),

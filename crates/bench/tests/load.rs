@@ -297,7 +297,7 @@ fn a_raw_read_loop_reads_the_files_of_a_directory() {
     std::fs::write(dir.path().join("too-short"), b"x").unwrap();
     let json = tempfile::NamedTempFile::new().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_bench"))
-        .args(["rawread", "--seconds", "1", "--depth", "8", "--dir"])
+        .args(["rawread", "--seconds", "1", "--depth", "1,8", "--dir"])
         .arg(dir.path())
         .arg("--json")
         .arg(json.path())
@@ -317,5 +317,15 @@ fn a_raw_read_loop_reads_the_files_of_a_directory() {
         (&result["files"], &result["blocks"]),
         (&Value::from(2), &Value::from(512))
     );
-    assert!(result["result"]["reads_per_second"].as_f64().unwrap() > 0.0);
+    let depths = result["results"].as_array().unwrap();
+    assert_eq!(
+        (&depths[0]["depth"], &depths[1]["depth"]),
+        (&Value::from(1), &Value::from(8))
+    );
+    assert!(
+        depths
+            .iter()
+            .all(|of| of["reads_per_second"].as_f64().unwrap() > 0.0),
+        "{result}"
+    );
 }
