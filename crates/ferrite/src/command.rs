@@ -58,8 +58,8 @@ pub(crate) enum Keys {
     None,
     /// From argument `first` to argument `last` (negative: from the end), every `step`th. As in `COMMAND INFO`.
     Range { first: i32, last: i32, step: i32 },
-    /// Argument `count` holds how many keys follow it.
-    Counted { count: usize },
+    /// Argument `count` holds how many keys follow it, every `step`th argument one.
+    Counted { count: usize, step: usize },
     /// From argument `first` to argument `last`, in the client's database and in the one whose number is found among
     /// the arguments (MOVE, COPY).
     TwoDatabases { first: i32, last: i32, other: OtherDatabase },
@@ -90,13 +90,13 @@ impl Keys {
                 let end = (last + 1).clamp(0, args.len() as i32);
                 (first as usize..end as usize).step_by(step as usize)
             }
-            Keys::Counted { count } => {
+            Keys::Counted { count, step } => {
                 let announced = args.get(count).and_then(parse_count).unwrap_or(0);
                 let first = count + 1;
-                if announced > args.len().saturating_sub(first) {
+                if announced > args.len().saturating_sub(first) / step {
                     return none;
                 }
-                (first..first + announced).step_by(1)
+                (first..first + announced * step).step_by(step)
             }
         }
     }
@@ -151,6 +151,8 @@ impl Flags {
     pub(crate) const ALLOW_BUSY: Flags = Flags(1 << 15);
     pub(crate) const NO_MULTI: Flags = Flags(1 << 16);
     pub(crate) const NO_ASYNC_LOADING: Flags = Flags(1 << 17);
+    /// Refused unless `enable-debug-command` allows it.
+    pub(crate) const PROTECTED: Flags = Flags(1 << 18);
     /// Ours: overwrites its keys without reading them, so cold ones are not fetched first (SET without options, MSET).
     pub(crate) const BLIND: Flags = Flags(1 << 24);
 

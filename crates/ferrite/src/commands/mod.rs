@@ -1,13 +1,52 @@
 //! The commands. Each file holds the functions of a family and, beside them, their rows.
 
+mod bit;
+mod bit_count;
+mod bit_field;
+mod bit_op;
+mod database;
+mod debug;
+mod debug_digest;
+mod extended_float;
+mod generic_expiry;
+mod generic_keys;
+mod generic_scan;
+mod help;
+mod object;
 pub(crate) mod parse;
+mod string;
+mod string_condition;
+mod string_edit;
+mod string_lcs;
+mod string_multi;
+mod string_number;
+mod string_read;
+mod string_write;
 
 use hybridlog::{Namespace, Operation, Record};
 
 use crate::command::{Row, Stop};
 
 /// All rows, family by family.
-pub(crate) const FAMILIES: &[&[Row]] = &[];
+pub(crate) const FAMILIES: &[&[Row]] = &[
+    string_read::ROWS,
+    string_write::ROWS,
+    string_multi::ROWS,
+    string_edit::ROWS,
+    string_number::ROWS,
+    string_condition::ROWS,
+    string_lcs::ROWS,
+    bit::ROWS,
+    bit_count::ROWS,
+    bit_op::ROWS,
+    bit_field::ROWS,
+    generic_keys::ROWS,
+    generic_expiry::ROWS,
+    generic_scan::ROWS,
+    object::ROWS,
+    database::ROWS,
+    debug::ROWS,
+];
 
 /// The engine's type number of a string.
 pub(crate) const KIND_STRING: u8 = 0;
