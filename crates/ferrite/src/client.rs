@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::config::Origin;
+
 /// What the connection does once the current command's reply has been written to the output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum After {
@@ -97,6 +99,7 @@ pub(crate) struct ClientEntry {
     pub(crate) addr: String,
     pub(crate) laddr: String,
     pub(crate) fd: i32,
+    local: bool,
     /// Index of the worker that serves it.
     pub(crate) worker: usize,
     pub(crate) connected_at: Instant,
@@ -159,6 +162,7 @@ impl ClientEntry {
             addr: peer.addr,
             laddr: peer.laddr,
             fd: peer.fd,
+            local: peer.local,
             worker,
             connected_at: Instant::now(),
             flags: AtomicU32::new(if peer.unix { client_flags::UNIX_SOCKET } else { 0 }),
@@ -200,6 +204,11 @@ impl ClientEntry {
             + size_of::<ClientEntry>() as u64
     }
 
+    /// Whether the client is on this machine.
+    pub(crate) fn origin(&self) -> Origin {
+        if self.local { Origin::Local } else { Origin::Remote }
+    }
+
     pub(crate) fn has_flag(&self, flag: u32) -> bool {
         self.flags.load(Relaxed) & flag != 0
     }
@@ -219,6 +228,8 @@ pub(crate) struct Peer {
     pub(crate) laddr: String,
     pub(crate) fd: i32,
     pub(crate) unix: bool,
+    /// Connected through the UNIX socket or from a loopback address.
+    pub(crate) local: bool,
 }
 
 /// All connected clients.

@@ -8,7 +8,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,8 +24,10 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::args::{ArgRange, Args};
 use crate::client::{After, Client, ClientEntry, client_flags};
 use crate::command::Handler;
+use crate::config::Settings;
 use crate::ctx::SlowCtx;
-use crate::dispatch::{self, Ended, Finished, Wait, admit};
+use crate::dispatch::{self, Ended, Finished, RecordSettings, Wait, admit};
+use crate::log;
 use crate::output::Output;
 use crate::server::{Server, unix_ms};
 use crate::stats::WorkerStats;
@@ -42,6 +44,40 @@ const READ_MAX_BYTES: usize = 1024 * 1024;
 const WRITE_SLICES: usize = 64;
 /// How long replies may take to be sent once the connection is to be closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Unsent replies of a client without a configured limit: this share of `maxmemory`, within these bounds. Above it the
+/// client is not read from any more until it has caught up.
+const UNLIMITED_OUTPUT_SHARE: u64 = 8;
+const UNLIMITED_OUTPUT_BYTES: RangeInclusive<u64> = 1024 * 1024..=256 * 1024 * 1024;
+
+/// The settings that bound a connection, as of its current slice.
+#[derive(Clone, Copy)]
+struct Bounds {
+    requires_password: bool,
+    max_bulk_bytes: usize,
+    query_bytes: usize,
+    /// Above this the client is closed.
+    output_hard_bytes: Option<usize>,
+    /// Above this the client is not read from.
+    output_bytes: usize,
+    records: RecordSettings,
+}
+
+impl Bounds {
+    fn new(settings: &Settings) -> Self {
+        let hard_bytes = settings.output_buffer_limit.hard_bytes;
+        let unlimited_bytes = settings.maxmemory_bytes / UNLIMITED_OUTPUT_SHARE;
+        let unlimited_bytes = unlimited_bytes.clamp(*UNLIMITED_OUTPUT_BYTES.start(), *UNLIMITED_OUTPUT_BYTES.end());
+        Bounds {
+            requires_password: !settings.requirepass.is_empty(),
+            max_bulk_bytes: settings.proto_max_bulk_bytes as usize,
+            query_bytes: settings.client_query_buffer_bytes as usize,
+            output_hard_bytes: (hard_bytes > 0).then_some(hard_bytes as usize),
+            output_bytes: if hard_bytes > 0 { usize::MAX } else { unlimited_bytes as usize },
+            records: RecordSettings::new(settings),
+        }
+    }
+}
 
 /// A stream socket.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + 'static {
@@ -93,17 +129,19 @@ pub(crate) struct Connection<S> {
     client: Client,
     input: Input,
     output: Output,
+    bounds: Bounds,
 }
 
 impl<S: Socket> Connection<S> {
     pub(crate) fn new(socket: S, worker: Rc<Worker>, entry: Arc<ClientEntry>) -> Self {
-        let authenticated = !worker.server.requires_password();
+        let bounds = worker.settings(Bounds::new);
         Connection {
             socket,
             worker,
-            client: Client::new(entry, authenticated),
+            client: Client::new(entry, !bounds.requires_password),
             input: Input::default(),
             output: Output::new(Protocol::Resp2),
+            bounds,
         }
     }
 
@@ -126,46 +164,76 @@ impl<S: Socket> Connection<S> {
     /// Runs what has arrived, sends what can be sent, then waits for more.
     async fn serve_once(&mut self) -> Result<(), Closed> {
         loop {
+            self.bounds = self.worker.settings(Bounds::new);
+            if !self.bounds.requires_password {
+                self.client.authenticated = true;
+            }
             let more = self.input.parse(self.limits());
             self.run_batch().await?;
             self.send().await?;
             self.publish();
+            self.check_output()?;
             match more {
-                Ok(More::Yes) => tokio::task::yield_now().await,
-                Ok(More::No) => break,
+                Ok(More::Yes) if self.output.pending_bytes() < self.bounds.output_bytes => {
+                    tokio::task::yield_now().await;
+                }
+                Ok(_) => break,
                 Err(error) => {
+                    log::verbose(format_args!("Protocol error ({error}) from client: id={} addr={}", self.client.id(), self.client.entry.addr));
                     error.encode(&mut self.output);
+                    self.stats().count_error(error.to_string().as_bytes());
                     return Err(Closed::AfterReply);
                 }
             }
-            if self.output.pending_bytes() >= self.output_limit_bytes() {
-                break;
-            }
         }
         self.input.drop_run(&self.worker);
+        self.check_input()?;
         self.wait().await
     }
 
-    fn server(&self) -> &Arc<Server> {
-        &self.worker.server
+    /// Closes the client if its unsent replies are over the hard limit.
+    fn check_output(&self) -> Result<(), Closed> {
+        if self.bounds.output_hard_bytes.is_none_or(|limit| self.output.pending_bytes() <= limit) {
+            return Ok(());
+        }
+        self.stats().output_buffer_limit_disconnections.add(1);
+        log::warning(format_args!(
+            "Client id={} addr={} closed for overcoming of output buffer limits.",
+            self.client.id(),
+            self.client.entry.addr
+        ));
+        Err(Closed::Killed)
+    }
+
+    /// Closes the client if its unfinished request is over the limit.
+    fn check_input(&self) -> Result<(), Closed> {
+        if self.input.buffer.len() <= self.bounds.query_bytes {
+            return Ok(());
+        }
+        self.stats().query_buffer_limit_disconnections.add(1);
+        log::warning(format_args!(
+            "Closing client that reached max query buffer length: id={} addr={}",
+            self.client.id(),
+            self.client.entry.addr
+        ));
+        Err(Closed::Killed)
     }
 
     fn stats(&self) -> &WorkerStats {
         self.worker.stats()
     }
 
+    fn server(&self) -> &Arc<Server> {
+        &self.worker.server
+    }
+
     fn limits(&self) -> Limits {
         let pending = !self.client.authenticated;
         Limits {
-            max_bulk_bytes: self.server().max_bulk_bytes(),
+            max_bulk_bytes: self.bounds.max_bulk_bytes,
             authentication: if pending { Authentication::Pending } else { Authentication::Done },
             ..Limits::default()
         }
-    }
-
-    /// The most bytes of unsent replies.
-    fn output_limit_bytes(&self) -> usize {
-        64 * 1024 * 1024
     }
 
     /// Runs the parsed commands in order.
@@ -196,6 +264,7 @@ impl<S: Socket> Connection<S> {
             }
             if self.output.pending_bytes() >= SLICE_REPLY_BYTES {
                 self.send().await?;
+                self.check_output()?;
                 clock = Instant::now();
             }
             if self.client.entry.is_killed() {
@@ -209,7 +278,7 @@ impl<S: Socket> Connection<S> {
     /// Runs command `i` once and records it if it ended; else says what it waits for.
     #[inline]
     fn run_command(&mut self, i: usize, reads: &ColdReads, now_ms: u64, started: Instant) -> Option<Wait> {
-        let Connection { worker, client, input, output, .. } = self;
+        let Connection { worker, client, input, output, bounds, .. } = self;
         let server = &worker.server;
         let args = Args::new(&input.buffer, &input.ranges[input.commands[i].clone()]);
         let command = match admit(server, client, args) {
@@ -230,7 +299,7 @@ impl<S: Socket> Connection<S> {
             Err(wait) => return Some(wait),
         };
         let finished = Finished { command, args, ended, elapsed: started.elapsed(), reply_start };
-        finished.record(server, worker.stats(), client, output, reply_before);
+        finished.record(server, worker.stats(), client, output, reply_before, &bounds.records);
         None
     }
 
@@ -288,13 +357,13 @@ impl<S: Socket> Connection<S> {
     }
 
     fn finish_slow(&mut self, command: &Command, i: usize, ended: Ended, reply: Output, started: Instant) {
-        let Connection { worker, client, input, output, .. } = self;
+        let Connection { worker, client, input, output, bounds, .. } = self;
         let args = Args::new(&input.buffer, &input.ranges[input.commands[i].clone()]);
         let reply_start = output.mark();
         output.append(reply);
         let finished = Finished { command, args, ended, elapsed: started.elapsed(), reply_start };
         let reply_before = client.reply_mode;
-        finished.record(&worker.server, worker.stats(), client, output, reply_before);
+        finished.record(&worker.server, worker.stats(), client, output, reply_before, &bounds.records);
     }
 
     /// Awaits `future` unless the client is killed meanwhile.
@@ -367,7 +436,7 @@ impl<S: Socket> Connection<S> {
     async fn wait(&mut self) -> Result<(), Closed> {
         let entry = Arc::clone(&self.client.entry);
         let mut wake = pin!(entry.wake.notified());
-        let may_read = self.output.pending_bytes() < self.output_limit_bytes();
+        let may_read = self.output.pending_bytes() < self.bounds.output_bytes;
         poll_fn(|cx| {
             if wake.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(self.check_killed());

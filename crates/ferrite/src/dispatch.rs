@@ -15,7 +15,9 @@ use smallvec::SmallVec;
 use crate::args::Args;
 use crate::client::{Client, ReplyMode};
 use crate::command::{Done, Flags, Handler, Stop};
+use crate::config::Settings;
 use crate::ctx::Ctx;
+use crate::latency::Sample;
 use crate::output::{Mark, Output};
 use crate::pause::Paused;
 use crate::server::{Server, unix_ms};
@@ -25,6 +27,10 @@ use crate::table::{Command, Lookup};
 
 /// The longest part of an unknown command, and of its arguments, that is sent back, in bytes.
 const QUOTED_MAX_BYTES: usize = 128;
+
+const DEBUG_NOT_ALLOWED: &[u8] = b"ERR DEBUG command not allowed. If the enable-debug-command \
+    option is set to \"local\", you can run it from a local connection, otherwise you need to set this \
+    option in the configuration file, and then restart the server.";
 
 /// What must happen before a command can be run (again).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,11 +68,19 @@ pub(crate) fn admit<'t>(server: &'t Server, client: &Client, args: Args<'_>) -> 
         let error = format!("ERR wrong number of arguments for '{}' command", command.full_name).into_bytes();
         return Err(Refusal { command: Some(command), error: error.into() });
     }
+    if command.row.flags.has(Flags::PROTECTED) && !debug_allowed(server, client) {
+        return Err(Refusal { command: Some(command), error: DEBUG_NOT_ALLOWED.into() });
+    }
     if !client.authenticated && !command.row.flags.has(Flags::NO_AUTH) {
         let error = b"NOAUTH Authentication required.".as_slice();
         return Err(Refusal { command: Some(command), error: error.into() });
     }
     Ok(command)
+}
+
+/// Whether `enable-debug-command` lets this client use DEBUG.
+fn debug_allowed(server: &Server, client: &Client) -> bool {
+    server.config.settings().debug_command.admits(client.entry.origin())
 }
 
 fn unknown_command(args: Args<'_>) -> Vec<u8> {
@@ -133,16 +147,19 @@ pub(crate) fn run(
     let database = client.database();
     let namespace = server.databases.namespace(database);
     let mode = if command.row.flags.has(Flags::WRITE) { LatchMode::Exclusive } else { LatchMode::Shared };
-    let keys: SmallVec<[KeyRef<'_>; 4]> = command
-        .row
-        .keys
-        .positions(args)
-        .map(|position| KeyRef { namespace, key: &args[position], mode })
-        .collect();
+    let positions = command.row.keys.positions(args);
+    let mut keys: SmallVec<[KeyRef<'_>; 4]> =
+        positions.clone().map(|position| KeyRef { namespace, key: &args[position], mode }).collect();
+    let other = command.row.keys.other_database(args).filter(|other| *other < server.databases.count());
+    let other_namespace = other.map(|other| server.databases.namespace(other));
+    if let Some(namespace) = other_namespace {
+        keys.extend(positions.map(|position| KeyRef { namespace, key: &args[position], mode }));
+    }
     let Some(op) = server.store.operation(&keys, reads, now_ms) else {
         return Err(Wait::Latch);
     };
-    if server.databases.namespace(database) != namespace {
+    let other_now = other.map(|other| server.databases.namespace(other));
+    if server.databases.namespace(database) != namespace || other_now != other_namespace {
         // SWAPDB or FLUSHDB came in between: the latches are those of another database's keys.
         return Err(Wait::Latch);
     }
@@ -175,6 +192,24 @@ pub(crate) fn conclude(done: Done, output: &mut Output, mark: Mark) -> Result<En
     Ok(Ended::Failed)
 }
 
+/// The settings that say what is recorded.
+#[derive(Clone, Copy)]
+pub(crate) struct RecordSettings {
+    slow: Option<Duration>,
+    slow_entries: usize,
+    latency_event: Option<Duration>,
+}
+
+impl RecordSettings {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        RecordSettings {
+            slow: settings.slowlog_log_slower_than,
+            slow_entries: settings.slowlog_max_len,
+            latency_event: settings.latency_monitor_threshold,
+        }
+    }
+}
+
 /// A command that has ended, for the records.
 pub(crate) struct Finished<'a> {
     pub(crate) command: &'a Command,
@@ -186,12 +221,21 @@ pub(crate) struct Finished<'a> {
 }
 
 impl Finished<'_> {
-    /// Counts the command and, if it was remarkable, logs it. Applies CLIENT REPLY.
+    /// Counts the command and, if it was remarkable, logs it. Applies CLIENT REPLY, whose mode was `reply_before` when
+    /// the command started.
     #[inline]
-    pub(crate) fn record(&self, server: &Server, stats: &WorkerStats, client: &mut Client, output: &mut Output, reply_before: ReplyMode) {
+    pub(crate) fn record(
+        &self,
+        server: &Server,
+        stats: &WorkerStats,
+        client: &mut Client,
+        output: &mut Output,
+        reply_before: ReplyMode,
+        settings: &RecordSettings,
+    ) {
         stats.commands.add(1);
         let command = stats.command(self.command.id);
-        command.record(self.elapsed, true);
+        command.record(self.elapsed);
         if self.ended == Ended::Failed {
             command.fail();
             stats.count_error(output.error_text_since(self.reply_start));
@@ -200,24 +244,36 @@ impl Finished<'_> {
             stats.keyspace_hits.add(u64::from(client.keyspace_hits));
             stats.keyspace_misses.add(u64::from(client.keyspace_misses));
         }
-        let micros = self.elapsed.as_micros() as u64;
-        if micros >= server.slowlog_threshold_micros() && !self.command.row.flags.has(Flags::SKIP_SLOWLOG) {
-            self.log_slow(server, client, micros);
+        if settings.slow.is_some_and(|threshold| self.elapsed >= threshold) {
+            self.log_slow(server, client, settings);
+        }
+        if settings.latency_event.is_some_and(|threshold| self.elapsed >= threshold) {
+            self.note_latency(server);
         }
         apply_reply_mode(client, output, self.reply_start, reply_before);
     }
 
     #[cold]
-    fn log_slow(&self, server: &Server, client: &Client, micros: u64) {
+    fn log_slow(&self, server: &Server, client: &Client, settings: &RecordSettings) {
+        if self.command.row.flags.has(Flags::SKIP_SLOWLOG) {
+            return;
+        }
         let entry = LogEntry {
             id: 0,
             unix_seconds: unix_ms() / 1000,
-            amount: micros,
+            amount: self.elapsed.as_micros() as u64,
             args: shortened(self.args),
             client_addr: client.entry.addr.clone(),
             client_name: client.entry.details.lock().name.clone(),
         };
-        server.slowlog.push(entry, server.slowlog_max_len());
+        server.slowlog.push(entry, settings.slow_entries);
+    }
+
+    #[cold]
+    fn note_latency(&self, server: &Server) {
+        let event = if self.command.row.flags.has(Flags::FAST) { "fast-command" } else { "command" };
+        let sample = Sample { unix_seconds: unix_ms() / 1000, latency_ms: self.elapsed.as_millis() as u64 };
+        server.latency.add(event, sample);
     }
 }
 

@@ -1,14 +1,18 @@
 //! Everything the workers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hybridlog::{Namespace, Store};
 use parking_lot::Mutex;
 
 use crate::client::Clients;
+use crate::config::{ApplyError, Config, Settings};
+use crate::latency::LatencyMonitor;
+use crate::log;
 use crate::pause::Pause;
+use crate::process;
 use crate::shutdown::Shutdown;
 use crate::slow_lane::SlowLane;
 use crate::slowlog::CommandLog;
@@ -18,6 +22,7 @@ use crate::table::CommandTable;
 /// The server.
 pub(crate) struct Server {
     pub(crate) store: Arc<Store>,
+    pub(crate) config: Arc<Config>,
     pub(crate) commands: CommandTable,
     pub(crate) databases: Databases,
     pub(crate) clients: Clients,
@@ -26,6 +31,7 @@ pub(crate) struct Server {
     pub(crate) slowlog: CommandLog,
     pub(crate) large_requests: CommandLog,
     pub(crate) large_replies: CommandLog,
+    pub(crate) latency: LatencyMonitor,
     pub(crate) pause: Pause,
     pub(crate) shutdown: Shutdown,
     pub(crate) slow_lane: SlowLane,
@@ -33,53 +39,104 @@ pub(crate) struct Server {
     pub(crate) run_id: String,
     pub(crate) started: Instant,
     /// The TCP port that is listened on; 0 if none.
-    pub(crate) port: AtomicU16,
+    pub(crate) port: u16,
+    /// The most clients that the descriptor limit allows, whatever `maxclients` says.
+    max_clients_possible: AtomicUsize,
+    /// Whether expired keys are removed that nobody asks for (DEBUG SET-ACTIVE-EXPIRE).
+    active_expire: AtomicBool,
+    random: AtomicU64,
 }
 
 impl Server {
-    pub(crate) fn new() -> Self {
-        let commands = CommandTable::new(crate::commands::FAMILIES, &[]).expect("no renames");
-        Server {
-            store: Store::in_memory(),
-            databases: Databases::new(16),
+    /// A server on an open store. An error names the `rename-command` that cannot be.
+    pub(crate) fn new(config: Arc<Config>, store: Arc<Store>, port: u16) -> Result<Self, String> {
+        let settings = config.settings();
+        let commands = CommandTable::new(crate::commands::FAMILIES, &settings.renamed_commands)?;
+        let mut id = [0u8; 20];
+        let mut seed = [0u8; 8];
+        for bytes in [id.as_mut_slice(), seed.as_mut_slice()] {
+            getrandom::fill(bytes).map_err(|error| format!("no random numbers from the system: {error}"))?;
+        }
+        Ok(Server {
+            store,
+            config,
+            databases: Databases::new(settings.databases),
             clients: Clients::default(),
-            stats: Stats::new(1, commands.all().len()),
+            stats: Stats::new(settings.workers, commands.all().len()),
             commands,
             slowlog: CommandLog::default(),
             large_requests: CommandLog::default(),
             large_replies: CommandLog::default(),
+            latency: LatencyMonitor::default(),
             pause: Pause::default(),
             shutdown: Shutdown::default(),
             slow_lane: SlowLane::default(),
-            run_id: String::new(),
+            run_id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
             started: Instant::now(),
-            port: AtomicU16::new(0),
-        }
+            port,
+            max_clients_possible: AtomicUsize::new(usize::MAX),
+            active_expire: AtomicBool::new(true),
+            random: AtomicU64::new(u64::from_le_bytes(seed)),
+        })
     }
 
-    pub(crate) fn requires_password(&self) -> bool {
-        false
-    }
-
-    pub(crate) fn max_bulk_bytes(&self) -> usize {
-        512 * 1024 * 1024
-    }
-
-    pub(crate) fn max_clients(&self) -> usize {
-        10_000
+    /// DEBUG SET-ACTIVE-EXPIRE.
+    pub(crate) fn set_active_expire(&self, on: bool) {
+        self.active_expire.store(on, Relaxed);
     }
 
     /// Milliseconds since the server started; never runs backwards.
-    pub(crate) fn slowlog_threshold_micros(&self) -> u64 {
-        10_000
-    }
-
-    pub(crate) fn slowlog_max_len(&self) -> usize {
-        128
-    }
-
     pub(crate) fn uptime_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The password clients have to give, if one is set.
+    pub(crate) fn password(&self) -> Option<Vec<u8>> {
+        let settings = self.config.settings();
+        (!settings.requirepass.is_empty()).then(|| settings.requirepass.clone())
+    }
+
+    /// A number nobody can foresee without having seen others.
+    pub(crate) fn random(&self) -> u64 {
+        // SplitMix64: a Weyl sequence, of which concurrent callers take different members, and a mixer.
+        let mut z = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// The most clients that the descriptor limit allows, whatever `maxclients` says.
+    pub(crate) fn max_clients_possible(&self) -> usize {
+        self.max_clients_possible.load(Relaxed)
+    }
+
+    /// Puts changed settings into effect where nobody reads them again by himself.
+    pub(crate) fn apply(&self, settings: &Settings, changed: &[&'static str]) -> Result<(), ApplyError> {
+        for &directive in changed {
+            let applied = match directive {
+                "loglevel" => {
+                    log::set_level(settings.loglevel);
+                    Ok(())
+                }
+                "maxclients" => self.allow_clients(settings.maxclients),
+                "oom-score-adj" | "oom-score-adj-values" => process::set_oom_score(settings.oom_score),
+                _ => Ok(()),
+            };
+            applied.map_err(|reason| ApplyError { directive, reason })?;
+        }
+        Ok(())
+    }
+
+    /// Raises the descriptor limit so that `clients` can connect; an error if it cannot be.
+    pub(crate) fn allow_clients(&self, clients: usize) -> Result<(), String> {
+        let possible = process::raise_client_limit(clients);
+        self.max_clients_possible.store(possible, Relaxed);
+        if possible < clients {
+            return Err(format!(
+                "The operating system is not able to handle the specified number of clients, try with {possible}"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -122,6 +179,11 @@ impl Databases {
         let namespace_a = self.namespaces[a].load(Relaxed);
         let namespace_b = self.namespaces[b].swap(namespace_a, Relaxed);
         self.namespaces[a].store(namespace_b, Relaxed);
+    }
+
+    /// Whether `count` databases can be renewed now.
+    pub(crate) fn can_renew(&self, count: usize) -> bool {
+        self.free.lock().len() >= count
     }
 
     /// Empties a database by giving it a fresh namespace; returns the old one, to be cleared in the store and then

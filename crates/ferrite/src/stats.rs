@@ -139,13 +139,11 @@ pub(crate) struct CommandStats {
 impl CommandStats {
     /// Counts a call that took `elapsed`.
     #[inline]
-    pub(crate) fn record(&self, elapsed: Duration, track_latency: bool) {
+    pub(crate) fn record(&self, elapsed: Duration) {
         let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         self.calls.add(1);
         self.nanos.add(nanos);
-        if track_latency {
-            self.latency.get_or_init(Box::default).record(nanos);
-        }
+        self.latency.get_or_init(Box::default).record(nanos);
     }
 
     /// Counts a call that was refused before it ran.

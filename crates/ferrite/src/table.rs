@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Keys, Row};
+use crate::config::RenamedCommand;
 use crate::ctx::Ctx;
 
 /// The number of a command or subcommand in the table.
@@ -39,16 +40,18 @@ pub(crate) struct CommandTable {
 }
 
 impl CommandTable {
-    /// Builds the table. Each of `renames` is (name, new name); an empty new name removes the command. An error names
-    /// the pair that cannot be.
-    pub(crate) fn new(families: &[&'static [Row]], renames: &[(String, String)]) -> Result<Self, String> {
+    /// Builds the table. An error names the `rename-command` that cannot be.
+    pub(crate) fn new(families: &[&'static [Row]], renames: &[RenamedCommand]) -> Result<Self, String> {
         let mut table = CommandTable { commands: Vec::new(), names: Names::default() };
         for row in families.iter().copied().flatten() {
             let id = table.add(row, None);
             table.names.insert(row.name, id, &table.commands);
         }
-        for (name, new_name) in renames {
-            table.rename(name, new_name)?;
+        for rename in renames {
+            table.rename(rename).map_err(|reason| {
+                let (from, to) = (String::from_utf8_lossy(&rename.from), String::from_utf8_lossy(&rename.to));
+                format!("{}: rename-command {from} \"{to}\": {reason}", rename.place)
+            })?;
         }
         Ok(table)
     }
@@ -70,16 +73,15 @@ impl CommandTable {
         id
     }
 
-    fn rename(&mut self, name: &str, new_name: &str) -> Result<(), String> {
-        let Some(id) = self.names.find(name.as_bytes()) else {
-            return Err(format!("rename-command {name}: no such command"));
-        };
+    fn rename(&mut self, rename: &RenamedCommand) -> Result<(), &'static str> {
+        let id = self.names.find(&rename.from).ok_or("no such command")?;
+        let new_name = str::from_utf8(&rename.to).map_err(|_| "the new name must be UTF-8")?.to_ascii_lowercase();
         if !new_name.is_empty() && self.names.find(new_name.as_bytes()).is_some() {
-            return Err(format!("rename-command {name} {new_name}: the new name is taken by another command"));
+            return Err("the new name is taken by another command");
         }
-        self.names.remove(name.as_bytes());
+        self.names.remove(&rename.from);
         if !new_name.is_empty() {
-            self.names.insert(&new_name.to_ascii_lowercase(), id, &self.commands);
+            self.names.insert(&new_name, id, &self.commands);
         }
         Ok(())
     }
@@ -99,7 +101,9 @@ impl CommandTable {
         }
         match command.subcommands.find(&args[1]) {
             Some(id) => Lookup::Found(self.get(id)),
-            None => Lookup::NoSubcommand,
+            None if matches!(command.row.handler, Handler::Container) => Lookup::NoSubcommand,
+            // DEBUG answers for subcommands it does not have in words of its own.
+            None => Lookup::Found(command),
         }
     }
 

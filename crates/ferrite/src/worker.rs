@@ -1,36 +1,68 @@
 //! A worker: one thread with a runtime and listeners of its own, which accepts clients and serves them to their end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime;
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 use crate::client::Peer;
+use crate::config::{Settings, SettingsReader};
 use crate::connection::{Connection, Socket};
+use crate::listener::Listeners;
+use crate::log;
 use crate::server::Server;
 use crate::stats::WorkerStats;
 
 /// The size of a fresh read buffer, and how many are kept for the next connection that has something to read.
 const BUFFER_BYTES: usize = 64 * 1024;
 const BUFFERS_KEPT: usize = 16;
+/// How long accepting pauses after it failed for want of descriptors or memory.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// What a client gets that comes from another machine while protected mode is on.
+const DENIED: &str = concat!(
+    "-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the ",
+    "default user. In this mode connections are only accepted from the loopback interface. If you want to connect ",
+    "from external computers to Redis you may adopt one of the following solutions: 1) Just disable protected mode ",
+    "sending the command 'CONFIG SET protected-mode no' from the loopback interface by connecting to Redis from the ",
+    "same host the server is running, however MAKE SURE Redis is not publicly accessible from internet if you do so. ",
+    "Use CONFIG REWRITE to make this change permanent. 2) Alternatively you can just disable the protected mode by ",
+    "editing the Redis configuration file, and setting the protected mode option to 'no', and then restarting the ",
+    "server. 3) If you started the server manually just for testing, restart it with the '--protected-mode no' ",
+    "option. 4) Setup a an authentication password for the default user. NOTE: You only need to do one of the above ",
+    "things in order for the server to start accepting connections from the outside.\r\n",
+);
+const TOO_MANY_CLIENTS: &str = "-ERR max number of clients reached\r\n";
 
 /// What the connections of one worker share.
 pub(crate) struct Worker {
     pub(crate) server: Arc<Server>,
     pub(crate) index: usize,
+    settings: RefCell<SettingsReader>,
     buffers: RefCell<Vec<Vec<u8>>>,
+    connections: Cell<usize>,
+    connection_ended: Notify,
 }
 
 impl Worker {
     pub(crate) fn stats(&self) -> &WorkerStats {
         self.server.stats.worker(self.index)
+    }
+
+    /// What `read` takes out of the current settings.
+    pub(crate) fn settings<T>(&self, read: impl FnOnce(&Settings) -> T) -> T {
+        read(self.settings.borrow_mut().get())
     }
 
     /// An empty buffer to read into.
@@ -48,32 +80,41 @@ impl Worker {
     }
 }
 
-/// The listening sockets of one worker.
-#[derive(Default)]
-pub(crate) struct Listeners {
-    pub(crate) tcp: Vec<std::net::TcpListener>,
-    pub(crate) unix: Option<std::os::unix::net::UnixListener>,
-}
-
-/// Starts worker `index`.
+/// Starts worker `index`. It ends when the server is asked to stop and its clients have been served.
 pub(crate) fn start(server: Arc<Server>, index: usize, listeners: Listeners) -> io::Result<JoinHandle<io::Result<()>>> {
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let worker = Rc::new(Worker { server, index, buffers: RefCell::default() });
+        let settings = RefCell::new(SettingsReader::new(Arc::clone(&server.config)));
+        let worker = Rc::new(Worker {
+            server,
+            index,
+            settings,
+            buffers: RefCell::default(),
+            connections: Cell::new(0),
+            connection_ended: Notify::new(),
+        });
         LocalSet::new().block_on(&runtime, run(worker, listeners))
     })
 }
 
 async fn run(worker: Rc<Worker>, listeners: Listeners) -> io::Result<()> {
+    let mut accepting = Vec::new();
     for listener in listeners.tcp {
         let listener = TcpListener::from_std(listener)?;
-        tokio::task::spawn_local(accept_tcp(Rc::clone(&worker), listener));
+        accepting.push(tokio::task::spawn_local(accept_tcp(Rc::clone(&worker), listener)));
     }
     if let Some(listener) = listeners.unix {
         let listener = UnixListener::from_std(listener)?;
-        tokio::task::spawn_local(accept_unix(Rc::clone(&worker), listener));
+        accepting.push(tokio::task::spawn_local(accept_unix(Rc::clone(&worker), listener)));
     }
     worker.server.shutdown.asked().await;
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    for client in worker.server.clients.all() {
+        client.wake.notify_one();
+    }
+    while worker.connections.get() > 0 {
+        worker.connection_ended.notified().await;
+    }
     Ok(())
 }
 
@@ -81,49 +122,84 @@ async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener) {
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
-                // Only a latency optimisation: a connection that refuses it works all the same.
-                let _ = socket.set_nodelay(true);
-                let laddr = socket.local_addr().map(|addr| addr.to_string()).unwrap_or_default();
-                welcome(&worker, socket, |socket: &TcpStream| Peer {
+                let local = is_loopback(peer.ip());
+                let peer = Peer {
                     addr: peer.to_string(),
-                    laddr,
-                    fd: std::os::fd::AsRawFd::as_raw_fd(socket),
+                    laddr: socket.local_addr().map(|addr| addr.to_string()).unwrap_or_default(),
+                    fd: socket.as_raw_fd(),
                     unix: false,
-                });
+                    local,
+                };
+                set_tcp_options(&worker, &socket);
+                let is_protected = worker.settings(|settings| settings.protected_mode && settings.requirepass.is_empty());
+                if is_protected && !local {
+                    turn_away(&worker, socket, DENIED);
+                } else {
+                    welcome(&worker, socket, peer);
+                }
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => pause_accepting(&error).await,
         }
     }
 }
 
 async fn accept_unix(worker: Rc<Worker>, listener: UnixListener) {
+    let path = worker.settings(|settings| settings.unixsocket.clone()).unwrap_or_default();
+    let addr = format!("{}:0", path.display());
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => welcome(&worker, socket, |socket: &UnixStream| Peer {
-                addr: String::new(),
-                laddr: String::new(),
-                fd: std::os::fd::AsRawFd::as_raw_fd(socket),
-                unix: true,
-            }),
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Ok((socket, _)) => {
+                let peer = Peer { addr: addr.clone(), laddr: addr.clone(), fd: socket.as_raw_fd(), unix: true, local: true };
+                welcome(&worker, socket, peer);
+            }
+            Err(error) => pause_accepting(&error).await,
         }
     }
 }
 
-/// Serves a new client, unless there are too many.
-fn welcome<S: Socket>(worker: &Rc<Worker>, mut socket: S, peer: impl FnOnce(&S) -> Peer) {
-    let server = &worker.server;
-    let peer = peer(&socket);
-    match server.clients.connect(worker.index, peer, server.uptime_ms(), server.max_clients()) {
-        Some(entry) => {
-            worker.stats().connections.add(1);
-            tokio::task::spawn_local(Connection::new(socket, Rc::clone(worker), entry).serve());
-        }
-        None => {
-            worker.stats().rejected_connections.add(1);
-            tokio::task::spawn_local(async move {
-                let _ = socket.write_all(b"-ERR max number of clients reached\r\n").await;
-            });
-        }
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+/// Latency and liveness options; a connection without them works all the same.
+fn set_tcp_options(worker: &Worker, socket: &TcpStream) {
+    let _ = socket.set_nodelay(true);
+    if let Some(interval) = worker.settings(|settings| settings.tcp_keepalive) {
+        // As Redis does it: three probes at a third of the interval.
+        let probe = (interval / 3).max(Duration::from_secs(1));
+        let keepalive = TcpKeepalive::new().with_time(interval).with_interval(probe).with_retries(3);
+        let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
     }
+}
+
+/// Out of descriptors or memory, most likely: the client stays in the backlog.
+async fn pause_accepting(error: &io::Error) {
+    log::warning(format_args!("Accepting client connection: {error}"));
+    tokio::time::sleep(ACCEPT_RETRY).await;
+}
+
+/// Serves a new client, unless there are too many.
+fn welcome<S: Socket>(worker: &Rc<Worker>, socket: S, peer: Peer) {
+    let server = &worker.server;
+    let most = worker.settings(|settings| settings.maxclients).min(server.max_clients_possible());
+    let Some(entry) = server.clients.connect(worker.index, peer, server.uptime_ms(), most) else {
+        turn_away(worker, socket, TOO_MANY_CLIENTS);
+        return;
+    };
+    worker.stats().connections.add(1);
+    worker.connections.set(worker.connections.get() + 1);
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        Connection::new(socket, Rc::clone(&worker), entry).serve().await;
+        worker.connections.set(worker.connections.get() - 1);
+        worker.connection_ended.notify_one();
+    });
+}
+
+/// Tells a client why it is not served, if its socket takes that at once, and closes.
+fn turn_away<S: Socket>(worker: &Worker, mut socket: S, reason: &'static str) {
+    worker.stats().rejected_connections.add(1);
+    tokio::task::spawn_local(async move {
+        let _ = tokio::time::timeout(ACCEPT_RETRY, socket.write_all(reason.as_bytes())).await;
+    });
 }

@@ -1,0 +1,98 @@
+//! The rounds of background work, `hz` a second on the main thread: closes idle and overgrown clients, samples rates.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crate::client::{ClientEntry, client_flags};
+use crate::config::{Settings, SettingsReader};
+use crate::log;
+use crate::server::Server;
+
+/// Does the rounds until the server stops.
+pub(crate) async fn run(server: Arc<Server>) {
+    let mut reader = SettingsReader::new(Arc::clone(&server.config));
+    let mut round = 0u64;
+    loop {
+        let hz = u64::from(reader.get().hz);
+        tokio::time::sleep(Duration::from_millis(1000 / hz)).await;
+        let settings = reader.get();
+        // Rates are sampled ten times a second, clients looked at once.
+        if round.is_multiple_of((hz / 10).max(1)) {
+            sample_rates(&server);
+        }
+        if round.is_multiple_of(hz) {
+            look_at_clients(&server, settings);
+        }
+        round += 1;
+    }
+}
+
+fn sample_rates(server: &Server) {
+    let stats = &server.stats;
+    stats.rates.sample(
+        server.uptime_ms(),
+        stats.total(|worker| &worker.commands),
+        stats.total(|worker| &worker.net_input_bytes),
+        stats.total(|worker| &worker.net_output_bytes),
+    );
+}
+
+/// Closes clients that are over a limit of time or memory.
+fn look_at_clients(server: &Server, settings: &Settings) {
+    let now_ms = server.uptime_ms();
+    let clients = server.clients.all();
+    for client in &clients {
+        if is_idle(client, settings, now_ms) {
+            log::verbose("Closing idle client");
+            client.kill();
+        } else if is_over_soft_limit(client, settings, now_ms) {
+            log::warning(format_args!(
+                "Client id={} addr={} closed for overcoming of output buffer limits.",
+                client.id, client.addr
+            ));
+            client.kill();
+        }
+    }
+    if let Some(limit_bytes) = settings.maxmemory_clients_bytes {
+        evict_clients(clients, limit_bytes);
+    }
+}
+
+fn is_idle(client: &ClientEntry, settings: &Settings, now_ms: u64) -> bool {
+    let idle_ms = now_ms.saturating_sub(client.last_interaction_ms.load(Relaxed));
+    let busy = client.has_flag(client_flags::PAUSED);
+    settings.client_timeout.is_some_and(|timeout| !busy && u128::from(idle_ms) > timeout.as_millis())
+}
+
+fn is_over_soft_limit(client: &ClientEntry, settings: &Settings, now_ms: u64) -> bool {
+    let limit = settings.output_buffer_limit;
+    if limit.soft_bytes == 0 || client.output_bytes.load(Relaxed) < limit.soft_bytes {
+        client.over_soft_limit_since_ms.store(0, Relaxed);
+        return false;
+    }
+    match client.over_soft_limit_since_ms.load(Relaxed) {
+        0 => {
+            client.over_soft_limit_since_ms.store(now_ms.max(1), Relaxed);
+            false
+        }
+        since_ms => now_ms.saturating_sub(since_ms) > u64::from(limit.soft_seconds) * 1000,
+    }
+}
+
+/// Closes the clients with the largest buffers until the rest keeps to `limit_bytes` (`maxmemory-clients`).
+fn evict_clients(mut clients: Vec<Arc<ClientEntry>>, limit_bytes: u64) {
+    let mut total: u64 = clients.iter().map(|client| client.memory_bytes()).sum();
+    if total <= limit_bytes {
+        return;
+    }
+    clients.sort_unstable_by_key(|client| std::cmp::Reverse(client.memory_bytes()));
+    for client in clients.iter().filter(|client| !client.has_flag(client_flags::NO_EVICT)) {
+        if total <= limit_bytes {
+            return;
+        }
+        total = total.saturating_sub(client.memory_bytes());
+        log::notice(format_args!("Evicting client: id={} addr={}", client.id, client.addr));
+        client.kill();
+    }
+}
