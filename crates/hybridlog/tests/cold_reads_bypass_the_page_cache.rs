@@ -1,5 +1,5 @@
-//! Cold reads come from the device although the page cache holds the file. The only test of its process, because the
-//! kernel counts device reads by process.
+//! Cold reads come from the device although the page cache holds the file. The only test of its
+//! process, because the kernel counts device reads by process.
 
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;

@@ -23,7 +23,8 @@ const POOL_BYTES: usize = 512 << 10;
 
 /// Reads batches from any thread, blocking it. Shared by reference.
 ///
-/// A batch of several reads is one io_uring submission where the kernel allows that, else the reads follow each other.
+/// A batch of several reads is one io_uring submission where the kernel allows that, else the reads
+/// follow each other.
 pub struct BlockingReader {
     pool: Arc<BufferPool>,
     stats: Arc<IoStats>,
@@ -89,7 +90,8 @@ impl BlockingReader {
             .collect()
     }
 
-    /// Bytes of memory held: buffers, those lent to callers among them, and the queues of idle rings.
+    /// Bytes of memory held: buffers, those lent to callers among them, and the queues of idle
+    /// rings.
     pub fn memory_bytes(&self) -> usize {
         #[cfg(target_os = "linux")]
         let queues = self

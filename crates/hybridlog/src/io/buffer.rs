@@ -1,7 +1,8 @@
 //! Page-aligned buffers that the kernel reads into, and the bounded pool they come from.
 //!
-//! A pool is one region of memory, fixed for its life so that a ring can register it, cut into slots of two sizes. Reads
-//! that are larger, or that find no slot free, get memory of their own for as long as their buffer lives.
+//! A pool is one region of memory, fixed for its life so that a ring can register it, cut into
+//! slots of two sizes. Reads that are larger, or that find no slot free, get memory of their own
+//! for as long as their buffer lives.
 #![allow(unsafe_code)] // Memory that the kernel fills, with an alignment and a lifetime of its own.
 
 use std::alloc::{self, Layout};
@@ -28,7 +29,8 @@ pub struct ReadBuffer {
     start: NonNull<u8>,
     /// How many bytes the read asks for. The memory at `start` is at least as long.
     capacity: usize,
-    /// How many bytes from `start` have been written. Nobody but the kernel touches the memory behind them.
+    /// How many bytes from `start` have been written. Nobody but the kernel touches the memory
+    /// behind them.
     filled: usize,
     home: Home,
 }
@@ -78,6 +80,7 @@ impl ReadBuffer {
     }
 
     /// Whether the memory lies in the region that a ring may have registered.
+    #[cfg(target_os = "linux")]
     pub(super) fn is_slot(&self) -> bool {
         matches!(self.home, Home::Slot { .. })
     }
@@ -86,8 +89,8 @@ impl ReadBuffer {
     ///
     /// # Safety
     ///
-    /// The first `count` bytes of [`unfilled`](Self::unfilled) have been written, and whoever wrote them is done with
-    /// the memory.
+    /// The first `count` bytes of [`unfilled`](Self::unfilled) have been written, and whoever wrote
+    /// them is done with the memory.
     pub(super) unsafe fn advance(&mut self, count: usize) {
         assert!(
             count <= self.capacity - self.filled,
@@ -114,7 +117,8 @@ impl Deref for ReadBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the first `filled` bytes have been written, and nobody writes there while the buffer lives.
+        // SAFETY: the first `filled` bytes have been written, and nobody writes there while the
+        // buffer lives.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.filled) }
     }
 }
@@ -157,8 +161,8 @@ pub(super) struct BufferPool {
 }
 
 impl BufferPool {
-    /// A pool with a region of `region_bytes`, rounded up to two large slots and at most 1 GiB, the most that can be
-    /// registered as one buffer.
+    /// A pool with a region of `region_bytes`, rounded up to two large slots and at most 1 GiB, the
+    /// most that can be registered as one buffer.
     pub(super) fn new(region_bytes: usize) -> Arc<BufferPool> {
         let region_bytes = region_bytes
             .clamp(1, 1 << 30)
@@ -179,7 +183,8 @@ impl BufferPool {
         })
     }
 
-    /// An empty buffer for `capacity` bytes. Never fails and never waits: whoever takes buffers bounds how many.
+    /// An empty buffer for `capacity` bytes. Never fails and never waits: whoever takes buffers
+    /// bounds how many.
     pub(super) fn take(self: &Arc<Self>, capacity: usize) -> ReadBuffer {
         let slot = if capacity <= SMALL_SLOT_BYTES {
             self.free_small.lock().pop()
@@ -196,7 +201,8 @@ impl BufferPool {
             }
             return buffer;
         };
-        // SAFETY: the offsets in the free lists lie inside the region, a slot's length before its end.
+        // SAFETY: the offsets in the free lists lie inside the region, a slot's length before its
+        // end.
         let start = unsafe { self.region.start.add(offset as usize) };
         ReadBuffer {
             start,
@@ -210,6 +216,7 @@ impl BufferPool {
     }
 
     /// Start and length of the region that all slots lie in. It moves and shrinks never.
+    #[cfg(target_os = "linux")]
     pub(super) fn region(&self) -> (*mut u8, usize) {
         (self.region.start.as_ptr(), self.region.layout.size())
     }

@@ -23,8 +23,8 @@ pub struct DataFile {
 }
 
 impl DataFile {
-    /// Opens `path` for direct reads, or for buffered ones where its file system refuses direct reads; see
-    /// [`is_direct`](Self::is_direct).
+    /// Opens `path` for direct reads, or for buffered ones where its file system refuses direct
+    /// reads; see [`is_direct`](Self::is_direct).
     ///
     /// # Errors
     ///
@@ -59,12 +59,14 @@ impl DataFile {
         Arc::new(data_file)
     }
 
-    /// Whether reads bypass the page cache. If not, each read drops the pages it has brought in.
+    /// Whether reads bypass the page cache. If not, each read drops the pages it has brought in. On
+    /// systems other than Linux, reads are never direct and the page cache is left to itself.
     pub fn is_direct(&self) -> bool {
         self.direct.is_some()
     }
 
-    /// What offsets and lengths of reads must be multiples of: [`DIRECT_ALIGN`], or more on a device with larger blocks.
+    /// What offsets and lengths of reads must be multiples of: [`DIRECT_ALIGN`], or more on a
+    /// device with larger blocks.
     pub fn alignment(&self) -> u32 {
         self.direct.unwrap_or(DIRECT_ALIGN)
     }
@@ -74,7 +76,8 @@ impl DataFile {
         &self.path
     }
 
-    /// Reads `len` bytes from `offset`, both multiples of [`alignment`](Self::alignment), into memory of their own.
+    /// Reads `len` bytes from `offset`, both multiples of [`alignment`](Self::alignment), into
+    /// memory of their own.
     ///
     /// # Errors
     ///
@@ -102,13 +105,15 @@ impl DataFile {
         Ok(())
     }
 
-    /// Whether a read that returned fewer bytes than it was asked for, namely `count`, has met the end of the file. A
-    /// direct read stops inside a block nowhere else, and could not be continued from there.
+    /// Whether a read that returned fewer bytes than it was asked for, namely `count`, has met the
+    /// end of the file. A direct read stops inside a block nowhere else, and could not be continued
+    /// from there.
     pub(super) fn ends_after(&self, count: usize) -> bool {
         count == 0 || self.is_direct() && !count.is_multiple_of(DIRECT_ALIGN as usize)
     }
 
-    /// To be called after every read: a buffered file gives back the pages that the read has brought in.
+    /// To be called after every read: a buffered file gives back the pages that the read has
+    /// brought in.
     pub(super) fn after_read(&self, offset: u64, len: usize) {
         if !self.is_direct() {
             self.drop_cached(offset, len);
@@ -129,8 +134,8 @@ impl DataFile {
         self.file.as_raw_fd()
     }
 
-    /// Drops all pages that are cached, now, because single reads cannot drop their part of a large one, and makes reads
-    /// bring in no more pages than they need.
+    /// Drops all pages that are cached, now, because single reads cannot drop their part of a large
+    /// one, and makes reads bring in no more pages than they need.
     #[cfg(target_os = "linux")]
     fn keep_uncached(&self) {
         self.advise(0, 0, libc::POSIX_FADV_DONTNEED);
@@ -181,7 +186,8 @@ pub(super) fn create_probe_file(directory: &Path) -> io::Result<Arc<DataFile>> {
     let mut file = options.open(directory)?;
     file.write_all(&[0; 4096])?;
     file.sync_data()?;
-    DataFile::open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))
+    let (file, direct) = open_direct(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))?;
+    Ok(DataFile::new(file, directory, direct))
 }
 
 /// The cause when a file is shorter than what is asked of it.
@@ -214,13 +220,14 @@ fn open_direct(path: &Path) -> io::Result<(File, Option<u32>)> {
     Ok((OpenOptions::new().read(true).open(path)?, None))
 }
 
-/// The alignment of direct reads of `file`, `None` when they do not work although the open allowed them. Where the
-/// kernel (before 6.1) or the file system does not tell, [`DIRECT_ALIGN`].
+/// The alignment of direct reads of `file`, `None` when they do not work although the open allowed
+/// them. Where the kernel (before 6.1) or the file system does not tell, [`DIRECT_ALIGN`].
 #[cfg(target_os = "linux")]
 fn direct_alignment(file: &File) -> Option<u32> {
     // SAFETY: statx is plain integers, for which zero bytes are valid.
     let mut status: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: the descriptor is open, the empty path is a C string that outlives the call, and `status` is writable.
+    // SAFETY: the descriptor is open, the empty path is a C string that outlives the call, and
+    // `status` is writable.
     let answer = unsafe {
         libc::statx(
             file.as_raw_fd(),

@@ -1,4 +1,5 @@
-//! What a read costs beyond the device: random 4 KiB reads by a raw io_uring loop and by each reader.
+//! What a read costs beyond the device: random 4 KiB reads by a raw io_uring loop and by each
+//! reader.
 //!
 //! `cargo test --release -p hybridlog io::measure -- --ignored --nocapture`
 #![cfg(target_os = "linux")]
@@ -108,7 +109,8 @@ fn blocking(file: &Arc<DataFile>, batch: usize) -> (u64, u64) {
     (stats.reads.load(Relaxed), stats.submissions.load(Relaxed))
 }
 
-/// The least that can be done: registered buffers, one entry replaced by the next as soon as it completes.
+/// The least that can be done: registered buffers, one entry replaced by the next as soon as it
+/// completes.
 fn raw_loop(path: &std::path::Path, depth: usize) -> (u64, u64) {
     let mut options = std::fs::OpenOptions::new();
     let file = options
@@ -133,7 +135,8 @@ fn raw_loop(path: &std::path::Path, depth: usize) -> (u64, u64) {
         let read = opcode::ReadFixed::new(fd, start, READ_BYTES, 0)
             .offset(random.offset())
             .build();
-        // SAFETY: the buffer has no other read in flight and outlives the loop that waits for this one.
+        // SAFETY: the buffer has no other read in flight and outlives the loop that waits for this
+        // one.
         let queued = unsafe { ring.submission().push(&read.user_data(slot as u64)) };
         queued.unwrap();
     };

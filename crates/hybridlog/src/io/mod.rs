@@ -1,16 +1,17 @@
 //! Cold I/O: reads of records that live only in the data files.
 //!
-//! A worker owns one [`ColdReader`]. It hands over a batch of [`ReadRequest`]s, which go to the device in one
-//! submission, and awaits their [`ReadBuffer`]s. Two backends stand behind the [`ReadBackend`] trait: io_uring, and
-//! tokio's blocking threads where the kernel has no io_uring or forbids it. Code without a runtime reads through a
-//! [`BlockingReader`].
+//! A worker owns one [`ColdReader`]. It hands over a batch of [`ReadRequest`]s, which go to the
+//! device in one submission, and awaits their [`ReadBuffer`]s. Two backends stand behind the
+//! [`ReadBackend`] trait: io_uring, and tokio's blocking threads where the kernel has no io_uring
+//! or forbids it. Code without a runtime reads through a [`BlockingReader`].
 //!
 //! What must hold:
 //!
-//! * Reads bypass the page cache (O_DIRECT). A file system that refuses O_DIRECT is read through the page cache, and the
-//!   pages are dropped after each read, so cold data never takes memory outside the cap.
-//! * A buffer belongs to its backend from submission to completion, never to the future that waits for it: dropping the
-//!   future discards the result and nothing else.
+//! * Reads bypass the page cache (O_DIRECT). A file system that refuses O_DIRECT is read through
+//!   the page cache, and the pages are dropped after each read, so cold data never takes memory
+//!   outside the cap.
+//! * A buffer belongs to its backend from submission to completion, never to the future that waits
+//!   for it: dropping the future discards the result and nothing else.
 //! * Memory is bounded: reads that find no room wait in the queue of the backend, in order.
 
 mod blocking;
@@ -55,8 +56,8 @@ pub struct ReadRequest {
 }
 
 impl ReadRequest {
-    /// The smallest valid request that covers `len` bytes (at least one) from any `offset`, and how many bytes of its
-    /// result to skip to reach `offset`.
+    /// The smallest valid request that covers `len` bytes (at least one) from any `offset`, and how
+    /// many bytes of its result to skip to reach `offset`.
     ///
     /// # Panics
     ///
@@ -113,16 +114,16 @@ pub enum Backend {
 pub struct ReaderOptions {
     /// Which backend reads.
     pub backend: Backend,
-    /// Let a kernel thread pick up submissions, so that submitting costs no system call (io_uring only). It takes most
-    /// of a core while there is traffic.
+    /// Let a kernel thread pick up submissions, so that submitting costs no system call (io_uring
+    /// only). It takes most of a core while there is traffic.
     pub sqpoll: bool,
-    /// Poll the device for completions instead of taking interrupts (io_uring only, and only on devices with polling
-    /// queues). The worker spins while reads are in flight.
+    /// Poll the device for completions instead of taking interrupts (io_uring only, and only on
+    /// devices with polling queues). The worker spins while reads are in flight.
     pub iopoll: bool,
     /// The most reads in flight; further ones wait.
     pub depth: u32,
-    /// Bytes of buffers held (and, with io_uring, registered) for as long as the reader lives. Reads in flight never
-    /// take more than twice this.
+    /// Bytes of buffers held (and, with io_uring, registered) for as long as the reader lives.
+    /// Reads in flight never take more than twice this.
     pub buffer_bytes: usize,
     /// Where the data files are: polled reads are probed on this file system.
     pub directory: PathBuf,
@@ -144,7 +145,8 @@ impl Default for ReaderOptions {
 /// What a reader has done since it was created. Updated by one reader, read by anyone.
 #[derive(Debug, Default)]
 pub struct IoStats {
-    /// Hand-overs of reads to the kernel (io_uring) or to the threads (tokio), whatever the number of reads in each.
+    /// Hand-overs of reads to the kernel (io_uring) or to the threads (tokio), whatever the number
+    /// of reads in each.
     pub submissions: AtomicU64,
     /// Reads that succeeded.
     pub reads: AtomicU64,
@@ -174,13 +176,15 @@ impl IoStats {
     }
 }
 
-/// A way to read batches. Reads begin when they are submitted, whether or not anybody waits for them.
+/// A way to read batches. Reads begin when they are submitted, whether or not anybody waits for
+/// them.
 pub trait ReadBackend: Send + Sync {
     /// The name users know it by.
     fn name(&self) -> &'static str;
 
-    /// Starts the reads of one batch. The receiver gets one result for each request, in order, when the last has
-    /// completed; it may be dropped before. A receiver whose sender is gone means that the backend has failed.
+    /// Starts the reads of one batch. The receiver gets one result for each request, in order, when
+    /// the last has completed; it may be dropped before. A receiver whose sender is gone means that
+    /// the backend has failed.
     fn submit(&self, requests: Vec<ReadRequest>) -> oneshot::Receiver<ReadResults>;
 
     /// Bytes of memory held: buffers, lent ones among them, and queues.
@@ -192,14 +196,15 @@ pub trait ReadBackend: Send + Sync {
 
 /// A worker's access to cold records. It does its work on the tokio runtime that it was created in.
 ///
-/// When the reader is dropped, what is in flight completes first: in the background, or, if the runtime ends, while the
-/// runtime is dropped.
+/// When the reader is dropped, what is in flight completes first: in the background, or, if the
+/// runtime ends, while the runtime is dropped.
 pub struct ColdReader {
     backend: Box<dyn ReadBackend>,
 }
 
 impl ColdReader {
-    /// Opens a reader. The text says what was asked for and is not used, and why; it is meant for the log.
+    /// Opens a reader. The text says what was asked for and is not used, and why; it is meant for
+    /// the log.
     ///
     /// # Errors
     ///
@@ -244,11 +249,13 @@ impl ColdReader {
         ColdReader { backend }
     }
 
-    /// Starts the reads of one batch at once and returns a future of its results, one for each request, in order.
+    /// Starts the reads of one batch at once and returns a future of its results, one for each
+    /// request, in order.
     ///
-    /// The batch is one submission, as far as it fits into the depth; the rest follows as places become free. Every
-    /// result is of the full length asked for or an error that names file, offset and length: the end of the file
-    /// inside a request is [`io::ErrorKind::UnexpectedEof`]. The future may be dropped at any time.
+    /// The batch is one submission, as far as it fits into the depth; the rest follows as places
+    /// become free. Every result is of the full length asked for or an error that names file,
+    /// offset and length: the end of the file inside a request is [`io::ErrorKind::UnexpectedEof`].
+    /// The future may be dropped at any time.
     pub fn read_batch(&self, requests: Vec<ReadRequest>) -> impl Future<Output = ReadResults> {
         let count = requests.len();
         let results = (count > 0).then(|| self.backend.submit(requests));
@@ -262,7 +269,7 @@ impl ColdReader {
                     let reason = self
                         .backend
                         .failure()
-                        .unwrap_or_else(|| "its runtime has ended".to_string());
+                        .unwrap_or_else(|| "its task has ended".to_string());
                     let error =
                         || io::Error::other(format!("the cold reader has stopped: {reason}"));
                     (0..count).map(|_| Err(error())).collect()

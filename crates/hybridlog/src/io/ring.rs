@@ -1,7 +1,8 @@
 //! One io_uring instance and everything that is in flight in it.
 //!
-//! The ring owns each request and its buffer until the completion has arrived, so it does not matter what becomes of
-//! whoever waits for the result. It knows nothing of a runtime: someone calls [`Ring::turn`].
+//! The ring owns each request and its buffer until the completion has arrived, so it does not
+//! matter what becomes of whoever waits for the result. It knows nothing of a runtime: someone
+//! calls [`Ring::turn`].
 #![allow(unsafe_code)] // The kernel writes into buffers that the ring keeps alive.
 
 use std::collections::VecDeque;
@@ -36,7 +37,8 @@ pub(super) struct RingOptions {
 /// Which threads turn a ring.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Issuer {
-    /// One thread, which makes a system call often enough that completions need not interrupt it while it runs.
+    /// One thread, which makes a system call often enough that completions need not interrupt it
+    /// while it runs.
     OneThread,
     /// Any, one at a time.
     AnyThread,
@@ -65,7 +67,8 @@ pub(super) struct Ring {
     registered: bool,
     /// Reads that wait for a place, oldest first.
     waiting: VecDeque<Read>,
-    /// Reads that the kernel has or gets with the next submission. The key is the `user_data` of their entries.
+    /// Reads that the kernel has or gets with the next submission. The key is the `user_data` of
+    /// their entries.
     in_flight: Slots<InFlight>,
     in_flight_bytes: usize,
     /// Keys of reads in flight that have to be submitted again for their missing bytes.
@@ -74,7 +77,8 @@ pub(super) struct Ring {
     unsubmitted: usize,
     /// Batches with answers missing.
     pending: Slots<Pending>,
-    /// Completions taken from the ring and not handled yet: key and result. Empty between calls, kept for its memory.
+    /// Completions taken from the ring and not handled yet: key and result. Empty between calls,
+    /// kept for its memory.
     completed: Vec<(u32, i32)>,
     pool: Arc<BufferPool>,
     stats: Arc<IoStats>,
@@ -159,8 +163,9 @@ impl Ring {
         }
     }
 
-    /// Submits what waits as far as there is room, with one system call, then takes what has completed. Waits for
-    /// `wait_for` completions (0: not at all) if that many reads are in flight.
+    /// Submits what waits as far as there is room, with one system call, then takes what has
+    /// completed. Waits for `wait_for` completions (0: not at all) if that many reads are in
+    /// flight.
     ///
     /// # Errors
     ///
@@ -177,8 +182,9 @@ impl Ring {
         self.waiting.is_empty() && self.in_flight.len() == 0
     }
 
-    /// Whether the next turn must not wait until the descriptor is readable: completions made room for reads that
-    /// wait, the kernel was too short of memory to take all entries, or completions have to be polled for.
+    /// Whether the next turn must not wait until the descriptor is readable: completions made room
+    /// for reads that wait, the kernel was too short of memory to take all entries, or completions
+    /// have to be polled for.
     pub(super) fn must_turn(&mut self) -> bool {
         let polled = self.uring.params().is_setup_iopoll() && self.in_flight.len() > 0;
         polled || self.unsubmitted > 0 || !self.unfinished.is_empty() || self.next_bytes().is_some()
@@ -229,9 +235,10 @@ impl Ring {
         } else {
             opcode::Read::new(fd, start, len).offset(offset).build()
         };
-        // SAFETY: file and buffer stay in `in_flight` under `key` until the completion of this entry has been taken: only
-        // `complete` removes them, and `drop` waits for the completions or leaks them. Nothing else refers to the unfilled
-        // part of the buffer. A slot lies inside the region registered as buffer 0.
+        // SAFETY: file and buffer stay in `in_flight` under `key` until the completion of this
+        // entry has been taken: only `complete` removes them, and `drop` waits for the completions
+        // or leaks them. Nothing else refers to the unfilled part of the buffer. A slot lies inside
+        // the region registered as buffer 0.
         let queued = unsafe {
             self.uring
                 .submission()
@@ -250,13 +257,17 @@ impl Ring {
         }
         match self.uring.submit_and_wait(wait_for) {
             Ok(taken) => {
-                if taken > 0 {
+                // A kernel thread takes all entries by itself, some of them before it is told.
+                let sqpoll = self.uring.params().is_setup_sqpoll();
+                let submitted = if sqpoll { self.unsubmitted } else { taken };
+                if submitted > 0 {
                     self.stats.count_submission();
                 }
-                self.unsubmitted -= taken.min(self.unsubmitted);
+                self.unsubmitted -= submitted;
                 Ok(())
             }
-            // Interrupted, short of memory, or completions have to be taken first: the next turn tries again.
+            // Interrupted, short of memory, or completions have to be taken first: the next turn
+            // tries again.
             Err(error) if is_transient(error.raw_os_error()) => Ok(()),
             Err(error) => Err(error),
         }
@@ -276,12 +287,14 @@ impl Ring {
         self.completed = completed;
     }
 
-    /// Handles the completion of an entry of the read `key`: `result` is a count of bytes, or an error number negated.
+    /// Handles the completion of an entry of the read `key`: `result` is a count of bytes, or an
+    /// error number negated.
     fn complete(&mut self, key: u32, result: i32) {
         let InFlight { read, buffer } = self.in_flight.get_mut(key);
         let failure = match usize::try_from(result) {
             Ok(count) => {
-                // SAFETY: the kernel has written `count` bytes where the entry told it to, and has completed the entry.
+                // SAFETY: the kernel has written `count` bytes where the entry told it to, and has
+                // completed the entry.
                 unsafe { buffer.advance(count) };
                 if buffer.len() == buffer.capacity() {
                     None
@@ -350,8 +363,8 @@ impl AsRawFd for Ring {
 
 /// Sets up the instance with the best flags that the kernel knows.
 ///
-/// Deferring completions to `io_uring_enter` altogether would be cheaper still, but then they do not make the
-/// descriptor readable.
+/// Deferring completions to `io_uring_enter` altogether would be cheaper still, but then they do
+/// not make the descriptor readable.
 fn build(options: &RingOptions) -> io::Result<IoUring> {
     let attempt = |cooperative: bool| {
         let mut builder = IoUring::builder();
@@ -377,15 +390,16 @@ fn build(options: &RingOptions) -> io::Result<IoUring> {
     }
 }
 
-/// Registers the region of the pool as buffer 0, which spares the kernel from looking up its pages for each read: 0.4 us
-/// of the 2.7 us of processor time that a 4 KiB read costs, 1 us with 16 KiB.
+/// Registers the region of the pool as buffer 0, which spares the kernel from looking up its pages
+/// for each read: 0.4 us of the 2.7 us of processor time that a 4 KiB read costs, 1 us with 16 KiB.
 fn register(uring: &IoUring, pool: &BufferPool) -> io::Result<()> {
     let (start, len) = pool.region();
     let region = libc::iovec {
         iov_base: start.cast(),
         iov_len: len,
     };
-    // SAFETY: the region stays where it is while the pool lives, which `Ring::pool` and each buffer in flight ensure.
+    // SAFETY: the region stays where it is while the pool lives, which `Ring::pool` and each buffer
+    // in flight ensure.
     unsafe { uring.submitter().register_buffers(&[region]) }
 }
 

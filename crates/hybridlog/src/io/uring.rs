@@ -1,8 +1,9 @@
 //! The io_uring backend: a ring that lives in a task of the worker's runtime.
 //!
-//! The task owns the ring; readers only send it batches. It takes all batches that arrived since it last ran, those of
-//! other connections included, and submits them with one system call, so concurrent readers share submissions. It wakes
-//! when a batch arrives or the ring's descriptor becomes readable.
+//! The task owns the ring; readers only send it batches. It takes all batches that arrived since it
+//! last ran, those of other connections included, and submits them with one system call, so
+//! concurrent readers share submissions. It wakes when a batch arrives or the ring's descriptor
+//! becomes readable.
 #![allow(unsafe_code)] // Registering the ring's descriptor with the runtime.
 
 use std::future::poll_fn;
@@ -43,7 +44,7 @@ impl UringBackend {
         };
         let plain = RingOptions {
             depth: options.depth.clamp(1, 4096),
-            in_flight_bytes: 2 * options.buffer_bytes,
+            in_flight_bytes: options.buffer_bytes.saturating_mul(2),
             issuer,
             sqpoll: false,
             iopoll: false,
@@ -118,7 +119,8 @@ fn open_ring(
     Ring::new(&options, pool, stats)
 }
 
-/// Finds out whether polled reads work by doing one: only the device behind a file knows whether it can be polled.
+/// Finds out whether polled reads work by doing one: only the device behind a file knows whether it
+/// can be polled.
 fn probe_iopoll(
     options: &RingOptions,
     asked: &ReaderOptions,
@@ -172,7 +174,8 @@ async fn drive(
     }
 }
 
-/// Ready when batches have arrived (then in `arrived`), the ring has completions, or `open` has become false.
+/// Ready when batches have arrived (then in `arrived`), the ring has completions, or `open` has
+/// become false.
 fn poll_event(
     context: &mut Context<'_>,
     ring: &mut AsyncFd<Ring>,
