@@ -1,96 +1,709 @@
-//! The store (a map in memory for now).
+//! The store: opening it, simple blocking access, and starting operations.
 
-use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use smallvec::SmallVec;
 
-use crate::Stop;
-use crate::operation::{ColdReads, KeyRef, Meta, Operation, Stored};
+use crate::address::{Geometry, SlotKind};
+use crate::epoch::{self, Guard};
+use crate::index::{BucketIndex, Index};
+use crate::io::{Backend, BlockingReader, IoStats};
+use crate::latch::{LatchMode, Latches};
+use crate::log::Log;
+use crate::operation::{Held, KeyRef, Meta, Operation};
+use crate::reads::ColdReads;
+use crate::residence::RecentColdReads;
+use crate::room::{NoRoomReason, Room};
+use crate::segment::Place;
+use crate::shared::Shared;
+use crate::stats::{Counters, KeyCounts, Stats};
+use crate::sys::prefetch;
+use crate::tiering::{SEGMENTS_IN_TRANSIT, SEGMENTS_MIN};
+use crate::{Namespace, Stop};
 
-/// Separates key spaces that share one log and one index.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Namespace(pub u16);
+/// Segments are between these sizes.
+const SEGMENT_BYTES: std::ops::RangeInclusive<usize> = 1 << 20..=32 << 20;
 
-/// Where a record lies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Tier {
-    /// In the mutable region.
-    Hot,
-    /// In a sealed segment that is mapped from its file.
-    Warm,
-    /// On the device only.
-    Cold,
+/// How many records [`Store::get_many`] has on their way from memory at once.
+const GET_MANY_GROUP: usize = 32;
+
+/// How to open a [`Store`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory; made if it does not exist.
+    pub directory: PathBuf,
+    /// What index, segments in memory and `reserved_bytes` may take together.
+    pub memory_bytes: u64,
+    /// The most that `memory_bytes` can be raised to later; address space is reserved for it.
+    pub memory_max_bytes: u64,
+    /// Memory that the embedding program needs beside the engine, counted in `memory_bytes`.
+    pub reserved_bytes: u64,
+    /// Size of a segment: a power of two from 1 to 32 MiB; `None`: a 64th of `memory_bytes`.
+    pub segment_bytes: Option<usize>,
+    /// How blocking reads reach the device.
+    pub backend: Backend,
 }
 
-pub(crate) type Map = BTreeMap<(Namespace, Vec<u8>), Stored>;
-
-/// Number of keys in each namespace, and how many of them carry an expiry.
-#[derive(Default)]
-pub(crate) struct Counts(Mutex<BTreeMap<Namespace, (i64, i64)>>);
-
-impl Counts {
-    pub(crate) fn add(&self, namespace: Namespace, meta: &Meta, sign: i64) {
-        let mut counts = self.0.lock();
-        let (keys, expiring) = counts.entry(namespace).or_default();
-        *keys += sign;
-        *expiring += if meta.expires_at_ms.is_some() { sign } else { 0 };
+impl Options {
+    /// A store in `directory` with 256 MiB of memory.
+    pub fn new(directory: impl Into<PathBuf>) -> Options {
+        Options {
+            directory: directory.into(),
+            memory_bytes: 256 << 20,
+            memory_max_bytes: 0,
+            reserved_bytes: 0,
+            segment_bytes: None,
+            backend: Backend::Auto,
+        }
     }
 
-    fn of(&self, namespace: Namespace) -> (i64, i64) {
-        self.0.lock().get(&namespace).copied().unwrap_or_default()
+    /// Sets the memory.
+    #[must_use]
+    pub fn memory_bytes(mut self, bytes: u64) -> Options {
+        self.memory_bytes = bytes;
+        self
+    }
+
+    fn segment_size(&self) -> usize {
+        let automatic = (self.memory_bytes / 64).next_power_of_two();
+        self.segment_bytes.unwrap_or(
+            automatic.clamp(*SEGMENT_BYTES.start() as u64, *SEGMENT_BYTES.end() as u64) as usize,
+        )
     }
 }
 
-/// The store.
-#[derive(Default)]
-pub struct Store {
-    pub(crate) map: Mutex<Map>,
-    counts: Counts,
+/// Why a store cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// An option is out of range; the text names it, its value and what is allowed.
+    Option(String),
+    /// Another process uses the directory.
+    InUse(PathBuf),
+    /// The directory holds the data of an earlier run, which this version cannot read back and does not touch.
+    HasData(PathBuf),
+    /// The system refused something; the text says what.
+    Io(String, io::Error),
 }
 
-impl Store {
-    /// A store in memory.
-    pub fn in_memory() -> Arc<Store> {
-        Arc::default()
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            OpenError::Option(text) => write!(f, "{text}"),
+            OpenError::InUse(path) => write!(
+                f,
+                "data directory {} is in use by another process",
+                path.display()
+            ),
+            OpenError::HasData(path) => write!(
+                f,
+                "data directory holds segment files of an earlier run ({}): this version cannot read them back and does \
+                 not touch them; choose another directory, or move them away",
+                path.display()
+            ),
+            OpenError::Io(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+fn io_error(what: &str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let what = format!("{what} {}", path.display());
+    move |error| OpenError::Io(what, error)
+}
+
+/// A three-tier HybridLog store. See the [crate documentation](crate).
+pub struct Store<I: Index = BucketIndex> {
+    shared: Arc<Shared<I>>,
+    stopping: Arc<AtomicBool>,
+    tiering: Option<JoinHandle<()>>,
+    /// Holds the lock on the directory.
+    _lock: File,
+}
+
+impl<I: Index> Store<I> {
+    /// Opens a store in its directory, which no other process may be using.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`]. Nothing in the directory is changed then, but for the directory itself and its lock file.
+    pub fn open(options: Options) -> Result<Arc<Store<I>>, OpenError> {
+        let segment_bytes = options.segment_size();
+        if !segment_bytes.is_power_of_two() || !SEGMENT_BYTES.contains(&segment_bytes) {
+            return Err(OpenError::Option(format!(
+                "segment size {segment_bytes}: must be a power of two from {} to {}",
+                SEGMENT_BYTES.start(),
+                SEGMENT_BYTES.end()
+            )));
+        }
+        let least = options.reserved_bytes
+            + ((SEGMENTS_MIN + SEGMENTS_IN_TRANSIT + 1) * segment_bytes) as u64;
+        if options.memory_bytes < least {
+            let given = options.memory_bytes;
+            return Err(OpenError::Option(format!(
+                "memory of {given} bytes: must be at least {least}"
+            )));
+        }
+        let directory = &options.directory;
+        fs::create_dir_all(directory).map_err(io_error("cannot make data directory", directory))?;
+        let lock = lock_directory(directory)?;
+        refuse_existing_data(directory)?;
+        let shared = new_shared(&options, segment_bytes)
+            .map_err(|error| OpenError::Io("cannot set up the store".to_string(), error))?;
+        let shared = Arc::new(shared);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let tiering = std::thread::Builder::new()
+            .name("tiering".to_string())
+            .spawn({
+                let (shared, stopping) = (shared.clone(), stopping.clone());
+                move || shared.run_tiering(&|| stopping.load(Ordering::Acquire))
+            });
+        let tiering = tiering
+            .map_err(|error| OpenError::Io("cannot start the tiering thread".to_string(), error))?;
+        Ok(Arc::new(Store {
+            shared,
+            stopping,
+            tiering: Some(tiering),
+            _lock: lock,
+        }))
     }
 
-    /// Starts an operation on `keys`, latching each of them. `None` when a latch is taken by another
-    /// operation: try again after letting others run.
-    pub fn operation<'s>(&'s self, keys: &[KeyRef<'_>], reads: &'s ColdReads, now_ms: u64) -> Option<Operation<'s>> {
-        let _ = keys;
-        Some(Operation::new(self.map.lock(), &self.counts, reads, now_ms))
+    /// Starts an operation on `keys`, latching each of them; what it reads it finds in memory or in `reads`. `None` when
+    /// a latch is taken by another operation: try again after letting others run. `now_ms` is Unix time.
+    #[inline]
+    pub fn operation<'s>(
+        &'s self,
+        keys: &[KeyRef<'_>],
+        reads: &'s ColdReads,
+        now_ms: u64,
+    ) -> Option<Operation<'s, I>> {
+        self.shared.operation(keys, reads, now_ms)
     }
 
-    /// Runs `body` as an operation on `keys`, again and again until it meets no cold record, blocking for reads, room
-    /// and latches.
-    pub fn blocking<T>(&self, keys: &[KeyRef<'_>], now_ms: u64, mut body: impl FnMut(&mut Operation<'_>) -> Result<T, Stop>) -> Result<T, Stop> {
-        let reads = ColdReads::default();
-        loop {
-            if let Some(mut operation) = self.operation(keys, &reads, now_ms) {
-                return body(&mut operation);
+    /// Starts an operation that latches every key there is.
+    pub fn operation_on_everything<'s>(
+        &'s self,
+        reads: &'s ColdReads,
+        now_ms: u64,
+    ) -> Option<Operation<'s, I>> {
+        let all = (0..Latches::stripes())
+            .map(|stripe| (stripe, LatchMode::Exclusive))
+            .collect();
+        let held = Held::acquire(&self.shared.latches, all)?;
+        Some(Operation::new(&self.shared, held, reads, now_ms))
+    }
+
+    /// Goes on with latches that were kept from an earlier operation.
+    pub fn resume<'s>(
+        &'s self,
+        held: Held<'s>,
+        reads: &'s ColdReads,
+        now_ms: u64,
+    ) -> Operation<'s, I> {
+        Operation::new(&self.shared, held, reads, now_ms)
+    }
+
+    /// Pins the epoch for a batch of operations, so that each of them need not. Must not be held while waiting.
+    pub fn pin(&self) -> Pin {
+        Pin {
+            _guard: epoch::pin(),
+        }
+    }
+
+    /// Starts loading what operations on `keys` will touch, and notes the cold records among them in `reads`, until
+    /// `cold_bytes_max` bytes are wanted. A record noted in vain costs a read, nothing else.
+    pub fn prefetch<'k, K>(&self, keys: K, reads: &ColdReads, cold_bytes_max: u64)
+    where
+        K: Iterator<Item = (Namespace, &'k [u8])>,
+    {
+        let mut hashes = SmallVec::<[u64; 64]>::new();
+        for (namespace, key) in keys {
+            let hash = self.shared.hash(namespace, key);
+            self.shared.index.prefetch(hash);
+            hashes.push(hash);
+        }
+        let _pin = epoch::pin();
+        for hash in hashes {
+            self.prefetch_records(hash, reads, cold_bytes_max);
+        }
+    }
+
+    fn prefetch_records(&self, hash: u64, reads: &ColdReads, cold_bytes_max: u64) {
+        let candidates = self.shared.index.candidates(hash, SlotKind::Root);
+        let Some(slot) = candidates.first() else {
+            return;
+        };
+        match self.shared.log.table.place(slot.address()) {
+            Place::Memory { base, .. } => {
+                prefetch(base.as_ptr());
+                prefetch(base.as_ptr().wrapping_add(64));
+            }
+            Place::Cold => {
+                if reads.wanted_bytes() < cold_bytes_max
+                    && !reads.knows(slot.address())
+                    && let Some(segment) = self.shared.log.table.segment(slot.address())
+                {
+                    reads.record(*slot, &segment, self.shared.log.geometry);
+                }
             }
         }
     }
 
-    /// Number of keys in `namespace`.
+    /// Runs `body` as an operation on `keys`, again until it meets no cold record, blocking the thread for reads, room
+    /// and latches. `body` must do all its reading before it changes anything.
+    ///
+    /// # Errors
+    ///
+    /// What `body` returns, but for [`Stop::Cold`] and a [`Stop::NoRoom`] that passes.
+    pub fn blocking<T>(
+        &self,
+        keys: &[KeyRef<'_>],
+        now_ms: u64,
+        mut body: impl FnMut(&mut Operation<'_, I>) -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
+        let mut reads = ColdReads::default();
+        loop {
+            let result = match self.operation(keys, &reads, now_ms) {
+                Some(mut operation) => body(&mut operation),
+                None => {
+                    std::thread::yield_now();
+                    continue;
+                }
+            };
+            match result {
+                Err(Stop::Cold) => reads.fetch_blocking(&self.shared.blocking_reader),
+                Err(Stop::NoRoom { bytes }) => {
+                    if self.wait_for_room_blocking(bytes).is_err() {
+                        return Err(Stop::NoRoom { bytes });
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Whether `bytes` can be written without waiting for segments to leave memory.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.shared.has_room(bytes)
+    }
+
+    /// Waits until `bytes` can be written.
+    ///
+    /// # Errors
+    ///
+    /// Why there will be no room.
+    pub async fn wait_for_room(&self, bytes: u64) -> Result<(), NoRoomReason> {
+        loop {
+            let notified = self.shared.room.notify.notified();
+            if let Some(done) = self.room_or_reason(bytes) {
+                return done;
+            }
+            // The tiering thread notifies at the end of each round; the limit only guards against a lost wake-up.
+            let _ = tokio::time::timeout(Duration::from_millis(100), notified).await;
+        }
+    }
+
+    fn wait_for_room_blocking(&self, bytes: u64) -> Result<(), NoRoomReason> {
+        loop {
+            if let Some(done) = self.room_or_reason(bytes) {
+                return done;
+            }
+            self.shared.room.wait_for_round(Duration::from_millis(100));
+        }
+    }
+
+    fn room_or_reason(&self, bytes: u64) -> Option<Result<(), NoRoomReason>> {
+        if self.shared.has_room(bytes) {
+            return Some(Ok(()));
+        }
+        self.shared.room.want(bytes);
+        self.shared.room.refused().map(Err)
+    }
+
+    /// Number of keys in `namespace`; O(1). Exact, but that expired keys count until they are removed, and a blind write
+    /// over a cold slot of another key with the same tag (about one in 100,000 such writes) counts as the same key.
     pub fn len(&self, namespace: Namespace) -> u64 {
-        self.counts.of(namespace).0.max(0) as u64
+        self.shared.key_counts.keys(namespace)
     }
 
-    /// Number of keys in `namespace` that carry an expiry.
+    /// Whether `namespace` has no keys.
+    pub fn is_empty(&self, namespace: Namespace) -> bool {
+        self.len(namespace) == 0
+    }
+
+    /// Number of keys in `namespace` that carry an expiry; O(1). A blind write over a cold record does not know whether
+    /// that had one.
     pub fn expiring(&self, namespace: Namespace) -> u64 {
-        self.counts.of(namespace).1.max(0) as u64
+        self.shared.key_counts.expiring(namespace)
     }
 
-    /// Forgets everything in `namespace`; the caller must not use this namespace id until the sweep is over.
+    /// Forgets everything in `namespace`, blocking the thread while it sweeps the index. The caller has made sure that the
+    /// namespace is not used any more, and may use it again afterwards.
     pub fn clear(&self, namespace: Namespace) {
-        self.map.lock().retain(|k, _| k.0 != namespace);
-        self.counts.0.lock().remove(&namespace);
+        self.shared.sweep(namespace);
     }
 
-    /// Moves everything in memory to the cold tier, and returns when it is there.
+    /// Removes keys that have expired by `now_ms`, looking at `buckets` more buckets of the index each time it is called.
+    /// Returns how many it removed.
+    pub fn expire_some(&self, now_ms: u64, buckets: usize) -> u64 {
+        self.shared.expire_some(now_ms, buckets)
+    }
+
+    /// Changes the memory that may be used; segments leave memory as needed.
+    pub fn set_memory_bytes(&self, bytes: u64) {
+        self.shared.set_memory(bytes);
+    }
+
+    /// Changes how much of the memory is used outside the engine.
+    pub fn set_reserved_bytes(&self, bytes: u64) {
+        self.shared.reserved_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The longest value that can be stored.
+    pub fn value_max_bytes(&self) -> u64 {
+        self.shared.value_max_bytes()
+    }
+
+    /// The longest key that can be stored.
+    pub fn key_max_bytes(&self) -> u64 {
+        self.shared.key_max_bytes()
+    }
+
+    /// Seals all segments that are mutable now: writes them to their files and maps them.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Io`]: which file cannot be written, and why.
+    pub fn seal_all(&self) -> Result<(), Stop> {
+        self.shared
+            .seal_all()
+            .map_err(|why| Stop::Io(io::Error::other(why)))
+    }
+
+    /// Moves everything that is in memory now to the device.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Io`]: which file cannot be written, and why.
     pub fn force_cold(&self) -> Result<(), Stop> {
+        self.shared
+            .force_cold()
+            .map_err(|why| Stop::Io(io::Error::other(why)))
+    }
+
+    /// Figures of the engine.
+    pub fn stats(&self) -> Stats {
+        let (shared, counters) = (&self.shared, &self.shared.counters);
+        let [mutable_segments, warm_segments, cold_segments] = shared.tier_sizes();
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            mutable_segments,
+            warm_segments,
+            cold_segments,
+            segment_budget: shared.log.budget() as u64,
+            segment_bytes: shared.log.geometry.segment_bytes() as u64,
+            index_slots: shared.index.slots(),
+            index_bytes: shared.index.bytes(),
+            appended_bytes: read(&shared.log.appended_bytes),
+            written_bytes: read(&counters.written_bytes),
+            second_chances: read(&counters.second_chances),
+            promotions: read(&counters.promotions),
+            shadows: read(&counters.shadows),
+            cold_reads: read(&counters.cold_reads),
+            warm_copied_bytes: read(&counters.warm_copied_bytes),
+            expired: read(&counters.expired),
+            flush_errors: read(&counters.flush_errors),
+        }
+    }
+
+    /// Counters of the reads made for blocking operations.
+    pub fn blocking_io_stats(&self) -> &IoStats {
+        &self.shared.blocking_stats
+    }
+}
+
+/// An epoch pin for a batch of operations.
+pub struct Pin {
+    _guard: Guard,
+}
+
+impl<I: Index> Shared<I> {
+    pub(crate) fn operation<'s>(
+        &'s self,
+        keys: &[KeyRef<'_>],
+        reads: &'s ColdReads,
+        now_ms: u64,
+    ) -> Option<Operation<'s, I>> {
+        let stripes = keys
+            .iter()
+            .map(|key| (Latches::stripe(self.hash(key.namespace, key.key)), key.mode))
+            .collect();
+        Some(Operation::new(
+            self,
+            Held::acquire(&self.latches, stripes)?,
+            reads,
+            now_ms,
+        ))
+    }
+}
+
+impl<I: Index> Drop for Store<I> {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        self.shared.room.wake_tiering();
+        if let Some(thread) = self.tiering.take() {
+            // A panic of the thread has been reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn new_shared<I: Index>(options: &Options, segment_bytes: usize) -> io::Result<Shared<I>> {
+    let memory_max = options.memory_bytes.max(options.memory_max_bytes);
+    let segments_max = (memory_max / segment_bytes as u64) as usize;
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    let blocking_stats = Arc::<IoStats>::default();
+    let (blocking_reader, _) = BlockingReader::new(options.backend, blocking_stats.clone())?;
+    let shared = Shared {
+        index: I::with_limit(memory_max as usize)?,
+        log: Log::new(Geometry::new(segment_bytes), SEGMENTS_MIN, segments_max)?,
+        latches: Latches::new(),
+        // About as many places as there are records of half a KiB in memory.
+        recent_cold_reads: RecentColdReads::new(
+            (options.memory_bytes / 512).clamp(4096, 4 << 20) as usize
+        ),
+        key_counts: KeyCounts::new()?,
+        counters: Counters::default(),
+        room: Room::default(),
+        next_object: AtomicU64::new(1),
+        blocking_reader,
+        blocking_stats,
+        directory: options.directory.clone(),
+        memory_bytes: AtomicU64::new(options.memory_bytes),
+        reserved_bytes: AtomicU64::new(options.reserved_bytes),
+        tiering: parking_lot::Mutex::new(()),
+        expired: parking_lot::Mutex::default(),
+        expiry_position: AtomicU64::new(0),
+        seed: u64::from_le_bytes(seed),
+    };
+    shared
+        .log
+        .set_budget(shared.segments_that_fit().max(SEGMENTS_MIN));
+    Ok(shared)
+}
+
+/// Takes the lock on the directory; the kernel lets go of it when the process ends, however it ends.
+fn lock_directory(directory: &Path) -> Result<File, OpenError> {
+    let path = directory.join("LOCK");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let file = file.map_err(io_error("cannot open lock file", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_path_buf())),
+        Err(fs::TryLockError::Error(error)) => Err(io_error("cannot lock", &path)(error)),
+    }
+}
+
+fn refuse_existing_data(directory: &Path) -> Result<(), OpenError> {
+    let failed = || io_error("cannot read data directory", directory);
+    for entry in fs::read_dir(directory).map_err(failed())? {
+        let path = entry.map_err(failed())?.path();
+        if path.extension().is_some_and(|extension| extension == "seg") {
+            return Err(OpenError::HasData(path));
+        }
+    }
+    Ok(())
+}
+
+/// Keys of the simple interface live in one namespace.
+const PLAIN: Namespace = Namespace(0);
+
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+fn plain(key: &[u8], mode: LatchMode) -> [KeyRef<'_>; 1] {
+    [KeyRef {
+        namespace: PLAIN,
+        key,
+        mode,
+    }]
+}
+
+/// Simple access: each call is one operation in namespace 0 and blocks the thread for cold reads.
+impl<I: Index> Store<I> {
+    /// The value of `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Io`] if its cold record cannot be read.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Stop> {
+        let mut value = Vec::new();
+        Ok(self.get_into(key, &mut value)?.then_some(value))
+    }
+
+    /// Appends the value of `key` to `buffer`; `false` if the key does not exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    #[inline]
+    pub fn get_into(&self, key: &[u8], buffer: &mut Vec<u8>) -> Result<bool, Stop> {
+        self.blocking(&plain(key, LatchMode::Shared), now_ms(), |operation| {
+            let Some(record) = operation.read(PLAIN, key)? else {
+                return Ok(false);
+            };
+            buffer.extend_from_slice(&operation.value(&record)?);
+            Ok(true)
+        })
+    }
+
+    /// Calls `each` with the position and value of every key, in order. Loads what the lookups need ahead of them, and
+    /// reads all cold records of a group in one submission.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`]; the values before the failed one have been handed out.
+    pub fn get_many<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        mut each: impl FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), Stop> {
+        let now_ms = now_ms();
+        let mut reads = ColdReads::default();
+        for (group_number, group) in keys.chunks(GET_MANY_GROUP).enumerate() {
+            reads.clear();
+            self.prefetch(
+                group.iter().map(|key| (PLAIN, key.as_ref())),
+                &reads,
+                u64::MAX,
+            );
+            if reads.is_wanting() {
+                reads.fetch_blocking(&self.shared.blocking_reader);
+            }
+            let mut done = 0;
+            while done < group.len() {
+                match self.get_group(&group[done..], &reads, now_ms, |value| {
+                    each(group_number * GET_MANY_GROUP + done, value);
+                    done += 1;
+                }) {
+                    Err(Stop::Cold) => reads.fetch_blocking(&self.shared.blocking_reader),
+                    Err(stop) => return Err(stop),
+                    Ok(()) => std::thread::yield_now(),
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// Hands out values under one pin until all are done, a latch is taken, or something has to be fetched.
+    fn get_group<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        reads: &ColdReads,
+        now_ms: u64,
+        mut each: impl FnMut(Option<&[u8]>),
+    ) -> Result<(), Stop> {
+        let _pin = self.pin();
+        for key in keys {
+            let key = key.as_ref();
+            let Some(operation) = self.operation(&plain(key, LatchMode::Shared), reads, now_ms)
+            else {
+                return Ok(());
+            };
+            match operation.read(PLAIN, key)? {
+                Some(record) => each(Some(&operation.value(&record)?)),
+                None => each(None),
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores `value` under `key` without reading what was there.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::TooLarge`]; [`Stop::NoRoom`] if the device cannot be written or memory is exhausted.
+    pub fn set(&self, key: &[u8], value: &[u8]) -> Result<(), Stop> {
+        self.set_with(key, value, Meta::default())
+    }
+
+    /// As [`Self::set`], with type and expiry.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::set`].
+    pub fn set_with(&self, key: &[u8], value: &[u8], meta: Meta) -> Result<(), Stop> {
+        self.blocking(&plain(key, LatchMode::Exclusive), 0, |operation| {
+            operation.set(PLAIN, key, value, meta)
+        })
+    }
+
+    /// Reads the value of `key`, lets `change` make the new one of it (`None`: removes the key), and stores that; nobody
+    /// else changes the key in between. If the new value has to wait for room, the old one is read, and `change` called,
+    /// again. Returns whether the key exists afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`] and [`Self::set`].
+    pub fn update(
+        &self,
+        key: &[u8],
+        mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
+    ) -> Result<bool, Stop> {
+        self.blocking(&plain(key, LatchMode::Exclusive), now_ms(), |operation| {
+            let record = operation.read(PLAIN, key)?;
+            let meta = record.map(|record| record.meta()).unwrap_or_default();
+            let new = match &record {
+                Some(record) => change(Some(&operation.value(record)?)),
+                None => change(None),
+            };
+            match new {
+                Some(new) => operation.set(PLAIN, key, &new, meta).map(|()| true),
+                None => operation.remove(PLAIN, key).map(|_| false),
+            }
+        })
+    }
+
+    /// Removes `key`; `false` if it did not exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    pub fn delete(&self, key: &[u8]) -> Result<bool, Stop> {
+        self.blocking(&plain(key, LatchMode::Exclusive), now_ms(), |operation| {
+            operation.remove(PLAIN, key)
+        })
+    }
+
+    /// Calls `each` with every key. A key that exists throughout is visited at least once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    pub fn for_each_key(&self, mut each: impl FnMut(&[u8])) -> Result<(), Stop> {
+        let mut cursor = 0;
+        loop {
+            let scanned = self.blocking(&[], now_ms(), |operation| {
+                operation.scan(PLAIN, cursor, 1024)
+            })?;
+            scanned.keys.iter().for_each(|(key, _)| each(key));
+            cursor = scanned.cursor;
+            if cursor == 0 {
+                return Ok(());
+            }
+        }
     }
 }

@@ -1,0 +1,495 @@
+//! The index made for cache misses: buckets of one cache line in huge pages, grown by linear hashing.
+//!
+//! **Growth.** The table is one reserved range of memory. Whenever the load passes [`LOAD_TENTHS`], the next bucket in
+//! line is split into itself and a new one at the end (Litwin, "Linear hashing", VLDB 1980): growth never stalls, never
+//! copies the table, never holds two. Each bucket knows its level, so a thread with an old idea of the table's size
+//! re-addresses itself: bucket `i` of level `l` holds exactly the hashes whose low `l` bits are `i`.
+//!
+//! **Tags.** A slot's tag holds the hash bits next to those that the bucket's level uses up, below a marker bit. A split
+//! shifts the tag right by one: the bit that falls out decides which half the slot goes to, so a split reads no record.
+//! A slot that has seen `n` splits has `19 - n` tag bits left; half of all slots have seen none, a quarter one, so on
+//! average a few in a million lookups meet a wrong candidate. Whoever replaces a slot knows the hash and renews the tag.
+//!
+//! **Concurrency.** Slots change only under the bucket's latch, held for a few instructions. Readers do not write: they
+//! copy what matches and check that the control word is as it was before (a sequence lock; Boehm, MSPC 2012). The control
+//! word is latch, level, version and the number of the first overflow node, so one comparison covers everything.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
+
+use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
+
+use super::chain::{Bucket, CHAIN_NODES_MAX, HEAD_SLOTS, NODE_SLOTS, Nodes, Table, Words};
+use super::sealed::Slots;
+use super::{Candidates, Index, NextPosition};
+use crate::address::{SLOT_BITS, SLOT_MASK, Slot, SlotKind};
+use crate::sys::prefetch;
+
+/// Slots a bucket holds on average, in tenths, before the table grows. Linear hashing loads the buckets that are yet to
+/// be split up to twice as much as those that have been; at 6.1 the table with its overflow nodes stays below 13 bytes a
+/// slot wherever the split pointer stands.
+const LOAD_TENTHS: u64 = 61;
+
+/// log2 of the number of buckets at the start.
+const LEVEL_MIN: u32 = 10;
+
+/// Splits that a tag survives: its bits below the marker.
+const TAG_BITS: u32 = 19;
+
+/// Counters of slots, by hash, so that inserts do not share one; each sees 1/64 of all slots.
+const COUNTERS: usize = 64;
+
+/// The index on buckets of one cache line.
+pub struct BucketIndex {
+    table: Table,
+    nodes: Nodes,
+    /// Number of buckets: `2^level + split pointer`. Stored with Release after the new bucket is complete.
+    buckets: AtomicU64,
+    buckets_max: u64,
+    growth: Mutex<()>,
+    counters: Box<[CachePadded<AtomicI64>]>,
+}
+
+impl Index for BucketIndex {
+    const NAME: &'static str = "bucket";
+}
+
+/// The control word of a bucket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Control(u64);
+
+impl Control {
+    const LATCH: u64 = 1;
+    const LEVEL_SHIFT: u32 = 1;
+    const VERSION_SHIFT: u32 = 7;
+    const VERSION_MASK: u64 = (1 << 25) - 1;
+
+    fn latched(self) -> bool {
+        self.0 & Self::LATCH != 0
+    }
+
+    /// Buckets start as zeroed memory, so levels are stored as distance from the lowest.
+    fn level(self) -> u32 {
+        (self.0 >> Self::LEVEL_SHIFT & 63) as u32 + LEVEL_MIN
+    }
+
+    fn overflow(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The unlatched successor: next version, with the given level and overflow node.
+    fn next(self, level: u32, overflow: u32) -> Control {
+        let version = (self.0 >> Self::VERSION_SHIFT).wrapping_add(1) & Self::VERSION_MASK;
+        let level = u64::from(level - LEVEL_MIN) << Self::LEVEL_SHIFT;
+        Control(level | version << Self::VERSION_SHIFT | u64::from(overflow) << 32)
+    }
+}
+
+fn low_bits(hash: u64, bits: u32) -> u64 {
+    hash & ((1 << bits) - 1)
+}
+
+/// An index word: the slot below, above it the tag of a bucket of `level`.
+fn tagged(slot: Slot, hash: u64, level: u32) -> u64 {
+    slot.bits() | (1 << TAG_BITS | low_bits(hash >> level, TAG_BITS)) << SLOT_BITS
+}
+
+/// Whether the tag bits that `word` still has are those of `hash`. The marker is the word's highest set bit.
+fn matches(word: u64, hash: u64, level: u32) -> bool {
+    if word == 0 {
+        return false;
+    }
+    let below_marker = (1u64 << (63 - word.leading_zeros())) - 1;
+    (word ^ (hash >> level) << SLOT_BITS) & below_marker & !SLOT_MASK == 0
+}
+
+/// A bucket whose latch is held.
+struct Latched<'i> {
+    index: &'i BucketIndex,
+    bucket: &'i Bucket,
+    control: Control,
+}
+
+impl Latched<'_> {
+    /// All words of the chain that are not empty, in order.
+    fn words(&self) -> Words {
+        let mut words = Words::new();
+        words.extend(
+            self.bucket
+                .slots
+                .iter()
+                .map(|slot| slot.load(Ordering::Relaxed))
+                .filter(|&word| word != 0),
+        );
+        let mut node = self.control.overflow();
+        while node != 0 {
+            let overflow = self.index.nodes.node(node);
+            words.extend(
+                overflow
+                    .slots
+                    .iter()
+                    .map(|slot| slot.load(Ordering::Relaxed))
+                    .filter(|&word| word != 0),
+            );
+            node = overflow.next.load(Ordering::Relaxed);
+        }
+        words
+    }
+
+    /// Where `slot` of `hash` is held.
+    fn find(&self, hash: u64, slot: Slot) -> Option<&AtomicU64> {
+        let level = self.control.level();
+        let is = |held: &&AtomicU64| {
+            let word = held.load(Ordering::Relaxed);
+            word & SLOT_MASK == slot.bits() && matches(word, hash, level)
+        };
+        if let Some(held) = self.bucket.slots.iter().find(is) {
+            return Some(held);
+        }
+        let mut node = self.control.overflow();
+        while node != 0 {
+            let overflow = self.index.nodes.node(node);
+            if let Some(held) = overflow.slots.iter().find(is) {
+                return Some(held);
+            }
+            node = overflow.next.load(Ordering::Relaxed);
+        }
+        None
+    }
+
+    /// Makes the chain hold exactly `words` and lets go of the latch.
+    fn rewrite(self, words: &[u64], level: u32) {
+        let overflow = self
+            .index
+            .write_chain(self.bucket, words, self.control.overflow());
+        self.release(level, overflow);
+    }
+
+    fn release(self, level: u32, overflow: u32) {
+        // Release pairs with the Acquire load of the control word by readers and the next holder.
+        self.bucket
+            .control
+            .store(self.control.next(level, overflow).0, Ordering::Release);
+    }
+
+    fn release_unchanged_shape(self) {
+        let (level, overflow) = (self.control.level(), self.control.overflow());
+        self.release(level, overflow);
+    }
+}
+
+impl BucketIndex {
+    fn address(&self, hash: u64) -> u64 {
+        // Acquire pairs with the Release in `grow`: a bucket below the count is complete.
+        let buckets = self.buckets.load(Ordering::Acquire);
+        let level = buckets.ilog2();
+        let address = low_bits(hash, level + 1);
+        if address < buckets {
+            address
+        } else {
+            low_bits(hash, level)
+        }
+    }
+
+    /// Latches the bucket that holds `hash`.
+    fn latch(&self, hash: u64) -> Latched<'_> {
+        let mut address = self.address(hash);
+        loop {
+            let bucket = self.table.bucket(address);
+            let control = Control(bucket.control.load(Ordering::Relaxed));
+            let home = low_bits(hash, control.level());
+            if home != address {
+                address = home;
+                continue;
+            }
+            let taken = control.0 | Control::LATCH;
+            // Acquire pairs with the Release of the last holder. If it succeeds, the level read before is still true.
+            let exchanged = bucket.control.compare_exchange_weak(
+                control.0,
+                taken,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            );
+            if !control.latched() && exchanged.is_ok() {
+                // Pairs with the Acquire fence of readers: one that sees a slot changed below sees the latch taken.
+                fence(Ordering::Release);
+                return Latched {
+                    index: self,
+                    bucket,
+                    control,
+                };
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Calls `each` with the words of the bucket that holds `hash` and its level, under the sequence lock: what `each`
+    /// gathered is only good if this returns `true`; else it is called again from the start.
+    fn try_read(&self, address: &mut u64, hash: u64, mut each: impl FnMut(u64, u32)) -> bool {
+        let bucket = self.table.bucket(*address);
+        // Acquire pairs with the Release of the last holder of the latch.
+        let control = Control(bucket.control.load(Ordering::Acquire));
+        if control.latched() {
+            std::hint::spin_loop();
+            return false;
+        }
+        let level = control.level();
+        let home = low_bits(hash, level);
+        if home != *address {
+            *address = home;
+            return false;
+        }
+        bucket
+            .slots
+            .iter()
+            .for_each(|slot| each(slot.load(Ordering::Relaxed), level));
+        let mut node = control.overflow();
+        for _ in 0..CHAIN_NODES_MAX {
+            if node == 0 || !self.nodes.exists(node) {
+                break;
+            }
+            let overflow = self.nodes.node(node);
+            overflow
+                .slots
+                .iter()
+                .for_each(|slot| each(slot.load(Ordering::Relaxed), level));
+            node = overflow.next.load(Ordering::Relaxed);
+        }
+        // Keeps the loads above before the load below; pairs with the Release fence in `latch`.
+        fence(Ordering::Acquire);
+        bucket.control.load(Ordering::Relaxed) == control.0
+    }
+
+    /// Writes `words` into the bucket and as many nodes as it takes, reusing the chain that starts at `node`. Returns the
+    /// first node. The bucket's latch is held or the bucket is not reachable yet.
+    fn write_chain(&self, bucket: &Bucket, words: &[u64], mut node: u32) -> u32 {
+        let (head, rest) = words.split_at(words.len().min(HEAD_SLOTS));
+        write_padded(&bucket.slots, head);
+        let mut spare = Vec::new();
+        while node != 0 {
+            spare.push(node);
+            node = self.nodes.node(node).next.load(Ordering::Relaxed);
+        }
+        let mut first = 0;
+        for part in rest.chunks(NODE_SLOTS).rev() {
+            let node = spare.pop().unwrap_or_else(|| self.nodes.allocate());
+            let overflow = self.nodes.node(node);
+            write_padded(&overflow.slots, part);
+            overflow.next.store(first, Ordering::Relaxed);
+            first = node;
+        }
+        spare.into_iter().for_each(|node| self.nodes.free(node));
+        first
+    }
+
+    fn count(&self, hash: u64, change: i64) -> i64 {
+        self.counters[(hash >> 40) as usize % COUNTERS].fetch_add(change, Ordering::Relaxed)
+            + change
+    }
+
+    /// Splits the next bucket in line, unless another thread is at it or the table is as large as it may become.
+    fn grow(&self) {
+        let Some(_alone) = self.growth.try_lock() else {
+            return;
+        };
+        let buckets = self.buckets.load(Ordering::Relaxed);
+        if buckets >= self.buckets_max {
+            return;
+        }
+        let level = buckets.ilog2();
+        let source = self.latch(buckets - (1 << level));
+        let (mut stay, mut go) = (Words::new(), Words::new());
+        for word in source.words() {
+            let slot = word & SLOT_MASK;
+            let tag = word >> SLOT_BITS;
+            if tag & 1 == 0 { &mut stay } else { &mut go }.push(tag >> 1 << SLOT_BITS | slot);
+        }
+        let target = self.table.bucket(buckets);
+        let overflow = self.write_chain(target, &go, 0);
+        // Nobody goes to the target before the source's new level, released below, or the new count sends them there.
+        target
+            .control
+            .store(Control(0).next(level + 1, overflow).0, Ordering::Relaxed);
+        source.rewrite(&stay, level + 1);
+        // Release pairs with the Acquire in `address`.
+        self.buckets.store(buckets + 1, Ordering::Release);
+    }
+}
+
+fn write_padded(slots: &[AtomicU64], words: &[u64]) {
+    for (at, slot) in slots.iter().enumerate() {
+        slot.store(words.get(at).copied().unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+impl Slots for BucketIndex {
+    fn with_limit(bytes_max: usize) -> std::io::Result<Self> {
+        let buckets_max = (bytes_max / size_of::<Bucket>())
+            .clamp(1 << LEVEL_MIN, 1 << (LEVEL_MIN + TAG_BITS)) as u64;
+        Ok(BucketIndex {
+            table: Table::new(buckets_max)?,
+            nodes: Nodes::new(buckets_max)?,
+            buckets: AtomicU64::new(1 << LEVEL_MIN),
+            buckets_max,
+            growth: Mutex::new(()),
+            counters: (0..COUNTERS)
+                .map(|_| CachePadded::new(AtomicI64::new(0)))
+                .collect(),
+        })
+    }
+
+    #[inline]
+    fn candidates(&self, hash: u64, kind: SlotKind) -> Candidates {
+        let mut address = self.address(hash);
+        loop {
+            let mut found = Candidates::new();
+            let consistent = self.try_read(&mut address, hash, |word, level| {
+                if matches(word, hash, level) && Slot::from_bits(word).kind() == kind {
+                    found.push(Slot::from_bits(word));
+                }
+            });
+            if consistent {
+                return found;
+            }
+        }
+    }
+
+    fn insert(&self, hash: u64, slot: Slot) {
+        let latched = self.latch(hash);
+        let level = latched.control.level();
+        let word = tagged(slot, hash, level);
+        let mut free = None;
+        let mut in_front_of_others = latched.control.overflow() != 0;
+        for held in &latched.bucket.slots {
+            let other = held.load(Ordering::Relaxed);
+            if other == 0 {
+                free = free.or(Some(held));
+            }
+            in_front_of_others |= matches(other, hash, level);
+        }
+        match free {
+            Some(held) if !in_front_of_others => {
+                held.store(word, Ordering::Relaxed);
+                latched.release_unchanged_shape();
+            }
+            // Order matters, or the head is full: newest first, everything else keeps its order.
+            _ => {
+                let mut words = latched.words();
+                words.insert(0, word);
+                latched.rewrite(&words, level);
+            }
+        }
+        let count = self.count(hash, 1) as u64;
+        if count * COUNTERS as u64 * 10 > self.buckets.load(Ordering::Relaxed) * LOAD_TENTHS {
+            self.grow();
+        }
+    }
+
+    fn replace(&self, hash: u64, old: Slot, new: Slot) -> bool {
+        let latched = self.latch(hash);
+        let held = latched.find(hash, old);
+        if let Some(held) = held {
+            held.store(
+                tagged(new, hash, latched.control.level()),
+                Ordering::Relaxed,
+            );
+        }
+        let found = held.is_some();
+        latched.release_unchanged_shape();
+        found
+    }
+
+    fn remove(&self, hash: u64, slot: Slot) -> bool {
+        let latched = self.latch(hash);
+        let Some(held) = latched.find(hash, slot) else {
+            latched.release_unchanged_shape();
+            return false;
+        };
+        held.store(0, Ordering::Relaxed);
+        if latched.control.overflow() == 0 {
+            latched.release_unchanged_shape();
+        } else {
+            // Moves what is behind forward, so that overflow nodes come free.
+            let (words, level) = (latched.words(), latched.control.level());
+            latched.rewrite(&words, level);
+        }
+        self.count(hash, -1);
+        true
+    }
+
+    #[inline]
+    fn prefetch(&self, hash: u64) {
+        prefetch(std::ptr::from_ref(self.table.bucket(self.address(hash))).cast());
+    }
+
+    fn slots(&self) -> u64 {
+        self.counters
+            .iter()
+            .map(|counter| counter.load(Ordering::Relaxed))
+            .sum::<i64>()
+            .max(0) as u64
+    }
+
+    fn bytes(&self) -> u64 {
+        self.buckets.load(Ordering::Relaxed) * size_of::<Bucket>() as u64 + self.nodes.bytes()
+    }
+
+    /// A position is a hash with its bits reversed: a bucket of level `l` is then one interval of length `2^(64 - l)`,
+    /// and a split cuts the interval in two without moving anything across the position of an iteration.
+    fn visit(&self, position: u64, visit: &mut dyn FnMut(Slot)) -> NextPosition {
+        let hash = position.reverse_bits();
+        let mut address = self.address(hash);
+        loop {
+            let (mut words, mut level_read) = (Words::new(), LEVEL_MIN);
+            let consistent = self.try_read(&mut address, hash, |word, level| {
+                level_read = level;
+                if word != 0 {
+                    words.push(word);
+                }
+            });
+            if consistent {
+                words.iter().for_each(|&word| visit(Slot::from_bits(word)));
+                return address.reverse_bits().checked_add(1 << (64 - level_read));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_stays_below_13_bytes_a_slot() {
+        let index = BucketIndex::with_limit(1 << 30).expect("memory for the index");
+        let geometry = crate::address::Geometry::new(1 << 20);
+        for n in 1..=1_400_000u64 {
+            let address = geometry.address((n >> 15) as u32, (n & 0x7fff) as usize * 8 + 64);
+            index.insert(
+                xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes()),
+                Slot::new(address, SlotKind::Root, 100),
+            );
+            if n % 100_000 == 0 && n >= 200_000 {
+                let per_slot = index.bytes() as f64 / n as f64;
+                assert!(per_slot < 13.0, "{per_slot:.2} bytes a slot at {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tag_decides_every_split_and_fits_its_hash() {
+        let hash = 0x9e37_79b9_7f4a_7c15;
+        let slot = Slot::from_bits(0x123_4567);
+        let mut word = tagged(slot, hash, LEVEL_MIN);
+        for level in LEVEL_MIN..LEVEL_MIN + TAG_BITS {
+            assert!(matches(word, hash, level));
+            assert!(!matches(word, hash ^ 1 << level, level));
+            assert_eq!(word >> SLOT_BITS & 1, hash >> level & 1);
+            word = word >> SLOT_BITS >> 1 << SLOT_BITS | word & SLOT_MASK;
+        }
+        assert!(
+            matches(word, !hash, LEVEL_MIN + TAG_BITS),
+            "no bits left: fits any hash"
+        );
+    }
+}

@@ -1,0 +1,411 @@
+//! Large values: a root record that holds length and object id, and pages of 32 KiB that are records of their own.
+//!
+//! So a part of a large value can be cold while another is hot, and changing a byte writes a page. A page that was never
+//! written does not exist and reads as zeroes; the last page is as long as it needs to be. Object ids are never reused,
+//! so a page that outlives its root (a cold one, whose slot stays until compaction meets it) can never be taken for
+//! another's.
+//!
+//! ```text
+//! root value:  length u64, object id u64, page size u32, zero u32
+//! page key:    object id u64, page number u32
+//! ```
+#![allow(unsafe_code)] // Changes pages in place, under the latch of their key.
+
+use std::sync::atomic::Ordering;
+
+use crate::address::SlotKind;
+use crate::index::Index;
+use crate::log::Urgency;
+use crate::operation::{Found, OldPages, Operation, Tier};
+use crate::record::{Draft, RecordRef, flag};
+use crate::segment::Place;
+use crate::stats::count;
+use crate::{Meta, Namespace, Stop};
+
+/// Longer values are stored in pages.
+pub(crate) const INLINE_MAX_BYTES: usize = 64 * 1024;
+
+/// Bytes of the value in one page.
+pub(crate) const PAGE_BYTES: u64 = 32 * 1024;
+
+const ROOT_BYTES: usize = 24;
+
+/// The value of a root record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Root {
+    pub(crate) len: u64,
+    object: u64,
+}
+
+impl Root {
+    pub(crate) fn of(record: &RecordRef<'_>) -> Result<Root, Stop> {
+        let value = record.value();
+        let field = |at: usize| {
+            value
+                .get(at..at + 8)?
+                .try_into()
+                .ok()
+                .map(u64::from_le_bytes)
+        };
+        match (field(0), field(8)) {
+            (Some(len), Some(object)) if value.len() == ROOT_BYTES => Ok(Root { len, object }),
+            _ => Err(Stop::Io(std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                format!(
+                    "root of a large value is {} bytes long, not {ROOT_BYTES}",
+                    value.len()
+                ),
+            ))),
+        }
+    }
+
+    fn encode(self) -> [u8; ROOT_BYTES] {
+        let mut value = [0; ROOT_BYTES];
+        value[0..8].copy_from_slice(&self.len.to_le_bytes());
+        value[8..16].copy_from_slice(&self.object.to_le_bytes());
+        value[16..20].copy_from_slice(&(PAGE_BYTES as u32).to_le_bytes());
+        value
+    }
+
+    fn pages(self) -> u32 {
+        self.len.div_ceil(PAGE_BYTES) as u32
+    }
+}
+
+pub(crate) fn page_key(object: u64, page: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&object.to_le_bytes());
+    key[8..].copy_from_slice(&page.to_le_bytes());
+    key
+}
+
+/// The pages that `from..to` of a value touches, each with the part of it that it holds, relative to the page.
+fn parts(from: u64, to: u64) -> impl Iterator<Item = (u32, std::ops::Range<usize>)> {
+    (from / PAGE_BYTES..to.div_ceil(PAGE_BYTES)).map(move |page| {
+        let start = page * PAGE_BYTES;
+        let part = from.saturating_sub(start) as usize..(to - start).min(PAGE_BYTES) as usize;
+        (page as u32, part)
+    })
+}
+
+/// Copies what `source` (which lies at `at` of the value) has of the page's bytes into `page`.
+fn overlay(page: &mut [u8], page_start: u64, source: &[u8], at: u64) {
+    let from = at.max(page_start);
+    let to = (at + source.len() as u64).min(page_start + page.len() as u64);
+    if from < to {
+        page[(from - page_start) as usize..(to - page_start) as usize]
+            .copy_from_slice(&source[(from - at) as usize..(to - at) as usize]);
+    }
+}
+
+impl<I: Index> Operation<'_, I> {
+    /// The record of a page; `None` if it was never written.
+    pub(crate) fn page(&self, object: u64, page: u32) -> Result<Option<Found<'_>>, Stop> {
+        let key = page_key(object, page);
+        let hash = self.shared.page_hash(&key);
+        for slot in self.shared.index.candidates(hash, SlotKind::Page) {
+            if let Some(found) = self.found(slot)?.filter(|found| found.record.key() == key) {
+                self.note_read(hash, &found);
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Calls `each` with the bytes of every page that `from..to` touches (`None`: zeroes), in order. Asks for all cold
+    /// ones together before it calls anything.
+    pub(crate) fn for_parts<'o>(
+        &'o self,
+        record: &RecordRef<'_>,
+        from: u64,
+        to: u64,
+        mut each: impl FnMut(std::ops::Range<usize>, Option<Found<'o>>),
+    ) -> Result<(), Stop> {
+        let root = Root::of(record)?;
+        let mut stop = None;
+        let mut found = Vec::new();
+        for (page, part) in parts(from, to) {
+            match self.page(root.object, page) {
+                Ok(page) => found.push((part, page)),
+                Err(reason) => stop = Some(reason),
+            }
+        }
+        if let Some(reason) = stop {
+            return Err(reason);
+        }
+        found.into_iter().for_each(|(part, page)| each(part, page));
+        Ok(())
+    }
+
+    pub(crate) fn large_range(
+        &self,
+        record: &RecordRef<'_>,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<u8>, Stop> {
+        let mut bytes = Vec::with_capacity((to - from) as usize);
+        let mut warm_bytes = 0;
+        self.for_parts(record, from, to, |part, page| {
+            let end = bytes.len() + part.len();
+            if let Some(found) = page {
+                let value = found.record.value();
+                bytes.extend_from_slice(
+                    &value[part.start.min(value.len())..part.end.min(value.len())],
+                );
+                warm_bytes += if found.tier == Tier::Warm {
+                    part.len() as u64
+                } else {
+                    0
+                };
+            }
+            bytes.resize(end, 0);
+        })?;
+        count(&self.shared.counters.warm_copied_bytes, warm_bytes);
+        Ok(bytes)
+    }
+
+    pub(crate) fn set_large(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        value: &[u8],
+        meta: Meta,
+    ) -> Result<(), Stop> {
+        self.create_large(namespace, key, value, meta, 0, &[])
+            .map(|_| ())
+    }
+
+    /// Stores a new large value under `key`: `old` with `bytes` laid over it at `offset`. Returns its length.
+    pub(crate) fn create_large(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        old: &[u8],
+        meta: Meta,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<u64, Stop> {
+        let len = (old.len() as u64).max(offset + bytes.len() as u64);
+        self.shared.check_room((old.len() + bytes.len()) as u64)?;
+        let root = Root {
+            len,
+            object: self.shared.next_object.fetch_add(1, Ordering::Relaxed),
+        };
+        let written = self
+            .write_new_pages(root, old, offset, bytes)
+            .and_then(|()| {
+                let draft = Draft {
+                    namespace,
+                    key,
+                    value: &root.encode(),
+                    meta,
+                    flags: flag::CHUNKED,
+                    slack_bytes: 0,
+                };
+                self.append(&draft)
+            });
+        match written {
+            Ok(slot) => {
+                let hash = self.shared.hash(namespace, key);
+                self.publish(hash, namespace, key, slot, meta, OldPages::Free);
+                Ok(len)
+            }
+            Err(stop) => {
+                self.free_pages(Some(root));
+                self.urgency.set(Urgency::Normal);
+                Err(stop)
+            }
+        }
+    }
+
+    fn write_new_pages(
+        &self,
+        root: Root,
+        old: &[u8],
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), Stop> {
+        let mut content = Vec::with_capacity(PAGE_BYTES as usize);
+        for (page, part) in parts(0, root.len) {
+            let start = u64::from(page) * PAGE_BYTES;
+            let end = start + part.len() as u64;
+            let touches = |at: u64, len: usize| at < end && at + len as u64 > start;
+            if !touches(0, old.len()) && !touches(offset, bytes.len()) {
+                continue;
+            }
+            content.clear();
+            content.resize(part.len(), 0);
+            overlay(&mut content, start, old, 0);
+            overlay(&mut content, start, bytes, offset);
+            self.append_page(root.object, page, &content, 0, None)?;
+        }
+        Ok(())
+    }
+
+    fn append_page(
+        &self,
+        object: u64,
+        page: u32,
+        content: &[u8],
+        slack_bytes: usize,
+        previous: Option<&Found<'_>>,
+    ) -> Result<(), Stop> {
+        let key = page_key(object, page);
+        let hash = self.shared.page_hash(&key);
+        let draft = Draft {
+            namespace: Namespace::default(),
+            key: &key,
+            value: content,
+            meta: Meta::default(),
+            flags: flag::PAGE,
+            slack_bytes,
+        };
+        let new = self.append(&draft)?;
+        let replaced =
+            previous.is_some_and(|previous| self.shared.index.replace(hash, previous.slot, new));
+        if !replaced {
+            // Not there before, or moved by a relocation since: in front of whatever is there, which is then never found.
+            self.shared.index.insert(hash, new);
+        }
+        Ok(())
+    }
+
+    /// Overwrites a part of a large value, lengthening it if need be. Returns its length.
+    pub(crate) fn write_large_range(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<u64, Stop> {
+        let hash = self.shared.hash(namespace, key);
+        let Some(found) = self.find(hash, namespace, key)? else {
+            return Ok(0);
+        };
+        let root = Root::of(&found.record)?;
+        let end = offset + bytes.len() as u64;
+        let mut pages = Vec::new();
+        self.for_parts(&found.record, offset, end, |part, page| {
+            pages.push((part, page));
+        })?;
+        // All pages, and the root: nothing below stops for lack of room but for a race with other writers.
+        self.shared.check_room(pages.len() as u64 * PAGE_BYTES)?;
+        for ((part, page), (number, _)) in pages.into_iter().zip(parts(offset, end)) {
+            let from = (u64::from(number) * PAGE_BYTES + part.start as u64 - offset) as usize;
+            self.write_page(
+                root.object,
+                number,
+                part.start,
+                &bytes[from..from + part.len()],
+                page,
+            )?;
+        }
+        if end <= root.len {
+            return Ok(root.len);
+        }
+        let meta = found.record.meta();
+        let value = Root { len: end, ..root }.encode();
+        if found.mutable {
+            // SAFETY: mutable, exclusively latched (contract of `Operation`), of the same length.
+            unsafe {
+                found
+                    .record
+                    .write_in_place(0, &value, ROOT_BYTES, meta.kind);
+            };
+        } else {
+            let draft = Draft {
+                namespace,
+                key,
+                value: &value,
+                meta,
+                flags: flag::CHUNKED,
+                slack_bytes: 0,
+            };
+            let new = self.append(&draft)?;
+            self.publish(hash, namespace, key, new, meta, OldPages::Keep);
+        }
+        Ok(end)
+    }
+
+    fn write_page(
+        &self,
+        object: u64,
+        number: u32,
+        at: usize,
+        bytes: &[u8],
+        page: Option<Found<'_>>,
+    ) -> Result<(), Stop> {
+        let old = page.map_or(&[][..], |found| found.record.value());
+        let len = old.len().max(at + bytes.len());
+        if let Some(found) =
+            page.filter(|found| found.mutable && len <= found.record.value_capacity())
+        {
+            // SAFETY: mutable, covered by the exclusive latch of its key (contract of `Operation`), within the capacity;
+            // what lies between the old end and `at` is slack, which is zero.
+            unsafe { found.record.write_in_place(at, bytes, len, 0) };
+            self.urgency.set(Urgency::Emergency);
+            return Ok(());
+        }
+        let mut content = old.to_vec();
+        content.resize(len, 0);
+        content[at..at + bytes.len()].copy_from_slice(bytes);
+        // A page that is being extended will be extended again.
+        let slack_bytes = if old.len() < len {
+            PAGE_BYTES as usize - len
+        } else {
+            0
+        };
+        self.append_page(object, number, &content, slack_bytes, page.as_ref())
+    }
+
+    pub(crate) fn pages_of(&self, found: &Found<'_>) -> Option<Root> {
+        if found.is_chunked() {
+            Root::of(&found.record).ok()
+        } else {
+            None
+        }
+    }
+
+    /// Takes the pages that are in memory out of the index; cold ones are dead too, and stay until compaction.
+    pub(crate) fn free_pages(&self, root: Option<Root>) {
+        let Some(root) = root else { return };
+        for page in 0..root.pages() {
+            let key = page_key(root.object, page);
+            let hash = self.shared.page_hash(&key);
+            for slot in self.shared.index.candidates(hash, SlotKind::Page) {
+                let in_memory = matches!(
+                    self.shared.log.table.place(slot.address()),
+                    Place::Memory { .. }
+                );
+                if in_memory
+                    && matches!(self.found(slot), Ok(Some(found)) if found.record.key() == key)
+                {
+                    self.shared.index.remove(hash, slot);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_a_range_exactly() {
+        for (from, to) in [
+            (0, 0),
+            (0, 1),
+            (5, PAGE_BYTES),
+            (PAGE_BYTES - 1, PAGE_BYTES + 1),
+            (7, 5 * PAGE_BYTES + 3),
+        ] {
+            let mut at = from;
+            for (page, part) in parts(from, to) {
+                assert_eq!(u64::from(page) * PAGE_BYTES + part.start as u64, at);
+                at += part.len() as u64;
+            }
+            assert_eq!(at, to.max(from));
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! The tail of the log: where records are appended.
+//!
+//! Threads append from chunks of the open segment that are theirs alone, so appending touches no shared cache line but
+//! every 64 KiB. A segment is covered by records and fillers without gaps once no chunk of it is open any more.
+#![allow(unsafe_code)] // Hands out and fills parts of frames.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
+
+use crate::address::{Geometry, Slot, SlotKind};
+use crate::record::{Draft, RecordRef, flag, write_filler};
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentTable, header};
+use crate::sys::Reservation;
+
+/// What a thread takes from the open segment at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Threads share these, so that a handful of threads have one each.
+const APPENDERS: usize = 16;
+
+/// Segments beyond the budget that appends may open when they must not fail: second chances, and the later steps of a
+/// command that has already changed something. They are part of the fixed share of the memory budget.
+pub(crate) const EMERGENCY_SEGMENTS: usize = 1;
+
+/// Whether an append may fail for lack of room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Fails when the budget is used up.
+    Normal,
+    /// May use the emergency reserve.
+    Emergency,
+}
+
+/// There is no room for the record now.
+#[derive(Debug)]
+pub(crate) struct NoRoom;
+
+/// Part of the open segment that belongs to one appender: `at..end` are offsets of unused bytes.
+struct Chunk {
+    segment: u32,
+    base: NonNull<u8>,
+    at: usize,
+    end: usize,
+}
+
+// SAFETY: the pointer is into a frame that stays until the chunk has been detached (see `detach`), and the bytes
+// `at..end` are reachable through this chunk alone.
+unsafe impl Send for Chunk {}
+
+/// The open segment and how far it has been given out.
+struct Open {
+    segment: Arc<Segment>,
+    base: NonNull<u8>,
+    at: usize,
+}
+
+// SAFETY: as for `Chunk`.
+unsafe impl Send for Open {}
+
+/// Segments in memory, oldest first.
+#[derive(Default)]
+pub(crate) struct Ages {
+    pub(crate) mutable: VecDeque<Arc<Segment>>,
+    pub(crate) warm: VecDeque<Arc<Segment>>,
+}
+
+pub(crate) struct Log {
+    pub(crate) geometry: Geometry,
+    pub(crate) table: SegmentTable,
+    frames: Frames,
+    appenders: Box<[CachePadded<Mutex<Option<Chunk>>>]>,
+    open: Mutex<Option<Open>>,
+    pub(crate) ages: Mutex<Ages>,
+    /// Segments in memory, mutable and warm.
+    in_memory: AtomicUsize,
+    /// How many may be; shrinks as the index grows.
+    budget: AtomicUsize,
+    next_file_id: AtomicU64,
+    pub(crate) appended_bytes: AtomicU64,
+}
+
+impl Log {
+    /// `segments_max` bounds how many segments the budget can ever allow.
+    pub(crate) fn new(geometry: Geometry, budget: usize, segments_max: usize) -> io::Result<Log> {
+        Ok(Log {
+            geometry,
+            table: SegmentTable::new(geometry)?,
+            frames: Frames::new(
+                geometry.segment_bytes(),
+                segments_max + EMERGENCY_SEGMENTS + 2,
+            )?,
+            appenders: (0..APPENDERS).map(|_| CachePadded::default()).collect(),
+            open: Mutex::new(None),
+            ages: Mutex::new(Ages::default()),
+            in_memory: AtomicUsize::new(0),
+            budget: AtomicUsize::new(budget),
+            next_file_id: AtomicU64::new(1),
+            appended_bytes: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn set_budget(&self, segments: usize) {
+        self.budget.store(
+            segments.min(self.frames.count - EMERGENCY_SEGMENTS - 2),
+            Ordering::Relaxed,
+        );
+    }
+
+    pub(crate) fn budget(&self) -> usize {
+        self.budget.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn in_memory(&self) -> usize {
+        self.in_memory.load(Ordering::Relaxed)
+    }
+
+    /// Segments that can be opened before the budget is used up.
+    pub(crate) fn free_segments(&self) -> usize {
+        self.budget().saturating_sub(self.in_memory())
+    }
+
+    /// A segment has left memory.
+    pub(crate) fn left_memory(&self) {
+        self.in_memory.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Appends a record. The caller is pinned, and publishes the slot before it unpins. No room: nothing has happened.
+    pub(crate) fn append(&self, draft: &Draft<'_>, urgency: Urgency) -> Result<Slot, NoRoom> {
+        let bytes = draft.record_bytes();
+        let mut chunk = self.appenders[thread_number() % APPENDERS].lock();
+        let chunk = match &mut *chunk {
+            Some(chunk) if chunk.end - chunk.at >= bytes => chunk,
+            spent => {
+                let fresh = self.take_chunk(bytes, urgency)?;
+                if let Some(spent) = spent.replace(fresh) {
+                    fill(&spent);
+                }
+                spent.as_mut().ok_or(NoRoom)?
+            }
+        };
+        let kind = if draft.flags & flag::PAGE != 0 {
+            SlotKind::Page
+        } else {
+            SlotKind::Root
+        };
+        let slot = Slot::new(self.geometry.address(chunk.segment, chunk.at), kind, bytes);
+        // SAFETY: `bytes` at `at` are the chunk's, unused, aligned; the frame outlives the caller's pin.
+        unsafe { draft.write(chunk.base.as_ptr().add(chunk.at)) };
+        chunk.at += bytes;
+        Ok(slot)
+    }
+
+    /// Marks a copy that lost the race for its slot. The caller appended it under its current pin.
+    pub(crate) fn make_void(&self, slot: Slot) {
+        if let crate::segment::Place::Memory { base, .. } = self.table.place(slot.address()) {
+            // SAFETY: appended by the caller under its current pin and named by no slot; its segment cannot be flushed
+            // before that pin ends.
+            unsafe { RecordRef::new(base.as_ptr()).make_void() };
+        }
+    }
+
+    /// At least `bytes` of the open segment, opening another one if they do not fit.
+    fn take_chunk(&self, bytes: usize, urgency: Urgency) -> Result<Chunk, NoRoom> {
+        let segment_bytes = self.geometry.segment_bytes();
+        assert!(
+            bytes <= segment_bytes - SEGMENT_HEADER_BYTES,
+            "a record of {bytes} bytes fits no segment"
+        );
+        let mut open = self.open.lock();
+        let fits = open
+            .as_ref()
+            .is_some_and(|open| segment_bytes - open.at >= bytes);
+        if !fits {
+            let fresh = self.open_segment(urgency)?;
+            if let Some(full) = open.replace(fresh) {
+                fill_rest(&full, segment_bytes);
+            }
+        }
+        let open = open.as_mut().ok_or(NoRoom)?;
+        let take = bytes.max(CHUNK_BYTES).min(segment_bytes - open.at);
+        let chunk = Chunk {
+            segment: open.segment.number,
+            base: open.base,
+            at: open.at,
+            end: open.at + take,
+        };
+        open.at += take;
+        self.appended_bytes
+            .fetch_add(take as u64, Ordering::Relaxed);
+        Ok(chunk)
+    }
+
+    fn open_segment(&self, urgency: Urgency) -> Result<Open, NoRoom> {
+        let limit = self.budget()
+            + if urgency == Urgency::Emergency {
+                EMERGENCY_SEGMENTS
+            } else {
+                0
+            };
+        // Only here does the count grow, and the lock on `open` is held.
+        if self.in_memory() >= limit {
+            return Err(NoRoom);
+        }
+        let (frame, base) = self.frames.take().ok_or(NoRoom)?;
+        let file_id = self.next_file_id.fetch_add(1, Ordering::Relaxed);
+        let Some(segment) = self.table.add(base, frame, file_id) else {
+            self.frames.give_back(frame);
+            return Err(NoRoom);
+        };
+        let header = header(self.geometry.segment_bytes(), file_id);
+        // SAFETY: the frame is `segment_bytes` long and nobody else's.
+        unsafe {
+            base.as_ptr()
+                .copy_from_nonoverlapping(header.as_ptr(), header.len());
+        };
+        self.in_memory.fetch_add(1, Ordering::Relaxed);
+        self.ages.lock().mutable.push_back(segment.clone());
+        Ok(Open {
+            segment,
+            base,
+            at: SEGMENT_HEADER_BYTES,
+        })
+    }
+
+    /// Ends appending to `segment`: after this and an epoch barrier it is covered by records and fillers, all written.
+    pub(crate) fn detach(&self, segment: &Segment) {
+        {
+            let mut open = self.open.lock();
+            if open
+                .as_ref()
+                .is_some_and(|open| open.segment.number == segment.number)
+                && let Some(open) = open.take()
+            {
+                fill_rest(&open, self.geometry.segment_bytes());
+            }
+        }
+        for appender in &self.appenders {
+            let mut chunk = appender.lock();
+            if chunk
+                .as_ref()
+                .is_some_and(|chunk| chunk.segment == segment.number)
+                && let Some(chunk) = chunk.take()
+            {
+                fill(&chunk);
+            }
+        }
+    }
+
+    /// Gives a segment's frame back; the table no longer points to it and an epoch barrier has passed.
+    pub(crate) fn free_frame(&self, segment: &Segment) {
+        if let Some(frame) = segment.frame.lock().take() {
+            self.frames.give_back(frame);
+        }
+    }
+}
+
+/// Covers what a chunk has left.
+fn fill(chunk: &Chunk) {
+    if chunk.at < chunk.end {
+        // SAFETY: `at..end` of the frame belong to the chunk; both are multiples of 8.
+        unsafe { write_filler(chunk.base.as_ptr().add(chunk.at), chunk.end - chunk.at) };
+    }
+}
+
+fn fill_rest(open: &Open, segment_bytes: usize) {
+    fill(&Chunk {
+        segment: open.segment.number,
+        base: open.base,
+        at: open.at,
+        end: segment_bytes,
+    });
+}
+
+/// A small number of this thread's own, given out in the order in which threads ask first.
+pub(crate) fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    MINE.with(|mine| {
+        if mine.get() == usize::MAX {
+            mine.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        mine.get()
+    })
+}
+
+/// Memory for segments, in one range of huge pages.
+struct Frames {
+    memory: Reservation,
+    frame_bytes: usize,
+    count: usize,
+    state: Mutex<FrameState>,
+}
+
+#[derive(Default)]
+struct FrameState {
+    /// Frames below this have been used.
+    used: usize,
+    /// Free frames that hold no memory.
+    released: Vec<usize>,
+    /// One free frame that still holds its memory: the next to be taken, so that steady turnover touches no new pages.
+    warm: Option<usize>,
+}
+
+impl Frames {
+    fn new(frame_bytes: usize, count: usize) -> io::Result<Frames> {
+        Ok(Frames {
+            memory: Reservation::huge(frame_bytes * count)?,
+            frame_bytes,
+            count,
+            state: Mutex::default(),
+        })
+    }
+
+    fn take(&self) -> Option<(usize, NonNull<u8>)> {
+        let mut state = self.state.lock();
+        let frame = match state.warm.take().or_else(|| state.released.pop()) {
+            Some(frame) => frame,
+            None if state.used < self.count => {
+                state.used += 1;
+                state.used - 1
+            }
+            None => return None,
+        };
+        Some((frame, self.memory.at(frame * self.frame_bytes)))
+    }
+
+    fn give_back(&self, frame: usize) {
+        let mut state = self.state.lock();
+        if state.warm.is_none() {
+            state.warm = Some(frame);
+        } else {
+            self.memory
+                .release(frame * self.frame_bytes, self.frame_bytes);
+            state.released.push(frame);
+        }
+    }
+}

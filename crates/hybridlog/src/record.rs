@@ -1,0 +1,555 @@
+//! The record format, to the byte.
+//!
+//! ```text
+//! 0   value length     u32   in a filler: bytes after the header
+//! 4   slack            u16   unused bytes after the value, in units of 8
+//! 6   flags            u8
+//! 7   type             u8    the caller's
+//! 8   CRC32C           u32   over bytes 0..8, 12..16 and the body without slack; set when the segment is sealed
+//! 12  key length       u16   0xffff: the length stands in the body as u64
+//! 14  namespace        u16
+//! 16  body: [key length u64 if flagged] [expiry u64, Unix milliseconds, if flagged] key, value,
+//!     zeroes to a multiple of 8, slack
+//! ```
+//!
+//! Everything is little-endian and starts at a multiple of 8. The first 8 bytes are published as one atomic word, so
+//! that whoever walks a segment can parse it while a value is being updated in place.
+#![allow(unsafe_code)] // Records are parsed where they lie; `RecordRef` is the one place that reads raw record memory.
+
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::address::RECORD_ALIGN;
+use crate::{Meta, Namespace};
+
+pub(crate) const HEADER_BYTES: usize = 16;
+const LONG_KEY: u16 = u16::MAX;
+const SLACK_MAX_UNITS: usize = u16::MAX as usize;
+
+/// An expiry field with this value means "none": the field was there and has been cleared in place.
+const NO_EXPIRY: u64 = u64::MAX;
+
+/// Flag bits of a record.
+pub(crate) mod flag {
+    /// The body has an expiry field.
+    pub(crate) const EXPIRY: u8 = 1;
+    /// A page of a large value; the key is (object id, page number).
+    pub(crate) const PAGE: u8 = 2;
+    /// The value is the root of a large value, not the value itself.
+    pub(crate) const CHUNKED: u8 = 4;
+    /// Not a record: space to be skipped.
+    pub(crate) const FILLER: u8 = 8;
+    /// A relocated copy that lost the race for its slot; never live.
+    pub(crate) const VOID: u8 = 16;
+}
+
+/// What a new record is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Draft<'a> {
+    pub(crate) namespace: Namespace,
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
+    pub(crate) meta: Meta,
+    /// PAGE or CHUNKED or none.
+    pub(crate) flags: u8,
+    /// Room for the value to grow in place, in bytes.
+    pub(crate) slack_bytes: usize,
+}
+
+impl Draft<'_> {
+    fn key_offset(&self) -> usize {
+        let long = if self.key.len() >= LONG_KEY as usize {
+            8
+        } else {
+            0
+        };
+        let expiry = if self.meta.expires_at_ms.is_some() {
+            8
+        } else {
+            0
+        };
+        HEADER_BYTES + long + expiry
+    }
+
+    fn slack_units(&self) -> usize {
+        (self.slack_bytes / RECORD_ALIGN).min(SLACK_MAX_UNITS)
+    }
+
+    /// Bytes the record takes in the log.
+    pub(crate) fn record_bytes(&self) -> usize {
+        let used = self.key_offset() + self.key.len() + self.value.len();
+        used.next_multiple_of(RECORD_ALIGN) + self.slack_units() * RECORD_ALIGN
+    }
+
+    /// Writes the record at `target`.
+    ///
+    /// # Safety
+    /// `target` is aligned to 8, has room for [`Self::record_bytes`], and nobody else can reach those bytes yet.
+    pub(crate) unsafe fn write(&self, target: *mut u8) {
+        let mut flags = self.flags;
+        let mut at = HEADER_BYTES;
+        let key_len = if self.key.len() >= LONG_KEY as usize {
+            LONG_KEY
+        } else {
+            self.key.len() as u16
+        };
+        // SAFETY: all offsets stay below `record_bytes`, which is computed from the same lengths.
+        unsafe {
+            if key_len == LONG_KEY {
+                target
+                    .add(at)
+                    .cast::<u64>()
+                    .write((self.key.len() as u64).to_le());
+                at += 8;
+            }
+            if let Some(expires_at_ms) = self.meta.expires_at_ms {
+                flags |= flag::EXPIRY;
+                target.add(at).cast::<u64>().write(expires_at_ms.to_le());
+                at += 8;
+            }
+            target
+                .add(at)
+                .copy_from_nonoverlapping(self.key.as_ptr(), self.key.len());
+            at += self.key.len();
+            target
+                .add(at)
+                .copy_from_nonoverlapping(self.value.as_ptr(), self.value.len());
+            at += self.value.len();
+            let pad = at.next_multiple_of(RECORD_ALIGN) - at;
+            target
+                .add(at)
+                .write_bytes(0, pad + self.slack_units() * RECORD_ALIGN);
+            let word1 = u64::from(key_len) << 32 | u64::from(self.namespace.0) << 48;
+            target.add(8).cast::<u64>().write(word1.to_le());
+            let word0 = word0(
+                self.value.len() as u32,
+                self.slack_units() as u16,
+                flags,
+                self.meta.kind,
+            );
+            target.cast::<u64>().write(word0.to_le());
+        }
+    }
+}
+
+fn word0(value_len: u32, slack_units: u16, flags: u8, kind: u8) -> u64 {
+    u64::from(value_len)
+        | u64::from(slack_units) << 32
+        | u64::from(flags) << 48
+        | u64::from(kind) << 56
+}
+
+/// Marks `bytes` (a multiple of 8, at least 16, or exactly 8) of unused log as skippable.
+///
+/// # Safety
+/// `target` is aligned to 8 and the caller owns the `bytes` after it.
+pub(crate) unsafe fn write_filler(target: *mut u8, bytes: usize) {
+    debug_assert!(bytes.is_multiple_of(RECORD_ALIGN) && bytes >= RECORD_ALIGN);
+    // A filler of 8 bytes has no second header word; walkers know it by its length.
+    let after_header = bytes.saturating_sub(HEADER_BYTES) as u32;
+    let kind = if bytes == RECORD_ALIGN { 1 } else { 0 };
+    // SAFETY: at least 8 bytes at an aligned address, by contract.
+    unsafe {
+        target
+            .cast::<u64>()
+            .write(word0(after_header, 0, flag::FILLER, kind).to_le());
+    };
+}
+
+/// Where the parts of a record are, from its header.
+#[derive(Clone, Copy)]
+struct Layout {
+    flags: u8,
+    kind: u8,
+    expiry_at: usize,
+    key_at: usize,
+    key_len: usize,
+    value_len: usize,
+    slack_bytes: usize,
+}
+
+impl Layout {
+    fn value_at(&self) -> usize {
+        self.key_at + self.key_len
+    }
+
+    fn record_bytes(&self) -> usize {
+        (self.value_at() + self.value_len).next_multiple_of(RECORD_ALIGN) + self.slack_bytes
+    }
+}
+
+/// A record in memory: in a frame, a mapping or a read buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct RecordRef<'a> {
+    base: *const u8,
+    layout: Layout,
+    lives: PhantomData<&'a [u8]>,
+}
+
+impl<'a> RecordRef<'a> {
+    /// The record at `base`.
+    ///
+    /// # Safety
+    /// `base` is the start of a record (or filler) written by [`Draft::write`] in memory that stays valid for `'a`. Its
+    /// key and expiry field never move; value and first word change only under the exclusive latch of its key.
+    #[inline]
+    pub(crate) unsafe fn new(base: *const u8) -> RecordRef<'a> {
+        // SAFETY: the header is 16 readable bytes, aligned to 8. The first word is accessed atomically because a writer
+        // under another key's view (a walk of the segment) may publish it meanwhile; bytes 12..16 never change.
+        let (word0, key_len) = unsafe {
+            let word0 = u64::from_le((*base.cast::<AtomicU64>()).load(Ordering::Acquire));
+            (word0, u16::from_le(base.add(12).cast::<u16>().read()))
+        };
+        let long = key_len == LONG_KEY;
+        let expiry_at = HEADER_BYTES + if long { 8 } else { 0 };
+        let flags = (word0 >> 48) as u8;
+        let layout = Layout {
+            flags,
+            kind: (word0 >> 56) as u8,
+            expiry_at,
+            key_at: expiry_at + if flags & flag::EXPIRY != 0 { 8 } else { 0 },
+            key_len: if long {
+                // SAFETY: a long key's record has the length right after the header.
+                u64::from_le(unsafe { base.add(HEADER_BYTES).cast::<u64>().read() }) as usize
+            } else {
+                key_len as usize
+            },
+            value_len: word0 as u32 as usize,
+            slack_bytes: (word0 >> 32) as u16 as usize * RECORD_ALIGN,
+        };
+        RecordRef {
+            base,
+            layout,
+            lives: PhantomData,
+        }
+    }
+
+    #[inline]
+    fn slice(&self, at: usize, len: usize) -> &'a [u8] {
+        // SAFETY: parts of a record as its own header says, inside memory valid for 'a; the constructor's contract rules
+        // out concurrent changes of these bytes while a latch is held or the segment is sealed.
+        unsafe { std::slice::from_raw_parts(self.base.add(at), len) }
+    }
+
+    pub(crate) fn is_filler(&self) -> bool {
+        self.layout.flags & flag::FILLER != 0
+    }
+
+    pub(crate) fn flags(&self) -> u8 {
+        self.layout.flags
+    }
+
+    #[inline]
+    pub(crate) fn key(&self) -> &'a [u8] {
+        self.slice(self.layout.key_at, self.layout.key_len)
+    }
+
+    #[inline]
+    pub(crate) fn value(&self) -> &'a [u8] {
+        self.slice(self.layout.value_at(), self.layout.value_len)
+    }
+
+    /// Offset of the value from the start of the record.
+    pub(crate) fn value_at(&self) -> usize {
+        self.layout.value_at()
+    }
+
+    pub(crate) fn namespace(&self) -> Namespace {
+        // SAFETY: bytes 14..16 of the header, which never change.
+        Namespace(u16::from_le(unsafe {
+            self.base.add(14).cast::<u16>().read()
+        }))
+    }
+
+    #[inline]
+    pub(crate) fn meta(&self) -> Meta {
+        Meta {
+            kind: self.layout.kind,
+            expires_at_ms: self.expires_at_ms(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn expires_at_ms(&self) -> Option<u64> {
+        if self.layout.flags & flag::EXPIRY == 0 {
+            return None;
+        }
+        // SAFETY: flagged, so the field is there, aligned to 8; accessed atomically since it is changed in place.
+        let field = unsafe {
+            (*self.base.add(self.layout.expiry_at).cast::<AtomicU64>()).load(Ordering::Relaxed)
+        };
+        Some(u64::from_le(field)).filter(|&at| at != NO_EXPIRY)
+    }
+
+    #[inline]
+    pub(crate) fn is(&self, namespace: Namespace, key: &[u8]) -> bool {
+        self.layout.key_len == key.len() && self.namespace() == namespace && self.key() == key
+    }
+
+    /// Bytes the record takes in the log.
+    pub(crate) fn record_bytes(&self) -> usize {
+        match (self.is_filler(), self.layout.kind) {
+            (true, 1) => RECORD_ALIGN,
+            (true, _) => HEADER_BYTES + self.layout.value_len,
+            (false, _) => self.layout.record_bytes(),
+        }
+    }
+
+    /// How long the value may grow in place.
+    pub(crate) fn value_capacity(&self) -> usize {
+        self.record_bytes() - self.layout.value_at()
+    }
+
+    /// Changes the value in place: `bytes` at `offset`, the value then being `value_len` long.
+    ///
+    /// # Safety
+    /// The caller holds the exclusive latch of the key; the record is in the mutable region of the caller's generation;
+    /// `offset + bytes.len() <= value_len <= value_capacity()`; every byte of the new value up to `value_len` that `bytes`
+    /// does not cover was part of the old value or is slack, which is zero; no slice of the value is alive.
+    pub(crate) unsafe fn write_in_place(
+        &self,
+        offset: usize,
+        bytes: &[u8],
+        value_len: usize,
+        kind: u8,
+    ) {
+        let value_at = self.layout.value_at();
+        let end = (value_at + value_len).next_multiple_of(RECORD_ALIGN);
+        let slack_units = (self.record_bytes() - end) / RECORD_ALIGN;
+        let word0 = word0(
+            value_len as u32,
+            slack_units as u16,
+            self.layout.flags,
+            kind,
+        );
+        // SAFETY: within the record by contract; the latch excludes readers of the value and other writers.
+        unsafe {
+            let target = self.base.cast_mut();
+            target
+                .add(value_at + offset)
+                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            if value_len < self.layout.value_len {
+                // What the value no longer covers becomes slack, and slack is zero.
+                target
+                    .add(value_at + value_len)
+                    .write_bytes(0, self.layout.value_len - value_len);
+            }
+            (*target.cast::<AtomicU64>()).store(word0.to_le(), Ordering::Release);
+        }
+    }
+
+    /// Changes the expiry in place; `false` if the record has no expiry field.
+    ///
+    /// # Safety
+    /// As [`Self::write_in_place`].
+    pub(crate) unsafe fn set_expiry_in_place(&self, expires_at_ms: Option<u64>) -> bool {
+        if self.layout.flags & flag::EXPIRY == 0 {
+            return expires_at_ms.is_none();
+        }
+        let field = expires_at_ms.unwrap_or(NO_EXPIRY).to_le();
+        // SAFETY: flagged, so the field is there, aligned to 8.
+        unsafe {
+            (*self.base.add(self.layout.expiry_at).cast::<AtomicU64>())
+                .store(field, Ordering::Relaxed);
+        };
+        true
+    }
+
+    /// Marks a relocated copy as never live.
+    ///
+    /// # Safety
+    /// The caller wrote the record, no index slot names it, and its segment cannot be flushed yet.
+    pub(crate) unsafe fn make_void(&self) {
+        // SAFETY: the first word of a record in writable memory, by contract.
+        unsafe {
+            (*self.base.cast::<AtomicU64>())
+                .fetch_or(u64::from(flag::VOID) << 48, Ordering::Relaxed)
+        };
+    }
+
+    fn crc(&self) -> u32 {
+        let crc = crc32c::crc32c(self.slice(0, 8));
+        let crc = crc32c::crc32c_append(crc, self.slice(12, 4));
+        let body = self.layout.value_at() + self.layout.value_len - HEADER_BYTES;
+        crc32c::crc32c_append(crc, self.slice(HEADER_BYTES, body))
+    }
+
+    /// Computes and stores the CRC.
+    ///
+    /// # Safety
+    /// The segment is sealed and the epoch has passed: nobody changes the record any more. The memory is writable.
+    pub(crate) unsafe fn seal(&self) {
+        let crc = self.crc();
+        // SAFETY: bytes 8..12 are the CRC field, aligned to 4; only the sealing thread accesses them.
+        unsafe { (*self.base.add(8).cast::<AtomicU32>()).store(crc.to_le(), Ordering::Relaxed) };
+    }
+}
+
+/// What a buffer that was read from the device holds at a record's place.
+pub(crate) enum Decoded<'a> {
+    Record(RecordRef<'a>),
+    /// The record is longer than the buffer: so many bytes are needed.
+    Longer(usize),
+    /// Not a sound record; the text says what is wrong.
+    Damaged(&'static str),
+}
+
+/// Parses bytes from the device, trusting nothing: a record comes back only if it lies wholly inside `buffer` and its
+/// CRC is right. `buffer` begins at the record and is aligned to 8; `longest` bounds how long a record can be.
+pub(crate) fn decode(buffer: &[u8], longest: usize) -> Decoded<'_> {
+    if buffer.len() < HEADER_BYTES + 16 {
+        return Decoded::Longer(HEADER_BYTES + 16);
+    }
+    if !buffer.as_ptr().cast::<u64>().is_aligned() {
+        return Decoded::Damaged("record is not aligned");
+    }
+    // SAFETY: 32 readable, aligned bytes: the header and a possible long key length. Nothing further is read before the
+    // lengths in it have been checked against the buffer.
+    let record = unsafe { RecordRef::new(buffer.as_ptr()) };
+    if record.is_filler() {
+        return Decoded::Damaged("no record at this place");
+    }
+    let layout = &record.layout;
+    let fits = layout
+        .key_len
+        .checked_add(layout.value_len)
+        .is_some_and(|body| body <= longest);
+    if !fits || layout.record_bytes() > longest {
+        return Decoded::Damaged("record length is out of range");
+    }
+    if layout.record_bytes() - layout.slack_bytes > buffer.len() {
+        return Decoded::Longer(layout.record_bytes() - layout.slack_bytes);
+    }
+    let stored = u32::from_le_bytes([buffer[8], buffer[9], buffer[10], buffer[11]]);
+    if record.crc() != stored {
+        return Decoded::Damaged("record CRC mismatch");
+    }
+    Decoded::Record(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn aligned(bytes: usize) -> Vec<u64> {
+        vec![0; bytes.div_ceil(8)]
+    }
+
+    fn as_bytes(words: &[u64]) -> &[u8] {
+        // SAFETY: plain integers as bytes.
+        unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len() * 8) }
+    }
+
+    fn sealed(draft: &Draft<'_>) -> Vec<u64> {
+        let mut words = aligned(draft.record_bytes().max(64));
+        // SAFETY: the buffer is large enough and ours alone.
+        unsafe {
+            draft.write(words.as_mut_ptr().cast());
+            RecordRef::new(words.as_ptr().cast()).seal();
+        }
+        words
+    }
+
+    fn draft<'a>(key: &'a [u8], value: &'a [u8], expires_at_ms: Option<u64>) -> Draft<'a> {
+        let meta = Meta {
+            kind: 3,
+            expires_at_ms,
+        };
+        Draft {
+            namespace: Namespace(9),
+            key,
+            value,
+            meta,
+            flags: 0,
+            slack_bytes: 24,
+        }
+    }
+
+    #[test]
+    fn a_record_decodes_to_what_was_written() {
+        let long_key = vec![7u8; 70_000];
+        for (key, value, expiry) in [
+            (&b""[..], &b""[..], None),
+            (b"key", b"value", Some(5)),
+            (&long_key, b"v", Some(u64::MAX - 1)),
+        ] {
+            let words = sealed(&draft(key, value, expiry));
+            let Decoded::Record(record) = decode(as_bytes(&words), 1 << 20) else {
+                panic!("not decoded")
+            };
+            assert!(record.is(Namespace(9), key) && !record.is(Namespace(8), key));
+            assert_eq!(
+                (record.value(), record.meta()),
+                (
+                    value,
+                    Meta {
+                        kind: 3,
+                        expires_at_ms: expiry
+                    }
+                )
+            );
+            assert_eq!(
+                record.record_bytes(),
+                draft(key, value, expiry).record_bytes()
+            );
+        }
+    }
+
+    /// CRC32C from its definition (reflected polynomial 0x82f63b78), independent of the crate.
+    fn crc32c_bit_by_bit<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
+        !bytes.fold(!0u32, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+                crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 }
+            })
+        })
+    }
+
+    #[test]
+    fn the_format_is_this_to_the_byte() {
+        let words = sealed(&Draft {
+            slack_bytes: 8,
+            ..draft(b"k", b"value", Some(0x0102))
+        });
+        let head = [5, 0, 0, 0, 1, 0, 1, 3];
+        let rest = [
+            1, 0, 9, 0, 2, 1, 0, 0, 0, 0, 0, 0, b'k', b'v', b'a', b'l', b'u', b'e',
+        ];
+        let crc = crc32c_bit_by_bit(head.iter().chain(&rest));
+        let unused = [0; 2 + 8];
+        let expected = [&head[..], &crc.to_le_bytes(), &rest, &unused].concat();
+        assert_eq!(as_bytes(&words)[..expected.len()], expected);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let words = sealed(&draft(b"key", b"some value", Some(77)));
+        let used = draft(b"key", b"some value", Some(77)).record_bytes() - 24 - 3;
+        for bit in 0..used * 8 {
+            let mut damaged = words.clone();
+            damaged[bit / 64] ^= 1 << (bit % 64);
+            assert!(
+                !matches!(decode(as_bytes(&damaged), 1 << 20), Decoded::Record(_)),
+                "bit {bit}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_value_changes_in_place_within_its_slack() {
+        let words = sealed(&draft(b"key", b"0123456789", None));
+        // SAFETY: the record is this test's alone.
+        unsafe {
+            let record = RecordRef::new(words.as_ptr().cast());
+            assert_eq!(record.value_capacity(), 37);
+            record.write_in_place(0, b"ab", 2, 3);
+            let record = RecordRef::new(words.as_ptr().cast());
+            assert_eq!((record.value(), record.value_capacity()), (&b"ab"[..], 37));
+            record.write_in_place(10, b"z", 11, 4);
+            let record = RecordRef::new(words.as_ptr().cast());
+            assert_eq!(
+                (record.value(), record.meta().kind),
+                (&b"ab\0\0\0\0\0\0\0\0z"[..], 4)
+            );
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Waiting for room in the log, and waking the thread that makes it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+
+/// Why there will be no room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoRoomReason {
+    /// What is not the log (index, connections) takes so much of the memory that too little is left.
+    OutOfMemory,
+    /// A segment file cannot be written; the text says which and why. It is tried again from time to time.
+    CannotWrite(String),
+}
+
+impl std::fmt::Display for NoRoomReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            NoRoomReason::OutOfMemory => write!(f, "the memory left for the log is too small"),
+            NoRoomReason::CannotWrite(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Room {
+    /// The most that anybody waits for, in bytes.
+    wanted_bytes: AtomicU64,
+    refused: Mutex<Option<NoRoomReason>>,
+    /// Counts rounds of the tiering thread, for blocking waiters.
+    rounds: Mutex<u64>,
+    round_over: Condvar,
+    pub(crate) notify: Notify,
+    /// Whether the tiering thread has been woken since it last looked.
+    woken: AtomicBool,
+    sleeper: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Room {
+    /// Notes that `bytes` are wanted and wakes the tiering thread.
+    pub(crate) fn want(&self, bytes: u64) {
+        self.wanted_bytes.fetch_max(bytes, Ordering::Relaxed);
+        self.wake_tiering();
+    }
+
+    pub(crate) fn wanted_bytes(&self) -> u64 {
+        self.wanted_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn refused(&self) -> Option<NoRoomReason> {
+        self.refused.lock().clone()
+    }
+
+    /// The tiering thread has made what room it could.
+    pub(crate) fn round_is_over(&self, refused: Option<NoRoomReason>, satisfied: bool) {
+        if satisfied {
+            self.wanted_bytes.store(0, Ordering::Relaxed);
+        }
+        *self.refused.lock() = refused;
+        *self.rounds.lock() += 1;
+        self.round_over.notify_all();
+        self.notify.notify_waiters();
+    }
+
+    /// Waits for the end of a round of the tiering thread, or for `limit`.
+    pub(crate) fn wait_for_round(&self, limit: Duration) {
+        let mut rounds = self.rounds.lock();
+        let before = *rounds;
+        self.round_over
+            .wait_while_for(&mut rounds, |rounds| *rounds == before, limit);
+    }
+
+    pub(crate) fn wake_tiering(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            *self.sleeper.lock() = true;
+            self.wake.notify_one();
+        }
+    }
+
+    /// The tiering thread sleeps until it is woken, or for `limit`.
+    pub(crate) fn sleep(&self, limit: Duration) {
+        let mut woken = self.sleeper.lock();
+        self.wake.wait_while_for(&mut woken, |woken| !*woken, limit);
+        *woken = false;
+        self.woken.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,277 @@
+//! Segments and the table that says, for every address, where its bytes are.
+//!
+//! ```text
+//! Mutable -> Sealed -> Warm -> Cold
+//! in a frame: written in place | immutable, being written to its file | mapped from the file | on the device only
+//! ```
+//!
+//! The table has one entry a segment number: a word that packs the base pointer with the state, and a pointer to the
+//! bitmap of records that were read. Both are read under an epoch pin, and memory is given back only after an epoch
+//! barrier has passed since the entry stopped pointing to it.
+#![allow(unsafe_code)] // Turns addresses into pointers.
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::address::{Address, Geometry};
+use crate::io::DataFile;
+use crate::record::{HEADER_BYTES, RecordRef};
+use crate::sys::{FileMapping, Reservation};
+
+/// What every segment file begins with; also keeps address 0 unused.
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
+const MAGIC: &[u8; 8] = b"FERRITE\0";
+/// Version of the segment file format.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// Two records never start within the same 16 bytes, so one bit per 16 bytes marks a record exactly.
+const MARK_GRAIN_BYTES: usize = HEADER_BYTES;
+
+/// The life of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// No segment has this number.
+    Free = 0,
+    /// In a frame; records are appended and changed in place.
+    Mutable = 1,
+    /// In a frame, immutable: being written to its file.
+    Sealed = 2,
+    /// Mapped from its file.
+    Warm = 3,
+    /// On the device only.
+    Cold = 4,
+}
+
+const STATE_MASK: u64 = 7;
+
+/// Where the bytes of an address are at this moment; good for as long as the caller's epoch pin.
+#[derive(Clone, Copy)]
+pub(crate) enum Place {
+    Memory { base: NonNull<u8>, state: State },
+    Cold,
+}
+
+/// A segment's things that are not needed to find a record in memory.
+pub(crate) struct Segment {
+    pub(crate) number: u32,
+    /// Never reused, unlike the number.
+    pub(crate) file_id: u64,
+    /// Which records were read; empty once the segment is cold.
+    marks: Mutex<Box<[AtomicU64]>>,
+    /// Number of its frame in the arena, while it has one.
+    pub(crate) frame: Mutex<Option<usize>>,
+    pub(crate) mapping: Mutex<Option<Arc<FileMapping>>>,
+    pub(crate) file: Mutex<Option<Arc<DataFile>>>,
+}
+
+/// One table entry.
+struct Entry {
+    /// Base pointer, at least 4 KiB aligned, with the state in its low bits.
+    word: AtomicU64,
+    marks: AtomicPtr<AtomicU64>,
+}
+
+pub(crate) struct SegmentTable {
+    geometry: Geometry,
+    entries: Reservation,
+    segments: RwLock<Vec<Option<Arc<Segment>>>>,
+}
+
+impl SegmentTable {
+    pub(crate) fn new(geometry: Geometry) -> io::Result<SegmentTable> {
+        let entries = Reservation::sparse(geometry.segments_max() * size_of::<Entry>())?;
+        Ok(SegmentTable {
+            geometry,
+            entries,
+            segments: RwLock::new(Vec::new()),
+        })
+    }
+
+    fn entry(&self, number: u32) -> &Entry {
+        assert!((number as usize) < self.geometry.segments_max());
+        // SAFETY: inside the reservation; zeroed memory is a valid entry (Free, no marks) and all fields are atomics.
+        unsafe {
+            &*self
+                .entries
+                .at(0)
+                .as_ptr()
+                .cast::<Entry>()
+                .add(number as usize)
+        }
+    }
+
+    /// Adds a mutable segment whose frame is at `base`. `None` when all numbers are in use.
+    pub(crate) fn add(
+        &self,
+        base: NonNull<u8>,
+        frame: usize,
+        file_id: u64,
+    ) -> Option<Arc<Segment>> {
+        let mut segments = self.segments.write();
+        let number = match segments.iter().position(Option::is_none) {
+            Some(number) => number,
+            None if segments.len() < self.geometry.segments_max() => {
+                segments.push(None);
+                segments.len() - 1
+            }
+            None => return None,
+        };
+        let marks = self.geometry.segment_bytes() / MARK_GRAIN_BYTES / 64;
+        let segment = Arc::new(Segment {
+            number: number as u32,
+            file_id,
+            marks: Mutex::new((0..marks).map(|_| AtomicU64::new(0)).collect()),
+            frame: Mutex::new(Some(frame)),
+            mapping: Mutex::new(None),
+            file: Mutex::new(None),
+        });
+        segments[number] = Some(segment.clone());
+        let entry = self.entry(number as u32);
+        entry
+            .marks
+            .store(segment.marks.lock().as_ptr().cast_mut(), Ordering::Release);
+        self.publish(&segment, Some(base), State::Mutable);
+        Some(segment)
+    }
+
+    /// Makes the segment's bytes be found at `base` in `state` from now on. The caller passes an epoch barrier before it
+    /// takes away what was found before.
+    pub(crate) fn publish(&self, segment: &Segment, base: Option<NonNull<u8>>, state: State) {
+        let entry = self.entry(segment.number);
+        if base.is_none() {
+            entry.marks.store(std::ptr::null_mut(), Ordering::Relaxed);
+        }
+        let base = base.map_or(0, |base| base.as_ptr().expose_provenance() as u64);
+        debug_assert!(base & STATE_MASK == 0);
+        // Release pairs with the Acquire in `place`: who sees the pointer sees the bytes behind it.
+        entry.word.store(base | state as u64, Ordering::Release);
+    }
+
+    #[inline]
+    fn word(&self, number: u32) -> (Option<NonNull<u8>>, State) {
+        // Acquire pairs with the Release in `publish`.
+        let word = self.entry(number).word.load(Ordering::Acquire);
+        let state = match word & STATE_MASK {
+            0 => State::Free,
+            1 => State::Mutable,
+            2 => State::Sealed,
+            3 => State::Warm,
+            _ => State::Cold,
+        };
+        (
+            NonNull::new(std::ptr::with_exposed_provenance_mut(
+                (word & !STATE_MASK) as usize,
+            )),
+            state,
+        )
+    }
+
+    /// Where `address` lies. The caller is pinned.
+    #[inline]
+    pub(crate) fn place(&self, address: Address) -> Place {
+        match self.word(self.geometry.segment(address)) {
+            (Some(base), state) => {
+                // SAFETY: an address is inside its segment, whose memory of `segment_bytes` starts at `base`.
+                let base = unsafe { base.add(self.geometry.offset(address)) };
+                Place::Memory { base, state }
+            }
+            (None, _) => Place::Cold,
+        }
+    }
+
+    pub(crate) fn state(&self, number: u32) -> State {
+        self.word(number).1
+    }
+
+    /// The segment of `address`, if it exists (still).
+    pub(crate) fn segment(&self, address: Address) -> Option<Arc<Segment>> {
+        self.segments
+            .read()
+            .get(self.geometry.segment(address) as usize)?
+            .clone()
+    }
+
+    /// All segments there are.
+    pub(crate) fn all(&self) -> Vec<Arc<Segment>> {
+        self.segments.read().iter().flatten().cloned().collect()
+    }
+
+    /// Notes that the record at `address` was read. Writes only if it was not noted before. The caller is pinned.
+    #[inline]
+    pub(crate) fn mark_read(&self, address: Address) {
+        // Acquire pairs with the Release in `add`.
+        let marks = self
+            .entry(self.geometry.segment(address))
+            .marks
+            .load(Ordering::Acquire);
+        if marks.is_null() {
+            return;
+        }
+        let bit = self.geometry.offset(address) / MARK_GRAIN_BYTES;
+        // SAFETY: the bitmap has a bit for every grain of a segment; it is freed with the segment's memory, after an epoch
+        // barrier, and the caller is pinned.
+        let word = unsafe { &*marks.add(bit / 64) };
+        let mask = 1 << (bit % 64);
+        if word.load(Ordering::Relaxed) & mask == 0 {
+            word.fetch_or(mask, Ordering::Relaxed);
+        }
+    }
+
+    /// Calls `each` with the offset of every record (fillers aside) of a segment in memory, in order, until it says to
+    /// stop. The caller is pinned, or is the one who moves segments between tiers; nobody appends to the segment any more.
+    pub(crate) fn walk<'a>(&self, base: NonNull<u8>, mut each: impl FnMut(usize, RecordRef<'a>)) {
+        let mut offset = SEGMENT_HEADER_BYTES;
+        while offset < self.geometry.segment_bytes() {
+            // SAFETY: the segment is covered by records and fillers without gaps from its header to its end, and its memory
+            // stays for as long as the caller's pin or its right to move the segment.
+            let record = unsafe { RecordRef::new(base.as_ptr().add(offset)) };
+            if !record.is_filler() {
+                each(offset, record);
+            }
+            offset += record.record_bytes();
+        }
+    }
+
+    /// The base of a segment that is in memory.
+    pub(crate) fn base(&self, number: u32) -> Option<NonNull<u8>> {
+        self.word(number).0
+    }
+}
+
+impl Segment {
+    /// Whether the record at `offset` was read since it was written.
+    pub(crate) fn was_read(&self, offset: usize) -> bool {
+        let bit = offset / MARK_GRAIN_BYTES;
+        self.marks
+            .lock()
+            .get(bit / 64)
+            .is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (bit % 64) != 0)
+    }
+
+    /// Gives the memory of the read marks back; nobody in the table points to it, and an epoch barrier has passed.
+    pub(crate) fn forget_marks(&self) {
+        *self.marks.lock() = Box::default();
+    }
+
+    /// The segment's bytes in its file, once it has one.
+    pub(crate) fn data_file(&self) -> Option<Arc<DataFile>> {
+        self.file.lock().clone()
+    }
+}
+
+/// The first bytes of a segment file: magic, format version, segment size as a power of two, file id, CRC32C of what
+/// comes before it, zeroes.
+pub(crate) fn header(segment_bytes: usize, file_id: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+    let mut header = [0; SEGMENT_HEADER_BYTES];
+    header[0..8].copy_from_slice(MAGIC);
+    header[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    header[12..16].copy_from_slice(&segment_bytes.trailing_zeros().to_le_bytes());
+    header[16..24].copy_from_slice(&file_id.to_le_bytes());
+    let crc = crc32c::crc32c(&header[..24]);
+    header[24..28].copy_from_slice(&crc.to_le_bytes());
+    header
+}

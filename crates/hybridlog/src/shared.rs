@@ -1,0 +1,151 @@
+//! What all operations and the tiering thread share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::address::Slot;
+use crate::index::Index;
+use crate::io::{BlockingReader, IoStats};
+use crate::latch::Latches;
+use crate::log::{Log, NoRoom, Urgency};
+use crate::operation::draft_of;
+use crate::record::{Draft, RecordRef};
+use crate::residence::RecentColdReads;
+use crate::room::Room;
+use crate::stats::{Counters, KeyCounts};
+use crate::{Namespace, Stop};
+
+/// Keys found expired that wait to be removed; more are found again by the next reader.
+const EXPIRED_MAX: usize = 4096;
+
+pub(crate) struct Shared<I> {
+    pub(crate) index: I,
+    pub(crate) log: Log,
+    pub(crate) latches: Latches,
+    pub(crate) recent_cold_reads: RecentColdReads,
+    pub(crate) key_counts: KeyCounts,
+    pub(crate) counters: Counters,
+    pub(crate) room: Room,
+    pub(crate) next_object: AtomicU64,
+    pub(crate) blocking_reader: BlockingReader,
+    pub(crate) blocking_stats: Arc<IoStats>,
+    pub(crate) directory: PathBuf,
+    /// Bytes that everything together may take.
+    pub(crate) memory_bytes: AtomicU64,
+    /// Bytes of it that are taken by what the engine does not see.
+    pub(crate) reserved_bytes: AtomicU64,
+    /// Held by whoever moves segments between tiers.
+    pub(crate) tiering: Mutex<()>,
+    pub(crate) expired: Mutex<Vec<(Namespace, Vec<u8>)>>,
+    pub(crate) expiry_position: AtomicU64,
+    pub(crate) seed: u64,
+}
+
+impl<I: Index> Shared<I> {
+    #[inline]
+    pub(crate) fn hash(&self, namespace: Namespace, key: &[u8]) -> u64 {
+        xxh3_64_with_seed(key, self.seed.wrapping_add(u64::from(namespace.0) << 8))
+    }
+
+    /// Pages hash apart from keys.
+    #[inline]
+    pub(crate) fn page_hash(&self, page_key: &[u8; 12]) -> u64 {
+        xxh3_64_with_seed(page_key, !self.seed)
+    }
+
+    /// Appends a record; wakes the tiering thread when room gets scarce. The caller is pinned.
+    pub(crate) fn append(&self, draft: &Draft<'_>, urgency: Urgency) -> Result<Slot, NoRoom> {
+        let appended = self.log.append(draft, urgency);
+        if appended.is_err() || self.log.free_segments() < crate::tiering::FREE_SEGMENTS_LOW {
+            self.room.wake_tiering();
+        }
+        appended
+    }
+
+    /// Copies an immutable record to the tail and lets its slot name the copy, unless the slot has changed meanwhile.
+    /// Needs no key latch: the record cannot change, and the slot is replaced only if it still names it. The caller is
+    /// pinned and has been since it read the record.
+    pub(crate) fn relocate(
+        &self,
+        hash: u64,
+        slot: Slot,
+        record: &RecordRef<'_>,
+        urgency: Urgency,
+    ) -> bool {
+        let Ok(copy) = self.append(&draft_of(record), urgency) else {
+            return false;
+        };
+        let replaced = self.index.replace(hash, slot, copy);
+        if !replaced {
+            self.log.make_void(copy);
+        }
+        replaced
+    }
+
+    pub(crate) fn note_expired(&self, namespace: Namespace, key: &[u8]) {
+        let mut expired = self.expired.lock();
+        if expired.len() < EXPIRED_MAX {
+            expired.push((namespace, key.to_vec()));
+        }
+    }
+
+    /// The longest value that can be served: a quarter of the memory, and what a length field holds.
+    pub(crate) fn value_max_bytes(&self) -> u64 {
+        (self.memory_bytes.load(Ordering::Relaxed) / 4).min(u64::from(u32::MAX))
+    }
+
+    /// The longest key: it must fit into a segment several times.
+    pub(crate) fn key_max_bytes(&self) -> u64 {
+        self.log.geometry.segment_bytes() as u64 / 8
+    }
+
+    pub(crate) fn check_lengths(&self, key: &[u8], value_len: u64) -> Result<(), Stop> {
+        let (key_len, key_max) = (key.len() as u64, self.key_max_bytes());
+        if key_len > key_max {
+            return Err(Stop::TooLarge {
+                len: key_len,
+                limit: key_max,
+            });
+        }
+        let limit = self.value_max_bytes();
+        if value_len > limit {
+            return Err(Stop::TooLarge {
+                len: value_len,
+                limit,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether `bytes` can be appended without waiting. Others may take the room meanwhile.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let segment_bytes = self.log.geometry.segment_bytes() as u64;
+        self.log.free_segments() as u64 > bytes.div_ceil(segment_bytes)
+    }
+
+    pub(crate) fn check_room(&self, bytes: u64) -> Result<(), Stop> {
+        if self.has_room(bytes) {
+            return Ok(());
+        }
+        Err(Stop::NoRoom { bytes })
+    }
+
+    /// Segments that fit into the memory budget beside the index and what is fixed.
+    pub(crate) fn segments_that_fit(&self) -> usize {
+        let segment_bytes = self.log.geometry.segment_bytes() as u64;
+        let other = self.reserved_bytes.load(Ordering::Relaxed)
+            + self.index.bytes()
+            + self.recent_cold_reads.bytes() as u64
+            + crate::tiering::SEGMENTS_IN_TRANSIT as u64 * segment_bytes;
+        let left = self
+            .memory_bytes
+            .load(Ordering::Relaxed)
+            .saturating_sub(other);
+        // The bitmaps of read marks take a 128th of a segment.
+        (left / (segment_bytes + segment_bytes / 128)) as usize
+    }
+}

@@ -1,0 +1,125 @@
+//! Counters of the engine, and the figures it reports.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+use crate::Namespace;
+use crate::sys::Reservation;
+
+/// Keys and expiries of a namespace are counted in so many places, each thread using one, and added up when asked.
+const SHARDS: usize = 8;
+
+/// What the engine has done and holds. All counters are since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Segments in the mutable region.
+    pub mutable_segments: u64,
+    /// Sealed segments mapped from their files.
+    pub warm_segments: u64,
+    /// Segments on the device only.
+    pub cold_segments: u64,
+    /// Segments that may be in memory at once now.
+    pub segment_budget: u64,
+    /// Size of a segment in bytes.
+    pub segment_bytes: u64,
+    /// Slots in the index: one a key, one a page of a large value, one a shadow.
+    pub index_slots: u64,
+    /// Memory of the index in bytes.
+    pub index_bytes: u64,
+    /// Bytes given out by the log for records.
+    pub appended_bytes: u64,
+    /// Bytes written to segment files.
+    pub written_bytes: u64,
+    /// Records copied back into memory because they were read while their segment was there.
+    pub second_chances: u64,
+    /// Cold records copied back into memory on their second read.
+    pub promotions: u64,
+    /// Blind writes over a slot whose record was cold.
+    pub shadows: u64,
+    /// Cold records that an operation had to ask the device for.
+    pub cold_reads: u64,
+    /// Bytes of large values in mapped segments that were copied instead of being lent out.
+    pub warm_copied_bytes: u64,
+    /// Expired records removed.
+    pub expired: u64,
+    /// Segment files that could not be written; each is tried again.
+    pub flush_errors: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) written_bytes: AtomicU64,
+    pub(crate) second_chances: AtomicU64,
+    pub(crate) promotions: AtomicU64,
+    pub(crate) shadows: AtomicU64,
+    pub(crate) cold_reads: AtomicU64,
+    pub(crate) warm_copied_bytes: AtomicU64,
+    pub(crate) expired: AtomicU64,
+    pub(crate) flush_errors: AtomicU64,
+}
+
+pub(crate) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+/// Number of keys, and of keys with an expiry, of every namespace.
+pub(crate) struct KeyCounts {
+    memory: Reservation,
+}
+
+/// One shard's counts of one namespace; a cache line, so that threads do not share one.
+type Shard = CachePadded<[AtomicI64; 2]>;
+
+impl KeyCounts {
+    pub(crate) fn new() -> std::io::Result<KeyCounts> {
+        Ok(KeyCounts {
+            memory: Reservation::sparse((usize::from(u16::MAX) + 1) * SHARDS * size_of::<Shard>())?,
+        })
+    }
+
+    fn shards(&self, namespace: Namespace) -> &[Shard] {
+        let first = usize::from(namespace.0) * SHARDS * size_of::<Shard>();
+        shards_at(&self.memory, first)
+    }
+
+    pub(crate) fn add(&self, namespace: Namespace, keys: i64, expiring: i64) {
+        let shard = &self.shards(namespace)[crate::log::thread_number() % SHARDS];
+        if keys != 0 {
+            shard[0].fetch_add(keys, Ordering::Relaxed);
+        }
+        if expiring != 0 {
+            shard[1].fetch_add(expiring, Ordering::Relaxed);
+        }
+    }
+
+    fn sum(&self, namespace: Namespace, which: usize) -> u64 {
+        self.shards(namespace)
+            .iter()
+            .map(|shard| shard[which].load(Ordering::Relaxed))
+            .sum::<i64>()
+            .max(0) as u64
+    }
+
+    pub(crate) fn keys(&self, namespace: Namespace) -> u64 {
+        self.sum(namespace, 0)
+    }
+
+    pub(crate) fn expiring(&self, namespace: Namespace) -> u64 {
+        self.sum(namespace, 1)
+    }
+
+    pub(crate) fn reset(&self, namespace: Namespace) {
+        for shard in self.shards(namespace) {
+            shard[0].store(0, Ordering::Relaxed);
+            shard[1].store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+#[allow(unsafe_code)] // Views zeroed memory as counters.
+fn shards_at(memory: &Reservation, first: usize) -> &[Shard] {
+    assert!(first + SHARDS * size_of::<Shard>() <= memory.bytes());
+    // SAFETY: inside the reservation as just checked and aligned to it; zeroed memory is a valid array of atomics.
+    unsafe { std::slice::from_raw_parts(memory.at(first).as_ptr().cast::<Shard>(), SHARDS) }
+}

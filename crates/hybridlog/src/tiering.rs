@@ -1,0 +1,311 @@
+//! Moves segments down the tiers: mutable, sealed, warm, cold. One at a time, by one thread.
+//!
+//! Invariants:
+//! * A segment becomes immutable (`Sealed`) first; only when everyone who might still change it has unpinned is it
+//!   written. A writer that finds its record sealed appends instead.
+//! * What a table entry pointed to is given back only after an epoch barrier has passed since it stopped pointing there.
+//! * Only the oldest segment of a tier moves, so the youngest data stays in place longest; records that were read are
+//!   copied to the tail when their segment leaves memory (second chance, as in CLOCK).
+#![allow(unsafe_code)] // Seals and writes out frames.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::address::SlotKind;
+use crate::epoch;
+use crate::index::Index;
+use crate::io::DataFile;
+use crate::log::{EMERGENCY_SEGMENTS, Urgency};
+use crate::record::{RecordRef, flag};
+use crate::room::NoRoomReason;
+use crate::segment::{Segment, State};
+use crate::shared::Shared;
+use crate::stats::count;
+use crate::sys::FileMapping;
+
+/// Segments that exist beside the budget: the emergency reserve, one that is in its frame and in the page cache while it
+/// is written, and one free frame kept for the next.
+pub(crate) const SEGMENTS_IN_TRANSIT: usize = EMERGENCY_SEGMENTS + 2;
+
+/// Below so many free segments the oldest leave memory.
+pub(crate) const FREE_SEGMENTS_LOW: usize = 3;
+
+/// With fewer segments than this the log cannot work: one to append to, one to leave memory, and the free ones.
+pub(crate) const SEGMENTS_MIN: usize = FREE_SEGMENTS_LOW + 3;
+
+/// How long a segment that could not be written waits before it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How long the thread sleeps if nobody wakes it.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// Of a segment that leaves memory at most this share is copied back, in eighths, so that memory gets free whatever was
+/// read.
+const SECOND_CHANCE_EIGHTHS: usize = 6;
+
+/// Of the segments in memory this share, in eighths, is sealed ahead, so that leaving memory need not wait for a write.
+const WARM_EIGHTHS: usize = 1;
+
+/// Whether records that were read are copied back when their segment leaves memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SecondChance {
+    Give,
+    Refuse,
+}
+
+impl<I: Index> Shared<I> {
+    /// The tiering thread: makes room until `stop` says so.
+    pub(crate) fn run_tiering(&self, stop: &dyn Fn() -> bool) {
+        while !stop() {
+            let failed = self.make_room().is_err();
+            self.room.sleep(if failed { RETRY } else { IDLE });
+        }
+    }
+
+    /// Moves segments until enough are free.
+    fn make_room(&self) -> Result<(), NoRoomReason> {
+        let _alone = self.tiering.lock();
+        let result = self.make_room_alone();
+        self.room
+            .round_is_over(result.as_ref().err().cloned(), result.is_ok());
+        result
+    }
+
+    fn make_room_alone(&self) -> Result<(), NoRoomReason> {
+        loop {
+            let fit = self.segments_that_fit();
+            self.log.set_budget(fit.max(SEGMENTS_MIN));
+            let out_of_memory = fit < SEGMENTS_MIN;
+            let budget = self.log.budget();
+            let wanted =
+                self.room
+                    .wanted_bytes()
+                    .div_ceil(self.log.geometry.segment_bytes() as u64) as usize;
+            let target = (FREE_SEGMENTS_LOW + wanted).min(budget - 2);
+            let (mutable, warm) = {
+                let ages = self.log.ages.lock();
+                (ages.mutable.len(), ages.warm.len())
+            };
+            let short_of_room = self.log.free_segments() < target;
+            // Sealing ahead costs in-place updates, so it begins only when memory is nearly full.
+            let nearly_full = mutable + warm + target + 1 >= budget;
+            let warm_target = (budget * WARM_EIGHTHS / 8).max(1);
+            let moved = if short_of_room && warm > 0 {
+                self.cool_oldest(SecondChance::Give)
+            } else if nearly_full && warm < warm_target && mutable > 1 {
+                self.seal_oldest().map_err(NoRoomReason::CannotWrite)?
+            } else {
+                false
+            };
+            if !moved {
+                return if out_of_memory {
+                    Err(NoRoomReason::OutOfMemory)
+                } else {
+                    Ok(())
+                };
+            }
+            if short_of_room {
+                // Those who wait need not wait for all of it.
+                self.room.notify.notify_waiters();
+            }
+        }
+    }
+
+    /// Writes the oldest mutable segment to its file and maps it. `false` if there is none.
+    pub(crate) fn seal_oldest(&self) -> Result<bool, String> {
+        let Some(segment) = self.log.ages.lock().mutable.front().cloned() else {
+            return Ok(false);
+        };
+        let Some(base) = self.log.table.base(segment.number) else {
+            return Ok(false);
+        };
+        if self.log.table.state(segment.number) == State::Mutable {
+            self.log.table.publish(&segment, Some(base), State::Sealed);
+            self.log.detach(&segment);
+            // From here on nobody appends to the segment or changes it in place.
+            epoch::barrier();
+            self.log.table.walk(base, |_, record| {
+                // SAFETY: sealed, and the barrier has passed; frames are writable.
+                unsafe { record.seal() };
+            });
+        }
+        let mapping = self.write_segment(&segment, base).map_err(|error| {
+            count(&self.counters.flush_errors, 1);
+            format!(
+                "cannot write {}: {error}",
+                self.segment_path(&segment).display()
+            )
+        })?;
+        self.log
+            .table
+            .publish(&segment, Some(mapping.base()), State::Warm);
+        *segment.mapping.lock() = Some(Arc::new(mapping));
+        {
+            let mut ages = self.log.ages.lock();
+            ages.mutable.pop_front();
+            ages.warm.push_back(segment.clone());
+        }
+        // Readers of the frame are gone after this.
+        epoch::barrier();
+        self.log.free_frame(&segment);
+        Ok(true)
+    }
+
+    fn segment_path(&self, segment: &Segment) -> PathBuf {
+        self.directory.join(segment_file_name(segment.file_id))
+    }
+
+    /// Writes the frame to the segment's file, durably, and maps the file. A file left half-written is removed.
+    fn write_segment(&self, segment: &Segment, base: NonNull<u8>) -> io::Result<FileMapping> {
+        let path = self.segment_path(segment);
+        let bytes = self.log.geometry.segment_bytes();
+        // SAFETY: the frame of a sealed segment: `bytes` long and unchanged until it is given back.
+        let frame = unsafe { std::slice::from_raw_parts(base.as_ptr(), bytes) };
+        let written = (|| {
+            let mut file: File = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&path)?;
+            file.write_all(frame)?;
+            // Clean pages can be dropped from the page cache when the segment goes cold.
+            file.sync_data()?;
+            let data_file = DataFile::open(&path)?;
+            let mapping = FileMapping::new(&path, bytes)?;
+            Ok((data_file, mapping))
+        })();
+        match written {
+            Ok((data_file, mapping)) => {
+                *segment.file.lock() = Some(data_file);
+                count(&self.counters.written_bytes, bytes as u64);
+                Ok(mapping)
+            }
+            Err(error) => {
+                // The next try creates it afresh. If removing fails too, that try says so.
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the oldest warm segment out of memory. `false` if there is none.
+    pub(crate) fn cool_oldest(&self, second_chance: SecondChance) -> bool {
+        let Some(segment) = self.log.ages.lock().warm.pop_front() else {
+            return false;
+        };
+        if second_chance == SecondChance::Give {
+            self.give_second_chances(&segment);
+        }
+        self.log.table.publish(&segment, None, State::Cold);
+        // Readers of the mapping are gone after this; pieces on their way to a socket hold the mapping themselves.
+        epoch::barrier();
+        segment.mapping.lock().take();
+        segment.forget_marks();
+        self.log.left_memory();
+        true
+    }
+
+    /// Copies the live records of the segment that were read since they were written to the tail.
+    fn give_second_chances(&self, segment: &Segment) {
+        let Some(base) = self.log.table.base(segment.number) else {
+            return;
+        };
+        let pin = epoch::pin();
+        let limit = self.log.geometry.segment_bytes() / 8 * SECOND_CHANCE_EIGHTHS;
+        let (mut copied, mut moved) = (0, 0);
+        self.log.table.walk(base, |offset, record| {
+            if copied >= limit || !segment.was_read(offset) || record.flags() & flag::VOID != 0 {
+                return;
+            }
+            let (hash, kind) = self.hash_of(&record);
+            let address = self.log.geometry.address(segment.number, offset);
+            // A record that no slot names is dead.
+            let slot = self
+                .index
+                .candidates(hash, kind)
+                .into_iter()
+                .find(|slot| slot.address() == address);
+            if slot.is_some_and(|slot| self.relocate(hash, slot, &record, Urgency::Emergency)) {
+                copied += record.record_bytes();
+                moved += 1;
+            }
+        });
+        drop(pin);
+        count(&self.counters.second_chances, moved);
+    }
+
+    /// Hash and kind of the slot that a record has.
+    pub(crate) fn hash_of(&self, record: &RecordRef<'_>) -> (u64, SlotKind) {
+        if record.flags() & flag::PAGE != 0
+            && let Ok(key) = record.key().try_into()
+        {
+            return (self.page_hash(key), SlotKind::Page);
+        }
+        (self.hash(record.namespace(), record.key()), SlotKind::Root)
+    }
+
+    /// Seals everything that is mutable.
+    pub(crate) fn seal_all(&self) -> Result<(), String> {
+        let _alone = self.tiering.lock();
+        self.seal_all_alone()
+    }
+
+    fn seal_all_alone(&self) -> Result<(), String> {
+        let last = self
+            .log
+            .ages
+            .lock()
+            .mutable
+            .back()
+            .map(|segment| segment.file_id);
+        let Some(last) = last else { return Ok(()) };
+        // What is opened from now on is left alone, so that this ends under constant writes.
+        while self
+            .log
+            .ages
+            .lock()
+            .mutable
+            .front()
+            .is_some_and(|segment| segment.file_id <= last)
+        {
+            self.seal_oldest()?;
+        }
+        Ok(())
+    }
+
+    /// Moves everything that is in memory now to the device.
+    pub(crate) fn force_cold(&self) -> Result<(), String> {
+        let _alone = self.tiering.lock();
+        self.seal_all_alone()?;
+        while self.cool_oldest(SecondChance::Refuse) {}
+        Ok(())
+    }
+
+    /// How many segments are in each tier: mutable, warm, cold.
+    pub(crate) fn tier_sizes(&self) -> [u64; 3] {
+        let (mutable, warm) = {
+            let ages = self.log.ages.lock();
+            (ages.mutable.len() as u64, ages.warm.len() as u64)
+        };
+        let all = self.log.table.all();
+        let cold = all
+            .iter()
+            .filter(|segment| self.log.table.state(segment.number) == State::Cold)
+            .count();
+        [mutable, warm, cold as u64]
+    }
+
+    pub(crate) fn set_memory(&self, bytes: u64) {
+        self.memory_bytes.store(bytes, Ordering::Relaxed);
+        self.room.wake_tiering();
+    }
+}
+
+/// The name of a segment's file.
+pub(crate) fn segment_file_name(file_id: u64) -> String {
+    format!("{file_id:016x}.seg")
+}
