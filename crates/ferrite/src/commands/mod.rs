@@ -1,9 +1,15 @@
 //! The commands. Each file holds the functions of a family and, beside them, their rows.
 
+mod acl;
 mod bit;
 mod bit_count;
 mod bit_field;
 mod bit_op;
+mod client;
+mod client_filter;
+mod command_docs;
+mod config;
+mod connection;
 mod database;
 mod debug;
 mod debug_digest;
@@ -12,8 +18,15 @@ mod generic_expiry;
 mod generic_keys;
 mod generic_scan;
 mod help;
+mod info;
+mod info_sections;
+mod latency;
+mod lolwut;
+mod memory;
+mod misc;
 mod object;
 pub(crate) mod parse;
+mod slowlog;
 mod string;
 mod string_condition;
 mod string_edit;
@@ -46,6 +59,17 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     object::ROWS,
     database::ROWS,
     debug::ROWS,
+    connection::ROWS,
+    client::ROWS,
+    command_docs::ROWS,
+    info::ROWS,
+    config::ROWS,
+    memory::ROWS,
+    slowlog::ROWS,
+    latency::ROWS,
+    misc::ROWS,
+    lolwut::ROWS,
+    acl::ROWS,
 ];
 
 /// The engine's type number of a string.

@@ -1,0 +1,171 @@
+//! What belongs to no family: TIME, ROLE, MODULE LIST, SHUTDOWN.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::args::Args;
+use crate::command::{Done, Flags, Handler, Keys, Row};
+use crate::commands::help::reply_help;
+use crate::commands::parse::SYNTAX_ERROR;
+use crate::ctx::Ctx;
+
+const ANY_TIME: Flags = Flags::LOADING.and(Flags::STALE);
+const SHUTDOWN: Flags = Flags::ADMIN
+    .and(Flags::NOSCRIPT)
+    .and(ANY_TIME)
+    .and(Flags::NO_MULTI)
+    .and(Flags::ALLOW_BUSY);
+
+/// The rows of this family.
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        subcommands: &[
+            row(
+                "help",
+                2,
+                ANY_TIME,
+                "5.0.0",
+                "Returns helpful text about the different subcommands.",
+                module_help,
+            ),
+            row(
+                "list",
+                2,
+                Flags::ADMIN.and(Flags::NOSCRIPT),
+                "4.0.0",
+                "Returns the loaded modules, of which there are none.",
+                module_list,
+            ),
+        ],
+        handler: Handler::Container,
+        ..row(
+            "module",
+            -2,
+            Flags::NONE,
+            "4.0.0",
+            "A container for module commands.",
+            module_list,
+        )
+    },
+    row(
+        "role",
+        1,
+        Flags::NOSCRIPT.and(ANY_TIME).and(Flags::FAST),
+        "2.8.12",
+        "Returns the role of the server in replication.",
+        role,
+    ),
+    row(
+        "shutdown",
+        -1,
+        SHUTDOWN,
+        "1.0.0",
+        "Ends the server.",
+        shutdown,
+    ),
+    row(
+        "time",
+        1,
+        ANY_TIME.and(Flags::FAST),
+        "2.6.0",
+        "Returns the server's time.",
+        time,
+    ),
+];
+
+const fn row(
+    name: &'static str,
+    arity: i32,
+    flags: Flags,
+    since: &'static str,
+    summary: &'static str,
+    handler: fn(&mut Ctx<'_>, Args<'_>) -> Done,
+) -> Row {
+    Row {
+        name,
+        arity,
+        flags,
+        keys: Keys::None,
+        categories: &[],
+        group: "server",
+        since,
+        complexity: "O(1)",
+        summary,
+        handler: Handler::Worker(handler),
+        subcommands: &[],
+    }
+}
+
+fn time(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    cx.reply.array(2);
+    cx.reply.bulk(now.as_secs().to_string().as_bytes());
+    cx.reply.bulk(now.subsec_micros().to_string().as_bytes());
+    Ok(())
+}
+
+fn role(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
+    cx.reply.array(3);
+    cx.reply.bulk(b"master");
+    cx.reply.integer(0);
+    cx.reply.array(0);
+    Ok(())
+}
+
+fn module_list(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
+    cx.reply.array(0);
+    Ok(())
+}
+
+fn module_help(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
+    reply_help(
+        cx.reply,
+        "MODULE",
+        &[
+            "LIST",
+            "    Return the loaded modules, of which there are none.",
+        ],
+    );
+    Ok(())
+}
+
+/// The reply is the closed connection.
+fn shutdown(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    let mut given = Given::default();
+    for i in 1..args.len() {
+        let option = match args[i].to_ascii_lowercase().as_slice() {
+            b"nosave" => &mut given.nosave,
+            b"save" => &mut given.save,
+            b"now" => &mut given.now,
+            b"force" => &mut given.force,
+            b"abort" => &mut given.abort,
+            _ => return Err(SYNTAX_ERROR.into()),
+        };
+        *option = true;
+    }
+    if given.abort && args.len() > 2 || given.save && given.nosave {
+        return Err(SYNTAX_ERROR.into());
+    }
+    if given.abort {
+        return Err("ERR No shutdown in progress.".into());
+    }
+    if given.save && !given.force {
+        return Err(
+            "ERR Errors trying to SHUTDOWN: this version cannot save the data set. Use NOSAVE."
+                .into(),
+        );
+    }
+    cx.server.shutdown.begin();
+    Ok(())
+}
+
+/// The options of SHUTDOWN. NOW does not wait for replicas, of which there are none.
+#[derive(Default)]
+struct Given {
+    nosave: bool,
+    save: bool,
+    now: bool,
+    force: bool,
+    abort: bool,
+}
