@@ -1,7 +1,6 @@
 //! DEBUG: looks inside and makes rare situations happen, for tests and experts. Refused unless
 //! `enable-debug-command` allows it.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hybridlog::{KeyRef, LatchMode, Meta, Tier};
@@ -298,7 +297,7 @@ fn protocol(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 fn set_active_expire(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     check_arguments(args, args.len() == 3)?;
     let on = strict_integer(&args[2]).is_some_and(|number| number != 0);
-    cx.server.active_expire.store(on, Relaxed);
+    cx.server.set_active_expire(on);
     cx.reply.ok();
     Ok(())
 }

@@ -131,8 +131,7 @@ fn keys(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
 }
 
 fn randomkey(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
-    let random = getrandom::u64().map_err(|error| format!("ERR no random number: {error}"))?;
-    match cx.op.random_key(cx.namespace, random)? {
+    match cx.op.random_key(cx.namespace, cx.server.random())? {
         Some(key) => cx.reply.bulk(&key),
         None => cx.reply.null(),
     }
