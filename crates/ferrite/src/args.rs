@@ -38,7 +38,10 @@ impl<'a> Args<'a> {
 
     /// The arguments from `from` on as arguments of their own: a command quoted in another.
     pub(crate) fn tail(self, from: usize) -> Args<'a> {
-        Args { buffer: self.buffer, ranges: &self.ranges[from.min(self.ranges.len())..] }
+        Args {
+            buffer: self.buffer,
+            ranges: &self.ranges[from.min(self.ranges.len())..],
+        }
     }
 
     /// Whether argument `i` exists and equals `word`, letter case aside.

@@ -1,13 +1,24 @@
-//! The rounds of background work, `hz` a second on the main thread: closes idle and overgrown clients, samples rates.
+//! The rounds of background work, `hz` a second on the main thread: closes idle and overgrown clients,
+//! removes expired keys, samples rates.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::{ClientEntry, client_flags};
 use crate::config::{Settings, SettingsReader};
+use crate::connection::unlimited_output_bytes;
 use crate::log;
-use crate::server::Server;
+use crate::pause::Paused;
+use crate::server::{Server, unix_ms};
+use crate::storage;
+
+/// Buckets of the index looked at in one go for expired keys, and how many of them mean that there are more.
+const EXPIRE_BUCKETS: usize = 1024;
+const EXPIRE_MANY: u64 = 64;
+
+/// After so long without any progress a client that is not read from is given up.
+const STUCK_MS: u64 = 60_000;
 
 /// Does the rounds until the server stops.
 pub(crate) async fn run(server: Arc<Server>) {
@@ -24,7 +35,27 @@ pub(crate) async fn run(server: Arc<Server>) {
         if round.is_multiple_of(hz) {
             look_at_clients(&server, settings);
         }
+        if server.active_expire() && server.pause.now() == Paused::Nothing {
+            expire(&server, Duration::from_millis(1000 / hz));
+        }
         round += 1;
+    }
+}
+
+/// Removes expired keys nobody asks for: a little of the index in each round, and more of it, up to a quarter of the
+/// round's time, while that finds many.
+fn expire(server: &Server, round: Duration) {
+    let begin = Instant::now();
+    loop {
+        let removed = server.store.expire_some(unix_ms(), EXPIRE_BUCKETS);
+        let limit = if removed > EXPIRE_MANY {
+            round / 4
+        } else {
+            round / 100
+        };
+        if begin.elapsed() >= limit {
+            return;
+        }
     }
 }
 
@@ -52,17 +83,29 @@ fn look_at_clients(server: &Server, settings: &Settings) {
                 client.id, client.addr
             ));
             client.kill();
+        } else if is_stuck(client, settings, now_ms) {
+            log::warning(format_args!(
+                "Client id={} addr={} closed because it does not read its replies.",
+                client.id, client.addr
+            ));
+            client.kill();
         }
     }
+    let clients_bytes = clients.iter().map(|client| client.memory_bytes()).sum();
+    server
+        .store
+        .set_reserved_bytes(storage::reserved_bytes(settings, clients_bytes));
     if let Some(limit_bytes) = settings.maxmemory_clients_bytes {
-        evict_clients(clients, limit_bytes);
+        evict_clients(clients, clients_bytes, limit_bytes);
     }
 }
 
 fn is_idle(client: &ClientEntry, settings: &Settings, now_ms: u64) -> bool {
     let idle_ms = now_ms.saturating_sub(client.last_interaction_ms.load(Relaxed));
     let busy = client.has_flag(client_flags::PAUSED);
-    settings.client_timeout.is_some_and(|timeout| !busy && u128::from(idle_ms) > timeout.as_millis())
+    settings
+        .client_timeout
+        .is_some_and(|timeout| !busy && u128::from(idle_ms) > timeout.as_millis())
 }
 
 fn is_over_soft_limit(client: &ClientEntry, settings: &Settings, now_ms: u64) -> bool {
@@ -73,26 +116,40 @@ fn is_over_soft_limit(client: &ClientEntry, settings: &Settings, now_ms: u64) ->
     }
     match client.over_soft_limit_since_ms.load(Relaxed) {
         0 => {
-            client.over_soft_limit_since_ms.store(now_ms.max(1), Relaxed);
+            client
+                .over_soft_limit_since_ms
+                .store(now_ms.max(1), Relaxed);
             false
         }
         since_ms => now_ms.saturating_sub(since_ms) > u64::from(limit.soft_seconds) * 1000,
     }
 }
 
+/// Whether a client whose requests are not read any more, for it has too many replies to take first, takes none. It may
+/// be waiting for us to read before it goes on to read itself: neither side would ever move.
+fn is_stuck(client: &ClientEntry, settings: &Settings, now_ms: u64) -> bool {
+    client.output_bytes.load(Relaxed) >= unlimited_output_bytes(settings)
+        && now_ms.saturating_sub(client.last_interaction_ms.load(Relaxed)) > STUCK_MS
+}
+
 /// Closes the clients with the largest buffers until the rest keeps to `limit_bytes` (`maxmemory-clients`).
-fn evict_clients(mut clients: Vec<Arc<ClientEntry>>, limit_bytes: u64) {
-    let mut total: u64 = clients.iter().map(|client| client.memory_bytes()).sum();
+fn evict_clients(mut clients: Vec<Arc<ClientEntry>>, mut total: u64, limit_bytes: u64) {
     if total <= limit_bytes {
         return;
     }
     clients.sort_unstable_by_key(|client| std::cmp::Reverse(client.memory_bytes()));
-    for client in clients.iter().filter(|client| !client.has_flag(client_flags::NO_EVICT)) {
+    for client in clients
+        .iter()
+        .filter(|client| !client.has_flag(client_flags::NO_EVICT))
+    {
         if total <= limit_bytes {
             return;
         }
         total = total.saturating_sub(client.memory_bytes());
-        log::notice(format_args!("Evicting client: id={} addr={}", client.id, client.addr));
+        log::notice(format_args!(
+            "Evicting client: id={} addr={}",
+            client.id, client.addr
+        ));
         client.kill();
     }
 }

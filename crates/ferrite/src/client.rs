@@ -165,7 +165,11 @@ impl ClientEntry {
             local: peer.local,
             worker,
             connected_at: Instant::now(),
-            flags: AtomicU32::new(if peer.unix { client_flags::UNIX_SOCKET } else { 0 }),
+            flags: AtomicU32::new(if peer.unix {
+                client_flags::UNIX_SOCKET
+            } else {
+                0
+            }),
             database: AtomicU32::new(0),
             protocol: AtomicU32::new(2),
             last_command: AtomicU16::new(u16::MAX),
@@ -200,13 +204,20 @@ impl ClientEntry {
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.query_bytes.load(Relaxed)
             + self.query_free_bytes.load(Relaxed)
-            + self.output_capacity_bytes.load(Relaxed).max(self.output_bytes.load(Relaxed))
+            + self
+                .output_capacity_bytes
+                .load(Relaxed)
+                .max(self.output_bytes.load(Relaxed))
             + size_of::<ClientEntry>() as u64
     }
 
     /// Whether the client is on this machine.
     pub(crate) fn origin(&self) -> Origin {
-        if self.local { Origin::Local } else { Origin::Remote }
+        if self.local {
+            Origin::Local
+        } else {
+            Origin::Remote
+        }
     }
 
     pub(crate) fn has_flag(&self, flag: u32) -> bool {
@@ -241,7 +252,13 @@ pub(crate) struct Clients {
 
 impl Clients {
     /// Registers a client unless `max` are connected already.
-    pub(crate) fn connect(&self, worker: usize, peer: Peer, now_ms: u64, max: usize) -> Option<Arc<ClientEntry>> {
+    pub(crate) fn connect(
+        &self,
+        worker: usize,
+        peer: Peer,
+        now_ms: u64,
+        max: usize,
+    ) -> Option<Arc<ClientEntry>> {
         let mut by_id = self.by_id.lock();
         if by_id.len() >= max {
             return None;

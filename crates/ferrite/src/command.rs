@@ -62,7 +62,11 @@ pub(crate) enum Keys {
     Counted { count: usize, step: usize },
     /// From argument `first` to argument `last`, in the client's database and in the one whose number is found among
     /// the arguments (MOVE, COPY).
-    TwoDatabases { first: i32, last: i32, other: OtherDatabase },
+    TwoDatabases {
+        first: i32,
+        last: i32,
+        other: OtherDatabase,
+    },
     /// All keys of all databases: latches everything (FLUSHALL, SWAPDB).
     Everything,
 }
@@ -82,11 +86,18 @@ impl Keys {
         let none = (0..0).step_by(1);
         match self {
             Keys::None | Keys::Everything => none,
-            Keys::TwoDatabases { first, last, .. } => {
-                Keys::Range { first, last, step: 1 }.positions(args)
+            Keys::TwoDatabases { first, last, .. } => Keys::Range {
+                first,
+                last,
+                step: 1,
             }
+            .positions(args),
             Keys::Range { first, last, step } => {
-                let last = if last < 0 { last + args.len() as i32 } else { last };
+                let last = if last < 0 {
+                    last + args.len() as i32
+                } else {
+                    last
+                };
                 let end = (last + 1).clamp(0, args.len() as i32);
                 (first as usize..end as usize).step_by(step as usize)
             }
@@ -110,7 +121,10 @@ impl Keys {
             OtherDatabase::At(at) => at,
             OtherDatabase::After(word) => {
                 let after_keys = last as usize + 1..args.len();
-                after_keys.rev().find(|&at| args.is(at, word) && at + 1 < args.len())? + 1
+                after_keys
+                    .rev()
+                    .find(|&at| args.is(at, word) && at + 1 < args.len())?
+                    + 1
             }
         };
         args.get(at).and_then(parse_count)
@@ -182,4 +196,17 @@ pub(crate) struct Row {
     pub(crate) summary: &'static str,
     pub(crate) handler: Handler,
     pub(crate) subcommands: &'static [Row],
+}
+
+impl Row {
+    /// Whether the command can be called with `count` arguments, its name among them.
+    #[inline]
+    pub(crate) fn takes(&self, count: usize) -> bool {
+        let arity = self.arity.unsigned_abs() as usize;
+        if self.arity < 0 {
+            count >= arity
+        } else {
+            count == arity
+        }
+    }
 }

@@ -6,9 +6,12 @@
 //! the limit of its class, then it is closed; without a configured limit it is not read from any more until it has
 //! caught up.
 
+mod execute;
+mod input;
+
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,23 +19,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use hybridlog::ColdReads;
-use resp::{Authentication, Limits, Parsed, Protocol, ProtocolError, RequestParser};
+use resp::{Authentication, Limits, Protocol};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::args::{ArgRange, Args};
-use crate::client::{After, Client, ClientEntry, client_flags};
-use crate::command::Handler;
+use crate::client::{Client, ClientEntry, client_flags};
 use crate::config::Settings;
-use crate::ctx::SlowCtx;
-use crate::dispatch::{self, Ended, Finished, RecordSettings, Wait, admit};
+use crate::dispatch::RecordSettings;
 use crate::log;
 use crate::output::Output;
-use crate::server::{Server, unix_ms};
+use crate::server::Server;
 use crate::stats::WorkerStats;
-use crate::table::Command;
 use crate::worker::Worker;
+use input::{Input, More};
 
 /// The most commands, and about the most bytes of replies, between two attempts to send.
 const SLICE_COMMANDS: usize = 1024;
@@ -66,17 +65,28 @@ struct Bounds {
 impl Bounds {
     fn new(settings: &Settings) -> Self {
         let hard_bytes = settings.output_buffer_limit.hard_bytes;
-        let unlimited_bytes = settings.maxmemory_bytes / UNLIMITED_OUTPUT_SHARE;
-        let unlimited_bytes = unlimited_bytes.clamp(*UNLIMITED_OUTPUT_BYTES.start(), *UNLIMITED_OUTPUT_BYTES.end());
         Bounds {
             requires_password: !settings.requirepass.is_empty(),
             max_bulk_bytes: settings.proto_max_bulk_bytes as usize,
             query_bytes: settings.client_query_buffer_bytes as usize,
             output_hard_bytes: (hard_bytes > 0).then_some(hard_bytes as usize),
-            output_bytes: if hard_bytes > 0 { usize::MAX } else { unlimited_bytes as usize },
+            output_bytes: if hard_bytes > 0 {
+                usize::MAX
+            } else {
+                unlimited_output_bytes(settings) as usize
+            },
             records: RecordSettings::new(settings),
         }
     }
+}
+
+/// Unsent bytes from which on a client without a configured limit is not read from any more.
+pub(crate) fn unlimited_output_bytes(settings: &Settings) -> u64 {
+    let share = settings.maxmemory_bytes / UNLIMITED_OUTPUT_SHARE;
+    share.clamp(
+        *UNLIMITED_OUTPUT_BYTES.start(),
+        *UNLIMITED_OUTPUT_BYTES.end(),
+    )
 }
 
 /// A stream socket.
@@ -108,20 +118,6 @@ enum Closed {
     Killed,
 }
 
-/// Requests that have been read.
-#[derive(Default)]
-struct Input {
-    buffer: Vec<u8>,
-    /// Where in the buffer the first command that has not been parsed starts.
-    parsed: usize,
-    parser: RequestParser,
-    /// How many more bytes the unfinished command needs at least.
-    need: usize,
-    /// The parsed commands: their arguments as ranges of `ranges`.
-    commands: Vec<Range<usize>>,
-    ranges: Vec<ArgRange>,
-}
-
 /// A connection.
 pub(crate) struct Connection<S> {
     socket: S,
@@ -130,6 +126,8 @@ pub(crate) struct Connection<S> {
     input: Input,
     output: Output,
     bounds: Bounds,
+    /// When the latest command ended, which is when the next one starts.
+    clock: Instant,
 }
 
 impl<S: Socket> Connection<S> {
@@ -142,6 +140,7 @@ impl<S: Socket> Connection<S> {
             input: Input::default(),
             output: Output::new(Protocol::Resp2),
             bounds,
+            clock: Instant::now(),
         }
     }
 
@@ -153,12 +152,15 @@ impl<S: Socket> Connection<S> {
             }
         };
         if matches!(closed, Closed::AfterReply) {
-            self.client.entry.set_flag(client_flags::CLOSE_AFTER_REPLY, true);
+            self.client
+                .entry
+                .set_flag(client_flags::CLOSE_AFTER_REPLY, true);
             // Whether it arrives is up to the client; either way the connection ends.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.send_rest()).await;
         }
         self.worker.server.clients.disconnect(self.client.id());
-        self.worker.give_buffer(std::mem::take(&mut self.input.buffer));
+        self.worker
+            .give_buffer(std::mem::take(&mut self.input.buffer));
     }
 
     /// Runs what has arrived, sends what can be sent, then waits for more.
@@ -169,9 +171,12 @@ impl<S: Socket> Connection<S> {
                 self.client.authenticated = true;
             }
             let more = self.input.parse(self.limits());
-            self.run_batch().await?;
+            self.client
+                .entry
+                .query_bytes
+                .store(self.input.buffer.len() as u64, Relaxed);
+            self.run_slice().await?;
             self.send().await?;
-            self.publish();
             self.check_output()?;
             match more {
                 Ok(More::Yes) if self.output.pending_bytes() < self.bounds.output_bytes => {
@@ -179,21 +184,30 @@ impl<S: Socket> Connection<S> {
                 }
                 Ok(_) => break,
                 Err(error) => {
-                    log::verbose(format_args!("Protocol error ({error}) from client: id={} addr={}", self.client.id(), self.client.entry.addr));
+                    log::verbose(format_args!(
+                        "Protocol error ({error}) from client: id={} addr={}",
+                        self.client.id(),
+                        self.client.entry.addr
+                    ));
                     error.encode(&mut self.output);
-                    self.stats().count_error(error.to_string().as_bytes());
+                    self.stats().count_error(b"ERR");
                     return Err(Closed::AfterReply);
                 }
             }
         }
         self.input.drop_run(&self.worker);
         self.check_input()?;
+        self.publish();
         self.wait().await
     }
 
     /// Closes the client if its unsent replies are over the hard limit.
     fn check_output(&self) -> Result<(), Closed> {
-        if self.bounds.output_hard_bytes.is_none_or(|limit| self.output.pending_bytes() <= limit) {
+        if self
+            .bounds
+            .output_hard_bytes
+            .is_none_or(|limit| self.output.pending_bytes() <= limit)
+        {
             return Ok(());
         }
         self.stats().output_buffer_limit_disconnections.add(1);
@@ -231,149 +245,12 @@ impl<S: Socket> Connection<S> {
         let pending = !self.client.authenticated;
         Limits {
             max_bulk_bytes: self.bounds.max_bulk_bytes,
-            authentication: if pending { Authentication::Pending } else { Authentication::Done },
+            authentication: if pending {
+                Authentication::Pending
+            } else {
+                Authentication::Done
+            },
             ..Limits::default()
-        }
-    }
-
-    /// Runs the parsed commands in order.
-    async fn run_batch(&mut self) -> Result<(), Closed> {
-        let count = self.input.commands.len();
-        if count == 0 {
-            return Ok(());
-        }
-        self.stats().reset_if_asked();
-        let mut reads = ColdReads::default();
-        let mut now_ms = unix_ms();
-        let mut clock = Instant::now();
-        for i in 0..count {
-            let started = clock;
-            if let Some(wait) = self.run_command(i, &reads, now_ms, started) {
-                self.run_waiting(i, wait, &mut reads, started).await?;
-                now_ms = unix_ms();
-            }
-            clock = Instant::now();
-            match std::mem::take(&mut self.client.after) {
-                After::Continue => {}
-                After::Close => return Err(Closed::AfterReply),
-                After::Sleep(duration) => {
-                    self.send().await?;
-                    self.interruptible(tokio::time::sleep(duration)).await?;
-                    (now_ms, clock) = (unix_ms(), Instant::now());
-                }
-            }
-            if self.output.pending_bytes() >= SLICE_REPLY_BYTES {
-                self.send().await?;
-                self.check_output()?;
-                clock = Instant::now();
-            }
-            if self.client.entry.is_killed() {
-                return Err(Closed::Killed);
-            }
-        }
-        self.client.entry.commands.fetch_add(count as u64, Relaxed);
-        Ok(())
-    }
-
-    /// Runs command `i` once and records it if it ended; else says what it waits for.
-    #[inline]
-    fn run_command(&mut self, i: usize, reads: &ColdReads, now_ms: u64, started: Instant) -> Option<Wait> {
-        let Connection { worker, client, input, output, bounds, .. } = self;
-        let server = &worker.server;
-        let args = Args::new(&input.buffer, &input.ranges[input.commands[i].clone()]);
-        let command = match admit(server, client, args) {
-            Ok(command) => command,
-            Err(refusal) => {
-                dispatch::refuse(&refusal, worker.stats(), client, output);
-                return None;
-            }
-        };
-        if dispatch::is_paused(server, command) {
-            return Some(Wait::Pause);
-        }
-        client.entry.last_command.store(command.id.0, Relaxed);
-        let reply_start = output.mark();
-        let reply_before = client.reply_mode;
-        let ended = match dispatch::run(server, command, args, client, output, reads, now_ms) {
-            Ok(ended) => ended,
-            Err(wait) => return Some(wait),
-        };
-        let finished = Finished { command, args, ended, elapsed: started.elapsed(), reply_start };
-        finished.record(server, worker.stats(), client, output, reply_before, &bounds.records);
-        None
-    }
-
-    /// Waits and runs command `i` again until it has ended.
-    async fn run_waiting(&mut self, i: usize, first: Wait, reads: &mut ColdReads, started: Instant) -> Result<(), Closed> {
-        let mut wait = first;
-        let mut started = started;
-        loop {
-            match wait {
-                Wait::ColdReads | Wait::Latch | Wait::Room(_) => tokio::task::yield_now().await,
-                Wait::Pause => {
-                    self.send().await?;
-                    self.client.entry.set_flag(client_flags::PAUSED, true);
-                    let server = Arc::clone(self.server());
-                    let waited = self.interruptible(server.pause.wait()).await;
-                    self.client.entry.set_flag(client_flags::PAUSED, false);
-                    waited?;
-                    started = Instant::now();
-                }
-                Wait::SlowLane => {
-                    self.send().await?;
-                    self.run_slow(i, started).await;
-                    return Ok(());
-                }
-            }
-            match self.run_command(i, reads, unix_ms(), started) {
-                Some(again) => wait = again,
-                None => return Ok(()),
-            }
-        }
-    }
-
-    /// Runs command `i`, which is a [`Handler::Slow`], on the slow lane.
-    async fn run_slow(&mut self, i: usize, started: Instant) {
-        let worker = Rc::clone(&self.worker);
-        let args = Args::new(&self.input.buffer, &self.input.ranges[self.input.commands[i].clone()]);
-        let Ok(command) = admit(&worker.server, &self.client, args) else { return };
-        let Handler::Slow(handler) = command.row.handler else { return };
-        let server = Arc::clone(&worker.server);
-        let namespace = server.databases.namespace(self.client.database());
-        let mut reply = Output::new(self.output.protocol());
-        let owned = args.to_owned();
-        let (done, mut reply) = worker
-            .server
-            .slow_lane
-            .run(move || {
-                let mut cx = SlowCtx { store: &server.store, namespace, reply: &mut reply, server: &server, now_ms: unix_ms() };
-                (handler(&mut cx, owned.as_args()), reply)
-            })
-            .await;
-        let start = Output::new(Protocol::Resp2).mark();
-        // A slow handler's steps wait for reads and room themselves, so it never asks to be run again.
-        let ended = dispatch::conclude(done, &mut reply, start).unwrap_or(Ended::Failed);
-        self.finish_slow(command, i, ended, reply, started);
-    }
-
-    fn finish_slow(&mut self, command: &Command, i: usize, ended: Ended, reply: Output, started: Instant) {
-        let Connection { worker, client, input, output, bounds, .. } = self;
-        let args = Args::new(&input.buffer, &input.ranges[input.commands[i].clone()]);
-        let reply_start = output.mark();
-        output.append(reply);
-        let finished = Finished { command, args, ended, elapsed: started.elapsed(), reply_start };
-        let reply_before = client.reply_mode;
-        finished.record(&worker.server, worker.stats(), client, output, reply_before, &bounds.records);
-    }
-
-    /// Awaits `future` unless the client is killed meanwhile.
-    async fn interruptible(&self, future: impl Future<Output = ()>) -> Result<(), Closed> {
-        let mut future = pin!(future);
-        loop {
-            tokio::select! {
-                () = &mut future => return Ok(()),
-                () = self.client.entry.wake.notified() => self.check_killed()?,
-            }
         }
     }
 
@@ -420,7 +297,8 @@ impl<S: Socket> Connection<S> {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
         let count = self.output.slices(&mut slices);
-        let sent = std::task::ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..count]));
+        let sent =
+            std::task::ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..count]));
         let sent = sent.map_err(|_| Closed::Gone)?;
         if sent == 0 {
             return Poll::Ready(Err(Closed::Gone));
@@ -428,7 +306,11 @@ impl<S: Socket> Connection<S> {
         self.output.advance(sent);
         self.stats().net_output_bytes.add(sent as u64);
         self.stats().writes_processed.add(1);
-        self.client.entry.net_output_bytes.fetch_add(sent as u64, Relaxed);
+        let entry = &self.client.entry;
+        entry.net_output_bytes.fetch_add(sent as u64, Relaxed);
+        entry
+            .last_interaction_ms
+            .store(self.server().uptime_ms(), Relaxed);
         Poll::Ready(Ok(()))
     }
 
@@ -442,7 +324,9 @@ impl<S: Socket> Connection<S> {
                 return Poll::Ready(self.check_killed());
             }
             let mut progress = false;
-            if self.output.has_pending() && let Poll::Ready(sent) = self.poll_send(cx) {
+            if self.output.has_pending()
+                && let Poll::Ready(sent) = self.poll_send(cx)
+            {
                 sent?;
                 progress = true;
             }
@@ -450,7 +334,11 @@ impl<S: Socket> Connection<S> {
                 read?;
                 progress = true;
             }
-            if progress { Poll::Ready(Ok(())) } else { Poll::Pending }
+            if progress {
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Pending
+            }
         })
         .await
     }
@@ -463,7 +351,9 @@ impl<S: Socket> Connection<S> {
         if input.buffer.capacity() == 0 {
             input.buffer = self.worker.take_buffer();
         }
-        input.buffer.reserve(input.need.clamp(READ_MIN_BYTES, READ_MAX_BYTES));
+        input
+            .buffer
+            .reserve(input.need.clamp(READ_MIN_BYTES, READ_MAX_BYTES));
         let read = std::task::ready!(pin!(self.socket.read_buf(&mut input.buffer)).poll(cx));
         let read = read.map_err(|_| Closed::Gone)?;
         if read == 0 {
@@ -474,7 +364,9 @@ impl<S: Socket> Connection<S> {
         stats.reads_processed.add(1);
         let entry = &self.client.entry;
         entry.net_input_bytes.fetch_add(read as u64, Relaxed);
-        entry.last_interaction_ms.store(self.worker.server.uptime_ms(), Relaxed);
+        entry
+            .last_interaction_ms
+            .store(self.worker.server.uptime_ms(), Relaxed);
         Poll::Ready(Ok(()))
     }
 
@@ -483,56 +375,17 @@ impl<S: Socket> Connection<S> {
         let entry = &self.client.entry;
         let unread = self.input.buffer.len();
         entry.query_bytes.store(unread as u64, Relaxed);
-        entry.query_free_bytes.store((self.input.buffer.capacity() - unread) as u64, Relaxed);
-        entry.output_bytes.store(self.output.pending_bytes() as u64, Relaxed);
-        entry.output_pieces.store(self.output.pending_pieces() as u64, Relaxed);
-        entry.output_capacity_bytes.store(self.output.capacity_bytes() as u64, Relaxed);
-    }
-}
-
-/// Whether the input may hold more whole commands than were parsed.
-enum More {
-    Yes,
-    No,
-}
-
-impl Input {
-    /// Parses commands up to the size of a slice. Those of the previous slice are done with.
-    fn parse(&mut self, limits: Limits) -> Result<More, ProtocolError> {
-        self.commands.clear();
-        self.ranges.clear();
-        if self.parsed == self.buffer.len() {
-            return Ok(More::No);
-        }
-        self.parser.set_limits(limits);
-        let most = match limits.authentication {
-            // The first command may be the one that authenticates.
-            Authentication::Pending => 1,
-            Authentication::Done => SLICE_COMMANDS,
-        };
-        while self.commands.len() < most {
-            match self.parser.parse(&mut self.buffer, self.parsed, &mut self.ranges)? {
-                Parsed::Complete { end, args } => {
-                    self.commands.push(args);
-                    self.parsed = end;
-                }
-                Parsed::Incomplete { keep_from, need } => {
-                    self.parsed = keep_from;
-                    self.need = need;
-                    return Ok(More::No);
-                }
-            }
-        }
-        Ok(More::Yes)
-    }
-
-    /// Drops the bytes of commands that have been run, and the buffer if none are left.
-    fn drop_run(&mut self, worker: &Worker) {
-        if self.parsed == self.buffer.len() {
-            worker.give_buffer(std::mem::take(&mut self.buffer));
-        } else {
-            self.buffer.drain(..self.parsed);
-        }
-        self.parsed = 0;
+        entry
+            .query_free_bytes
+            .store((self.input.buffer.capacity() - unread) as u64, Relaxed);
+        entry
+            .output_bytes
+            .store(self.output.pending_bytes() as u64, Relaxed);
+        entry
+            .output_pieces
+            .store(self.output.pending_pieces() as u64, Relaxed);
+        entry
+            .output_capacity_bytes
+            .store(self.output.capacity_bytes() as u64, Relaxed);
     }
 }

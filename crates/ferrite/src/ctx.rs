@@ -31,7 +31,11 @@ impl Ctx<'_> {
 }
 
 /// Writes the value of `record` as one bulk string; a large one as pieces that are not copied.
-pub(crate) fn reply_value(op: &Operation<'_>, reply: &mut Output, record: &Record<'_>) -> Result<(), hybridlog::Stop> {
+pub(crate) fn reply_value(
+    op: &Operation<'_>,
+    reply: &mut Output,
+    record: &Record<'_>,
+) -> Result<(), hybridlog::Stop> {
     if record.len() < Output::PIECE_MIN_BYTES {
         reply.bulk(&op.value(record)?);
         return Ok(());
@@ -56,7 +60,10 @@ pub(crate) struct SlowCtx<'a> {
 
 impl SlowCtx<'_> {
     /// Runs `step` as an operation without latched keys until it does not meet a cold record, blocking for the reads.
-    pub(crate) fn step<T>(&self, step: impl Fn(&Operation<'_>) -> Result<T, hybridlog::Stop>) -> Result<T, hybridlog::Stop> {
+    pub(crate) fn step<T>(
+        &self,
+        step: impl Fn(&Operation<'_>) -> Result<T, hybridlog::Stop>,
+    ) -> Result<T, hybridlog::Stop> {
         self.store.blocking(&[], self.now_ms, |op| step(op))
     }
 }

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use hybridlog::{ColdReads, KeyRef, LatchMode};
+use hybridlog::{ColdReads, KeyRef, LatchMode, Namespace, Operation};
 use smallvec::SmallVec;
 
 use crate::args::Args;
 use crate::client::{Client, ReplyMode};
-use crate::command::{Done, Flags, Handler, Stop};
+use crate::command::{Done, Flags, Handler, Keys, Stop};
 use crate::config::Settings;
 use crate::ctx::Ctx;
 use crate::latency::Sample;
@@ -23,7 +23,7 @@ use crate::pause::Paused;
 use crate::server::{Server, unix_ms};
 use crate::slowlog::{LogEntry, shortened};
 use crate::stats::WorkerStats;
-use crate::table::{Command, Lookup};
+use crate::table::{Command, CommandId, Lookup};
 
 /// The longest part of an unknown command, and of its arguments, that is sent back, in bytes.
 const QUOTED_MAX_BYTES: usize = 128;
@@ -54,33 +54,43 @@ pub(crate) struct Refusal<'t> {
     pub(crate) error: Cow<'static, [u8]>,
 }
 
-/// Finds the command that `args` call and checks that this client may call it this way; in Redis's order.
+/// Checks that this client may call the command this way; in Redis's order. `command` is what the command table has
+/// under the name in `args`.
 #[inline]
-pub(crate) fn admit<'t>(server: &'t Server, client: &Client, args: Args<'_>) -> Result<&'t Command, Refusal<'t>> {
-    let command = match server.commands.lookup(args) {
-        Lookup::Found(command) => command,
-        Lookup::NoSubcommand => return Err(Refusal { command: None, error: unknown_subcommand(args).into() }),
-        Lookup::Unknown => return Err(Refusal { command: None, error: unknown_command(args).into() }),
+pub(crate) fn admit<'t>(
+    server: &'t Server,
+    client: &Client,
+    args: Args<'_>,
+    command: Option<CommandId>,
+) -> Result<&'t Command, Refusal<'t>> {
+    let Some(command) = command.map(|id| server.commands.get(id)) else {
+        let is_container = matches!(server.commands.lookup(args), Lookup::NoSubcommand);
+        let error = if is_container {
+            unknown_subcommand(args)
+        } else {
+            unknown_command(args)
+        };
+        return Err(Refusal {
+            command: None,
+            error: error.into(),
+        });
     };
-    let arity = command.row.arity;
-    let argument_count_fits = if arity < 0 { args.len() >= arity.unsigned_abs() as usize } else { args.len() == arity as usize };
-    if !argument_count_fits {
-        let error = format!("ERR wrong number of arguments for '{}' command", command.full_name).into_bytes();
-        return Err(Refusal { command: Some(command), error: error.into() });
-    }
-    if command.row.flags.has(Flags::PROTECTED) && !debug_allowed(server, client) {
-        return Err(Refusal { command: Some(command), error: DEBUG_NOT_ALLOWED.into() });
+    if !command.row.takes(args.len()) {
+        let name = &command.full_name;
+        let error = format!("ERR wrong number of arguments for '{name}' command").into_bytes();
+        return Err(Refusal {
+            command: Some(command),
+            error: error.into(),
+        });
     }
     if !client.authenticated && !command.row.flags.has(Flags::NO_AUTH) {
         let error = b"NOAUTH Authentication required.".as_slice();
-        return Err(Refusal { command: Some(command), error: error.into() });
+        return Err(Refusal {
+            command: Some(command),
+            error: error.into(),
+        });
     }
     Ok(command)
-}
-
-/// Whether `enable-debug-command` lets this client use DEBUG.
-fn debug_allowed(server: &Server, client: &Client) -> bool {
-    server.config.settings().debug_command.admits(client.entry.origin())
 }
 
 fn unknown_command(args: Args<'_>) -> Vec<u8> {
@@ -125,18 +135,24 @@ pub(crate) fn is_paused(server: &Server, command: &Command) -> bool {
     }
 }
 
+/// A command that is called.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub(crate) command: &'a Command,
+    pub(crate) args: Args<'a>,
+}
+
 /// Runs the handler once. Ends with the reply in `output`, or with what to wait for.
 #[inline]
 pub(crate) fn run(
     server: &Arc<Server>,
-    command: &Command,
-    args: Args<'_>,
+    call: Call<'_>,
     client: &mut Client,
     output: &mut Output,
     reads: &ColdReads,
     now_ms: u64,
 ) -> Result<Ended, Wait> {
-    let handler = match command.row.handler {
+    let handler = match call.command.row.handler {
         Handler::Worker(handler) => handler,
         Handler::Slow(_) => return Err(Wait::SlowLane),
         // Too few arguments for a subcommand; its row's arity says so.
@@ -144,30 +160,82 @@ pub(crate) fn run(
     };
     client.keyspace_hits = 0;
     client.keyspace_misses = 0;
-    let database = client.database();
-    let namespace = server.databases.namespace(database);
-    let mode = if command.row.flags.has(Flags::WRITE) { LatchMode::Exclusive } else { LatchMode::Shared };
-    let positions = command.row.keys.positions(args);
-    let mut keys: SmallVec<[KeyRef<'_>; 4]> =
-        positions.clone().map(|position| KeyRef { namespace, key: &args[position], mode }).collect();
-    let other = command.row.keys.other_database(args).filter(|other| *other < server.databases.count());
-    let other_namespace = other.map(|other| server.databases.namespace(other));
-    if let Some(namespace) = other_namespace {
-        keys.extend(positions.map(|position| KeyRef { namespace, key: &args[position], mode }));
-    }
-    let Some(op) = server.store.operation(&keys, reads, now_ms) else {
-        return Err(Wait::Latch);
-    };
-    let other_now = other.map(|other| server.databases.namespace(other));
-    if server.databases.namespace(database) != namespace || other_now != other_namespace {
+    let scope = Scope::of(server, call, client.database());
+    let op = scope
+        .latch(server, call, reads, now_ms)
+        .ok_or(Wait::Latch)?;
+    if scope != Scope::of(server, call, client.database()) {
         // SWAPDB or FLUSHDB came in between: the latches are those of another database's keys.
         return Err(Wait::Latch);
     }
     let mark = output.mark();
-    let mut cx = Ctx { op, namespace, reply: output, client, server };
-    let done = handler(&mut cx, args);
+    let namespace = scope.namespace;
+    let mut cx = Ctx {
+        op,
+        namespace,
+        reply: output,
+        client,
+        server,
+    };
+    let done = handler(&mut cx, call.args);
     drop(cx);
     conclude(done, output, mark)
+}
+
+/// The namespaces of the databases that a command works in.
+#[derive(PartialEq, Eq)]
+struct Scope {
+    namespace: Namespace,
+    /// Of the database that COPY and MOVE name.
+    other: Option<Namespace>,
+}
+
+impl Scope {
+    #[inline]
+    fn of(server: &Server, call: Call<'_>, database: usize) -> Scope {
+        let other = call.command.row.keys.other_database(call.args);
+        let other = other.filter(|other| *other < server.databases.count());
+        Scope {
+            namespace: server.databases.namespace(database),
+            other: other.map(|other| server.databases.namespace(other)),
+        }
+    }
+
+    /// Starts an operation on the command's keys; `None` if one of them is latched by another.
+    #[inline]
+    fn latch<'s>(
+        &self,
+        server: &'s Server,
+        call: Call<'_>,
+        reads: &'s ColdReads,
+        now_ms: u64,
+    ) -> Option<Operation<'s>> {
+        let row = call.command.row;
+        if row.keys == Keys::Everything {
+            return server.store.operation_on_everything(reads, now_ms);
+        }
+        let writes = row.flags.has(Flags::WRITE);
+        let mode = if writes {
+            LatchMode::Exclusive
+        } else {
+            LatchMode::Shared
+        };
+        let args = call.args;
+        let key_in = |namespace| {
+            let positions = row.keys.positions(args);
+            let key_at = move |position| {
+                Some(KeyRef {
+                    namespace,
+                    key: args.get(position)?,
+                    mode,
+                })
+            };
+            positions.filter_map(key_at)
+        };
+        let mut keys: SmallVec<[KeyRef<'_>; 4]> = key_in(self.namespace).collect();
+        keys.extend(self.other.into_iter().flat_map(key_in));
+        server.store.operation(&keys, reads, now_ms)
+    }
 }
 
 /// How a command ended.
@@ -180,12 +248,16 @@ pub(crate) enum Ended {
 
 /// Makes an error reply of an error, or says what to wait for; what the handler wrote before is dropped then.
 pub(crate) fn conclude(done: Done, output: &mut Output, mark: Mark) -> Result<Ended, Wait> {
-    let Err(stop) = done else { return Ok(Ended::Replied) };
+    let Err(stop) = done else {
+        return Ok(Ended::Replied);
+    };
     output.rewind(mark);
     match stop {
         Stop::Engine(hybridlog::Stop::Cold) => return Err(Wait::ColdReads),
         Stop::Engine(hybridlog::Stop::NoRoom { bytes }) => return Err(Wait::Room(bytes)),
-        Stop::Engine(error @ hybridlog::Stop::TooLarge { .. }) => output.error(&format!("ERR {error}")),
+        Stop::Engine(error @ hybridlog::Stop::TooLarge { .. }) => {
+            output.error(&format!("ERR {error}"))
+        }
         Stop::Engine(hybridlog::Stop::Io(error)) => output.error(&format!("IOERR {error}")),
         Stop::Reply(text) => output.error(&text),
     }
@@ -218,11 +290,12 @@ pub(crate) struct Finished<'a> {
     pub(crate) elapsed: Duration,
     /// Where its reply starts in the output.
     pub(crate) reply_start: Mark,
+    /// CLIENT REPLY's mode when the command started.
+    pub(crate) reply_before: ReplyMode,
 }
 
 impl Finished<'_> {
-    /// Counts the command and, if it was remarkable, logs it. Applies CLIENT REPLY, whose mode was `reply_before` when
-    /// the command started.
+    /// Counts the command and, if it was remarkable, logs it. Applies CLIENT REPLY.
     #[inline]
     pub(crate) fn record(
         &self,
@@ -230,7 +303,6 @@ impl Finished<'_> {
         stats: &WorkerStats,
         client: &mut Client,
         output: &mut Output,
-        reply_before: ReplyMode,
         settings: &RecordSettings,
     ) {
         stats.commands.add(1);
@@ -244,13 +316,19 @@ impl Finished<'_> {
             stats.keyspace_hits.add(u64::from(client.keyspace_hits));
             stats.keyspace_misses.add(u64::from(client.keyspace_misses));
         }
-        if settings.slow.is_some_and(|threshold| self.elapsed >= threshold) {
+        if settings
+            .slow
+            .is_some_and(|threshold| self.elapsed >= threshold)
+        {
             self.log_slow(server, client, settings);
         }
-        if settings.latency_event.is_some_and(|threshold| self.elapsed >= threshold) {
+        if settings
+            .latency_event
+            .is_some_and(|threshold| self.elapsed >= threshold)
+        {
             self.note_latency(server);
         }
-        apply_reply_mode(client, output, self.reply_start, reply_before);
+        apply_reply_mode(client, output, self.reply_start, self.reply_before);
     }
 
     #[cold]
@@ -271,14 +349,26 @@ impl Finished<'_> {
 
     #[cold]
     fn note_latency(&self, server: &Server) {
-        let event = if self.command.row.flags.has(Flags::FAST) { "fast-command" } else { "command" };
-        let sample = Sample { unix_seconds: unix_ms() / 1000, latency_ms: self.elapsed.as_millis() as u64 };
+        let event = if self.command.row.flags.has(Flags::FAST) {
+            "fast-command"
+        } else {
+            "command"
+        };
+        let sample = Sample {
+            unix_seconds: unix_ms() / 1000,
+            latency_ms: self.elapsed.as_millis() as u64,
+        };
         server.latency.add(event, sample);
     }
 }
 
 /// Drops the reply of a client that does not want it. `before` is the mode when the command started.
-fn apply_reply_mode(client: &mut Client, output: &mut Output, reply_start: Mark, before: ReplyMode) {
+fn apply_reply_mode(
+    client: &mut Client,
+    output: &mut Output,
+    reply_start: Mark,
+    before: ReplyMode,
+) {
     match (before, client.reply_mode) {
         (ReplyMode::On, ReplyMode::On) => {}
         // CLIENT REPLY OFF and SKIP are themselves not answered.
@@ -292,7 +382,12 @@ fn apply_reply_mode(client: &mut Client, output: &mut Output, reply_start: Mark,
 }
 
 /// Writes the error reply of a refused command and counts it.
-pub(crate) fn refuse(refusal: &Refusal<'_>, stats: &WorkerStats, client: &mut Client, output: &mut Output) {
+pub(crate) fn refuse(
+    refusal: &Refusal<'_>,
+    stats: &WorkerStats,
+    client: &mut Client,
+    output: &mut Output,
+) {
     if let Some(command) = refusal.command {
         stats.command(command.id).reject();
     }

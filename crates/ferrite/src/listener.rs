@@ -22,14 +22,22 @@ pub(crate) struct Listeners {
 /// Opens the listening sockets of all workers; returns them and the TCP port (0: none). Port 0 in the settings means
 /// no TCP as in Redis, but where that would leave nothing to listen on, a free port. The error is one line.
 pub(crate) fn open(settings: &Settings) -> Result<(Vec<Listeners>, u16), String> {
-    let mut workers: Vec<Listeners> = (0..settings.workers).map(|_| Listeners::default()).collect();
+    let mut workers: Vec<Listeners> = (0..settings.workers)
+        .map(|_| Listeners::default())
+        .collect();
     let wants_tcp = settings.port != 0 || settings.unixsocket.is_none();
-    let port = if wants_tcp { open_tcp(settings, &mut workers)? } else { 0 };
+    let port = if wants_tcp {
+        open_tcp(settings, &mut workers)?
+    } else {
+        0
+    };
     if let Some(path) = &settings.unixsocket {
         let listener = open_unix(path, settings)
             .map_err(|error| format!("Failed opening Unix socket {}: {error}", path.display()))?;
         for worker in &mut workers {
-            let shared = listener.try_clone().map_err(|error| format!("Failed sharing the Unix socket: {error}"))?;
+            let shared = listener
+                .try_clone()
+                .map_err(|error| format!("Failed sharing the Unix socket: {error}"))?;
             worker.unix = Some(shared);
         }
     }
@@ -39,7 +47,13 @@ pub(crate) fn open(settings: &Settings) -> Result<(Vec<Listeners>, u16), String>
 fn open_tcp(settings: &Settings, workers: &mut [Listeners]) -> Result<u16, String> {
     let mut port = settings.port;
     for bind in &settings.bind {
-        let failed = |error: &io::Error| format!("Could not create server TCP listening socket {}:{port}: bind: {}", bind.address, plain(error));
+        let failed = |error: &io::Error| {
+            format!(
+                "Could not create server TCP listening socket {}:{port}: bind: {}",
+                bind.address,
+                plain(error)
+            )
+        };
         match open_address(bind, port, settings.tcp_backlog, workers) {
             Ok(opened) => port = opened,
             Err(error) if is_missing_here(&error) && (bind.optional || bind.address == "::*") => {
@@ -49,13 +63,20 @@ fn open_tcp(settings: &Settings, workers: &mut [Listeners]) -> Result<u16, Strin
         }
     }
     if workers[0].tcp.is_empty() {
-        return Err(format!("Failed listening on port {port} (TCP): none of the bind addresses is on this machine"));
+        return Err(format!(
+            "Failed listening on port {port} (TCP): none of the bind addresses is on this machine"
+        ));
     }
     Ok(port)
 }
 
 /// Listens on one address with one socket per worker; returns the port.
-fn open_address(bind: &BindAddress, port: u16, backlog: i32, workers: &mut [Listeners]) -> io::Result<u16> {
+fn open_address(
+    bind: &BindAddress,
+    port: u16,
+    backlog: i32,
+    workers: &mut [Listeners],
+) -> io::Result<u16> {
     let mut address = resolve(&bind.address, port)?;
     // With SO_REUSEPORT a second server of the same user would get the port, too, and half of the clients. So the
     // port is first claimed without it.
@@ -86,7 +107,11 @@ fn resolve(address: &str, port: u16) -> io::Result<SocketAddr> {
 }
 
 fn new_socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -98,20 +123,34 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
 fn is_missing_here(error: &io::Error) -> bool {
     let os = error.raw_os_error();
     error.kind() == io::ErrorKind::AddrNotAvailable
-        || os.is_some_and(|code| [libc::EAFNOSUPPORT, libc::EPROTONOSUPPORT, libc::ESOCKTNOSUPPORT, libc::EPFNOSUPPORT].contains(&code))
+        || os.is_some_and(|code| {
+            [
+                libc::EAFNOSUPPORT,
+                libc::EPROTONOSUPPORT,
+                libc::ESOCKTNOSUPPORT,
+                libc::EPFNOSUPPORT,
+            ]
+            .contains(&code)
+        })
 }
 
 /// The error without Rust's "(os error 98)".
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn open_unix(path: &Path, settings: &Settings) -> io::Result<UnixListener> {
     // The socket file of a server that is gone is in the way; one that answers belongs to somebody.
     if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
         if UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"));
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another process listens on it",
+            ));
         }
         fs::remove_file(path)?;
     }

@@ -69,7 +69,11 @@ fn write(level: LogLevel, message: impl Display) {
     let line = format!("{}:M {} {mark} {text}\n", std::process::id(), timestamp());
     // A log that cannot be written must not stop the server, and there is nowhere else to say it.
     let _ = match &*FILE.read() {
-        Some(path) => OpenOptions::new().append(true).create(true).open(path).and_then(|mut file| file.write_all(line.as_bytes())),
+        Some(path) => OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .and_then(|mut file| file.write_all(line.as_bytes())),
         None => io::stdout().lock().write_all(line.as_bytes()),
     };
     if SYSLOG.load(Relaxed) {
@@ -79,8 +83,12 @@ fn write(level: LogLevel, message: impl Display) {
 
 /// Local time as `23 Nov 2026 03:11:24.123`.
 fn timestamp() -> String {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let time = sys::local_time(now.as_secs());
     let month = MONTHS.get(time.month).unwrap_or(&"???");
     format!(

@@ -22,21 +22,23 @@ mod shutdown;
 mod slow_lane;
 mod slowlog;
 mod stats;
+mod storage;
 mod sys;
 mod table;
+mod usage;
 mod worker;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hybridlog::Store;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use cli::{Cli, Invocation};
 use config::{Config, Settings};
 use process::PidFile;
 use server::Server;
+use worker::WorkerThread;
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os().skip(1)) {
@@ -65,8 +67,8 @@ fn fail(line: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Reads the configuration, opens everything and serves until the server is asked to stop. An error before the log is
-/// open is for standard error, one line; later ones are in the log, too.
+/// Reads the configuration, opens everything and serves until the server is asked to stop. An error is one line for
+/// standard error, and for the log if that goes elsewhere.
 fn start(cli: &Cli) -> Result<(), String> {
     let (config, notices) = Config::load(cli).map_err(|error| error.to_string())?;
     let config = Arc::new(config);
@@ -90,12 +92,17 @@ fn start(cli: &Cli) -> Result<(), String> {
         None => log::notice("No configuration file, using the defaults and the command line"),
     }
     notices.iter().for_each(log::notice);
-    serve(config, &settings).inspect_err(|line| log::warning(line))
+    let logs_elsewhere = settings.logfile.is_some() || settings.syslog.is_some();
+    serve(config, &settings).inspect_err(|line| {
+        if logs_elsewhere {
+            log::warning(line);
+        }
+    })
 }
 
 fn serve(config: Arc<Config>, settings: &Settings) -> Result<(), String> {
-    let store = Store::in_memory();
     let (listeners, port) = listener::open(settings)?;
+    let store = storage::open(settings)?;
     let server = Arc::new(Server::new(config, store, port)?);
     if server.allow_clients(settings.maxclients).is_err() {
         log::warning(format_args!(
@@ -120,7 +127,10 @@ fn serve(config: Arc<Config>, settings: &Settings) -> Result<(), String> {
         log::notice(format_args!("Ready to accept connections on port {port}"));
     }
     if let Some(path) = &settings.unixsocket {
-        log::notice(format_args!("Ready to accept connections at {}", path.display()));
+        log::notice(format_args!(
+            "Ready to accept connections at {}",
+            path.display()
+        ));
     }
     runtime.block_on(run(&server, workers, settings.shutdown_timeout))?;
     runtime.shutdown_background();
@@ -135,13 +145,14 @@ fn serve(config: Arc<Config>, settings: &Settings) -> Result<(), String> {
 /// As in Redis, a daemon has a pid file even if none is configured.
 fn pid_file_path(settings: &Settings) -> Option<std::path::PathBuf> {
     const DAEMON_DEFAULT: &str = "/var/run/ferrite.pid";
-    settings.pidfile.clone().or_else(|| settings.daemonize.then(|| DAEMON_DEFAULT.into()))
+    settings
+        .pidfile
+        .clone()
+        .or_else(|| settings.daemonize.then(|| DAEMON_DEFAULT.into()))
 }
 
-type Worker = std::thread::JoinHandle<std::io::Result<()>>;
-
 /// Does the background work until a signal or SHUTDOWN asks the server to stop, then stops it.
-async fn run(server: &Arc<Server>, workers: Vec<Worker>, patience: Duration) -> Result<(), String> {
+async fn run(server: &Arc<Server>, workers: Vec<WorkerThread>, patience: Duration) -> Result<(), String> {
     let watch = |kind| signal(kind).map_err(|error| format!("can't watch for signals: {error}"));
     let mut interrupt = watch(SignalKind::interrupt())?;
     let mut terminate = watch(SignalKind::terminate())?;
@@ -159,8 +170,12 @@ async fn run(server: &Arc<Server>, workers: Vec<Worker>, patience: Duration) -> 
 }
 
 /// Waits for the workers to finish what they have begun, for as long as `shutdown-timeout` allows.
-async fn finish(workers: Vec<Worker>, interrupt: &mut Signal, patience: Duration) {
-    let joined = tokio::task::spawn_blocking(move || workers.into_iter().try_for_each(|worker| worker.join().expect("a panic ends the process")));
+async fn finish(workers: Vec<WorkerThread>, interrupt: &mut Signal, patience: Duration) {
+    let joined = tokio::task::spawn_blocking(move || {
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().expect("a panic ends the process"))
+    });
     tokio::select! {
         ended = joined => if let Err(error) = ended.expect("a panic ends the process") {
             log::warning(format_args!("A worker ended with an error: {error}"));

@@ -54,7 +54,10 @@ impl Output {
 
     /// Where the next reply starts. Valid until something is sent.
     pub(crate) fn mark(&self) -> Mark {
-        Mark { encoded: self.encoder.len(), pieces: self.pieces.len() }
+        Mark {
+            encoded: self.encoder.len(),
+            pieces: self.pieces.len(),
+        }
     }
 
     /// Drops what was written after `mark`.
@@ -67,7 +70,10 @@ impl Output {
 
     /// The text of the error reply that starts at `mark`, without its dash.
     pub(crate) fn error_text_since(&self, mark: Mark) -> &[u8] {
-        self.encoder.as_bytes().get(mark.encoded + 1..).unwrap_or_default()
+        self.encoder
+            .as_bytes()
+            .get(mark.encoded + 1..)
+            .unwrap_or_default()
     }
 
     /// Appends the replies of `other`, which nothing has been sent of.
@@ -75,7 +81,12 @@ impl Output {
         let offset = self.encoder.len();
         self.encoder.raw(other.encoder.as_bytes());
         self.piece_bytes += other.piece_bytes;
-        self.pieces.extend(other.pieces.into_iter().map(|(position, piece)| (position + offset, piece)));
+        self.pieces.extend(
+            other
+                .pieces
+                .into_iter()
+                .map(|(position, piece)| (position + offset, piece)),
+        );
     }
 
     /// Bytes that have not been sent yet.

@@ -35,7 +35,10 @@ impl Default for Pause {
     fn default() -> Self {
         Pause {
             paused: AtomicU8::new(0),
-            state: Mutex::new(State { paused: Paused::Nothing, until_ms: 0 }),
+            state: Mutex::new(State {
+                paused: Paused::Nothing,
+                until_ms: 0,
+            }),
             ended: Notify::new(),
         }
     }
@@ -58,7 +61,10 @@ impl Pause {
     /// Ends the pause.
     pub(crate) fn end(&self) {
         let mut state = self.state.lock();
-        *state = State { paused: Paused::Nothing, until_ms: 0 };
+        *state = State {
+            paused: Paused::Nothing,
+            until_ms: 0,
+        };
         self.paused.store(0, Relaxed);
         self.ended.notify_waiters();
     }

@@ -18,18 +18,27 @@ pub(crate) fn raise_client_limit(clients: usize) -> usize {
     let limit = match sys::raise_open_files_limit(wanted) {
         Ok(limit) => limit,
         Err(error) => {
-            log::warning(format_args!("Can't raise the maximum number of open files to {wanted}: {error}"));
+            log::warning(format_args!(
+                "Can't raise the maximum number of open files to {wanted}: {error}"
+            ));
             sys::open_files_limit().unwrap_or(1024)
         }
     };
-    usize::try_from(limit.saturating_sub(RESERVED_FDS)).unwrap_or(usize::MAX).clamp(1, clients)
+    usize::try_from(limit.saturating_sub(RESERVED_FDS))
+        .unwrap_or(usize::MAX)
+        .clamp(1, clients)
 }
 
 /// Sets the process's score for the kernel's out-of-memory killer.
 pub(crate) fn set_oom_score(score: OomScore) -> Result<(), String> {
     const PATH: &str = "/proc/self/oom_score_adj";
     static INHERITED: OnceLock<i32> = OnceLock::new();
-    let read = || fs::read_to_string(PATH).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let read = || {
+        fs::read_to_string(PATH)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0)
+    };
     let inherited = *INHERITED.get_or_init(read);
     let value = match score {
         OomScore::Inherited => inherited,
@@ -39,7 +48,8 @@ pub(crate) fn set_oom_score(score: OomScore) -> Result<(), String> {
     if read() == value {
         return Ok(());
     }
-    fs::write(PATH, value.clamp(-1000, 1000).to_string()).map_err(|error| format!("{PATH}: {error}"))
+    fs::write(PATH, value.clamp(-1000, 1000).to_string())
+        .map_err(|error| format!("{PATH}: {error}"))
 }
 
 /// A file that holds the process id while the process runs.
@@ -48,11 +58,15 @@ pub(crate) struct PidFile(PathBuf);
 impl PidFile {
     /// Writes it; as in Redis, going on without it is only worth a warning.
     pub(crate) fn create(path: &Path) -> Option<Self> {
-        let written = fs::File::create(path).and_then(|mut file| writeln!(file, "{}", std::process::id()));
+        let written =
+            fs::File::create(path).and_then(|mut file| writeln!(file, "{}", std::process::id()));
         match written {
             Ok(()) => Some(PidFile(path.to_owned())),
             Err(error) => {
-                log::warning(format_args!("Can't write the pid file {}: {error}", path.display()));
+                log::warning(format_args!(
+                    "Can't write the pid file {}: {error}",
+                    path.display()
+                ));
                 None
             }
         }
@@ -70,7 +84,10 @@ impl Drop for PidFile {
 pub(crate) fn abort_on_panic() {
     panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
-        log::warning(format_args!("Ferrite crashed in thread {}: {panic}", thread.name().unwrap_or("?")));
+        log::warning(format_args!(
+            "Ferrite crashed in thread {}: {panic}",
+            thread.name().unwrap_or("?")
+        ));
         std::process::abort();
     }));
 }

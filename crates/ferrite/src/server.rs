@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use hybridlog::io::IoStats;
 use hybridlog::{Namespace, Store};
 use parking_lot::Mutex;
 
@@ -17,6 +18,7 @@ use crate::shutdown::Shutdown;
 use crate::slow_lane::SlowLane;
 use crate::slowlog::CommandLog;
 use crate::stats::Stats;
+use crate::storage;
 use crate::table::CommandTable;
 
 /// The server.
@@ -27,6 +29,8 @@ pub(crate) struct Server {
     pub(crate) databases: Databases,
     pub(crate) clients: Clients,
     pub(crate) stats: Stats,
+    /// What each worker's reader of cold records has done.
+    pub(crate) io_stats: Box<[Arc<IoStats>]>,
     /// Slow commands (SLOWLOG), and large requests and replies (COMMANDLOG).
     pub(crate) slowlog: CommandLog,
     pub(crate) large_requests: CommandLog,
@@ -44,6 +48,8 @@ pub(crate) struct Server {
     max_clients_possible: AtomicUsize,
     /// Whether expired keys are removed that nobody asks for (DEBUG SET-ACTIVE-EXPIRE).
     active_expire: AtomicBool,
+    /// The most that `maxmemory` can be set to while the server runs.
+    memory_max_bytes: u64,
     random: AtomicU64,
 }
 
@@ -55,7 +61,8 @@ impl Server {
         let mut id = [0u8; 20];
         let mut seed = [0u8; 8];
         for bytes in [id.as_mut_slice(), seed.as_mut_slice()] {
-            getrandom::fill(bytes).map_err(|error| format!("no random numbers from the system: {error}"))?;
+            getrandom::fill(bytes)
+                .map_err(|error| format!("no random numbers from the system: {error}"))?;
         }
         Ok(Server {
             store,
@@ -63,6 +70,7 @@ impl Server {
             databases: Databases::new(settings.databases),
             clients: Clients::default(),
             stats: Stats::new(settings.workers, commands.all().len()),
+            io_stats: (0..settings.workers).map(|_| Arc::default()).collect(),
             commands,
             slowlog: CommandLog::default(),
             large_requests: CommandLog::default(),
@@ -76,8 +84,14 @@ impl Server {
             port,
             max_clients_possible: AtomicUsize::new(usize::MAX),
             active_expire: AtomicBool::new(true),
+            memory_max_bytes: storage::memory_max_bytes(&settings),
             random: AtomicU64::new(u64::from_le_bytes(seed)),
         })
+    }
+
+    /// Whether expired keys are removed that nobody asks for.
+    pub(crate) fn active_expire(&self) -> bool {
+        self.active_expire.load(Relaxed)
     }
 
     /// DEBUG SET-ACTIVE-EXPIRE.
@@ -111,19 +125,37 @@ impl Server {
     }
 
     /// Puts changed settings into effect where nobody reads them again by himself.
-    pub(crate) fn apply(&self, settings: &Settings, changed: &[&'static str]) -> Result<(), ApplyError> {
+    pub(crate) fn apply(
+        &self,
+        settings: &Settings,
+        changed: &[&'static str],
+    ) -> Result<(), ApplyError> {
         for &directive in changed {
             let applied = match directive {
                 "loglevel" => {
                     log::set_level(settings.loglevel);
                     Ok(())
                 }
+                "maxmemory" => self.set_memory(settings),
                 "maxclients" => self.allow_clients(settings.maxclients),
-                "oom-score-adj" | "oom-score-adj-values" => process::set_oom_score(settings.oom_score),
+                "oom-score-adj" | "oom-score-adj-values" => {
+                    process::set_oom_score(settings.oom_score)
+                }
                 _ => Ok(()),
             };
             applied.map_err(|reason| ApplyError { directive, reason })?;
         }
+        Ok(())
+    }
+
+    fn set_memory(&self, settings: &Settings) -> Result<(), String> {
+        if settings.maxmemory_bytes > self.memory_max_bytes {
+            return Err(format!(
+                "can be raised to {} at most without a restart",
+                self.memory_max_bytes
+            ));
+        }
+        self.store.set_memory_bytes(settings.maxmemory_bytes);
         Ok(())
     }
 
@@ -142,7 +174,9 @@ impl Server {
 
 /// The time, Unix milliseconds.
 pub(crate) fn unix_ms() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -13,14 +13,25 @@ pub(crate) struct SlowLane {
 
 impl Default for SlowLane {
     fn default() -> Self {
-        SlowLane { permits: Semaphore::new(LANES) }
+        SlowLane {
+            permits: Semaphore::new(LANES),
+        }
     }
 }
 
 impl SlowLane {
     /// Runs `work` on a thread of its own, waiting for a free lane first.
-    pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
-        tokio::task::spawn_blocking(work).await.expect("a panic ends the process")
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let _permit = self
+            .permits
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        tokio::task::spawn_blocking(work)
+            .await
+            .expect("a panic ends the process")
     }
 }

@@ -49,7 +49,13 @@ impl CommandLog {
 
     /// The latest `count` entries, the newest first.
     pub(crate) fn latest(&self, count: usize) -> Vec<LogEntry> {
-        self.ring.lock().entries.iter().take(count).cloned().collect()
+        self.ring
+            .lock()
+            .entries
+            .iter()
+            .take(count)
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -63,7 +69,11 @@ impl CommandLog {
 
 /// The arguments as the log keeps them.
 pub(crate) fn shortened(args: Args<'_>) -> Vec<Vec<u8>> {
-    let keep = if args.len() > MAX_ARGS { MAX_ARGS - 1 } else { args.len() };
+    let keep = if args.len() > MAX_ARGS {
+        MAX_ARGS - 1
+    } else {
+        args.len()
+    };
     let mut kept: Vec<Vec<u8>> = args.from(0).take(keep).map(shortened_arg).collect();
     if keep < args.len() {
         kept.push(format!("... ({} more arguments)", args.len() - keep).into_bytes());

@@ -180,7 +180,9 @@ struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Histogram { buckets: [const { Counter(AtomicU64::new(0)) }; BUCKETS] }
+        Histogram {
+            buckets: [const { Counter(AtomicU64::new(0)) }; BUCKETS],
+        }
     }
 }
 
@@ -264,7 +266,13 @@ impl Stats {
 
     /// One command's figures.
     pub(crate) fn command(&self, id: CommandId) -> CommandTotals {
-        let mut totals = CommandTotals { calls: 0, nanos: 0, rejected: 0, failed: 0, latency: Vec::new() };
+        let mut totals = CommandTotals {
+            calls: 0,
+            nanos: 0,
+            rejected: 0,
+            failed: 0,
+            latency: Vec::new(),
+        };
         let mut buckets = [0u64; BUCKETS];
         for worker in self.live() {
             let stats = worker.command(id);
@@ -273,11 +281,16 @@ impl Stats {
             totals.rejected += stats.rejected.get();
             totals.failed += stats.failed.get();
             if let Some(latency) = stats.latency.get() {
-                buckets.iter_mut().zip(&latency.buckets).for_each(|(sum, bucket)| *sum += bucket.get());
+                buckets
+                    .iter_mut()
+                    .zip(&latency.buckets)
+                    .for_each(|(sum, bucket)| *sum += bucket.get());
             }
         }
         let used = buckets.iter().enumerate().filter(|(_, count)| **count > 0);
-        totals.latency = used.map(|(bucket, count)| (bucket_end_nanos(bucket), *count)).collect();
+        totals.latency = used
+            .map(|(bucket, count)| (bucket_end_nanos(bucket), *count))
+            .collect();
         totals
     }
 
@@ -294,12 +307,16 @@ impl Stats {
 
     /// CONFIG RESETSTAT.
     pub(crate) fn reset(&self) {
-        self.workers.iter().for_each(|worker| worker.reset.store(true, Relaxed));
+        self.workers
+            .iter()
+            .for_each(|worker| worker.reset.store(true, Relaxed));
         self.rates.reset();
     }
 
     fn live(&self) -> impl Iterator<Item = &WorkerStats> {
-        self.workers.iter().filter(|worker| !worker.reset.load(Relaxed))
+        self.workers
+            .iter()
+            .filter(|worker| !worker.reset.load(Relaxed))
     }
 }
 
@@ -320,18 +337,28 @@ struct RateSamples {
 
 impl Rates {
     /// Adds a sample of the totals.
-    pub(crate) fn sample(&self, now_ms: u64, commands: u64, net_input_bytes: u64, net_output_bytes: u64) {
+    pub(crate) fn sample(
+        &self,
+        now_ms: u64,
+        commands: u64,
+        net_input_bytes: u64,
+        net_output_bytes: u64,
+    ) {
         let mut inner = self.inner.lock();
         if inner.samples.len() == SAMPLES {
             inner.samples.pop_front();
         }
-        inner.samples.push_back((now_ms, [commands, net_input_bytes, net_output_bytes]));
+        inner
+            .samples
+            .push_back((now_ms, [commands, net_input_bytes, net_output_bytes]));
     }
 
     /// Commands, input bytes and output bytes per second.
     pub(crate) fn per_second(&self) -> [u64; 3] {
         let inner = self.inner.lock();
-        let (Some((from_ms, from)), Some((to_ms, to))) = (inner.samples.front(), inner.samples.back()) else {
+        let (Some((from_ms, from)), Some((to_ms, to))) =
+            (inner.samples.front(), inner.samples.back())
+        else {
             return [0; 3];
         };
         let elapsed_ms = (to_ms - from_ms).max(1);
@@ -352,7 +379,10 @@ mod tests {
         let mut last = None;
         for nanos in (0..5000).chain((5000..3_000_000_000).step_by(7_654_321)) {
             let bucket = bucket_of(nanos);
-            assert!(bucket_end_nanos(bucket) >= nanos || bucket == BUCKETS - 1, "{nanos}");
+            assert!(
+                bucket_end_nanos(bucket) >= nanos || bucket == BUCKETS - 1,
+                "{nanos}"
+            );
             assert!(last.is_none_or(|last| last <= bucket));
             last = Some(bucket);
         }

@@ -46,7 +46,10 @@ pub(crate) fn open_files_limit() -> io::Result<u64> {
 }
 
 fn read_open_files_limit() -> io::Result<libc::rlimit> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: the pointer is to a local that lives through the call.
     check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
     Ok(limit)
@@ -60,7 +63,10 @@ pub(crate) fn raise_open_files_limit(wanted: u64) -> io::Result<u64> {
         return Ok(limit.rlim_cur);
     }
     let set = |soft: u64, hard: u64| {
-        let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+        let limit = libc::rlimit {
+            rlim_cur: soft,
+            rlim_max: hard,
+        };
         // SAFETY: the pointer is to a local that lives through the call.
         check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })
     };
@@ -102,13 +108,22 @@ pub(crate) fn exit_now(status: i32) -> ! {
 
 /// Opens the system log. `facility` is `user` or `local0` to `local7`.
 pub(crate) fn open_syslog(ident: &[u8], facility: &str) {
-    let facility = match facility.strip_prefix("local").and_then(|digit| digit.parse::<i32>().ok()) {
+    let facility = match facility
+        .strip_prefix("local")
+        .and_then(|digit| digit.parse::<i32>().ok())
+    {
         Some(number) => libc::LOG_LOCAL0 + (number << 3),
         None => libc::LOG_USER,
     };
     let ident = CString::new(ident.to_vec()).unwrap_or_else(|_| c"ferrite".to_owned());
     // SAFETY: syslog keeps the pointer, so the string is leaked; this happens once in a process.
-    unsafe { libc::openlog(ident.into_raw(), libc::LOG_PID | libc::LOG_NDELAY | libc::LOG_NOWAIT, facility) }
+    unsafe {
+        libc::openlog(
+            ident.into_raw(),
+            libc::LOG_PID | libc::LOG_NDELAY | libc::LOG_NOWAIT,
+            facility,
+        )
+    }
 }
 
 /// Writes a line to the system log.
@@ -125,5 +140,9 @@ pub(crate) fn syslog(level: LogLevel, text: &str) {
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }

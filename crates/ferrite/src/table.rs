@@ -41,15 +41,24 @@ pub(crate) struct CommandTable {
 
 impl CommandTable {
     /// Builds the table. An error names the `rename-command` that cannot be.
-    pub(crate) fn new(families: &[&'static [Row]], renames: &[RenamedCommand]) -> Result<Self, String> {
-        let mut table = CommandTable { commands: Vec::new(), names: Names::default() };
+    pub(crate) fn new(
+        families: &[&'static [Row]],
+        renames: &[RenamedCommand],
+    ) -> Result<Self, String> {
+        let mut table = CommandTable {
+            commands: Vec::new(),
+            names: Names::default(),
+        };
         for row in families.iter().copied().flatten() {
             let id = table.add(row, None);
             table.names.insert(row.name, id, &table.commands);
         }
         for rename in renames {
             table.rename(rename).map_err(|reason| {
-                let (from, to) = (String::from_utf8_lossy(&rename.from), String::from_utf8_lossy(&rename.to));
+                let (from, to) = (
+                    String::from_utf8_lossy(&rename.from),
+                    String::from_utf8_lossy(&rename.to),
+                );
                 format!("{}: rename-command {from} \"{to}\": {reason}", rename.place)
             })?;
         }
@@ -62,8 +71,16 @@ impl CommandTable {
             Some(container) => format!("{}|{}", self.get(container).row.name, row.name),
             None => row.name.to_owned(),
         };
-        self.commands.push(Command { id, row, full_name, container, subcommands: Names::default() });
-        let help = (!row.subcommands.is_empty() && row.subcommands.iter().all(|sub| sub.name != HELP.name)).then_some(&HELP);
+        self.commands.push(Command {
+            id,
+            row,
+            full_name,
+            container,
+            subcommands: Names::default(),
+        });
+        let help = (!row.subcommands.is_empty()
+            && row.subcommands.iter().all(|sub| sub.name != HELP.name))
+        .then_some(&HELP);
         for subcommand in row.subcommands.iter().chain(help) {
             let sub_id = self.add(subcommand, Some(id));
             let mut names = std::mem::take(&mut self.commands[id.0 as usize].subcommands);
@@ -75,7 +92,9 @@ impl CommandTable {
 
     fn rename(&mut self, rename: &RenamedCommand) -> Result<(), &'static str> {
         let id = self.names.find(&rename.from).ok_or("no such command")?;
-        let new_name = str::from_utf8(&rename.to).map_err(|_| "the new name must be UTF-8")?.to_ascii_lowercase();
+        let new_name = str::from_utf8(&rename.to)
+            .map_err(|_| "the new name must be UTF-8")?
+            .to_ascii_lowercase();
         if !new_name.is_empty() && self.names.find(new_name.as_bytes()).is_some() {
             return Err("the new name is taken by another command");
         }
@@ -94,7 +113,9 @@ impl CommandTable {
     /// Finds the command, or subcommand, that `args` (at least the name) call.
     #[inline]
     pub(crate) fn lookup(&self, args: Args<'_>) -> Lookup<'_> {
-        let Some(id) = self.names.find(&args[0]) else { return Lookup::Unknown };
+        let Some(id) = self.names.find(&args[0]) else {
+            return Lookup::Unknown;
+        };
         let command = self.get(id);
         if command.row.subcommands.is_empty() || args.len() == 1 {
             return Lookup::Found(command);
@@ -155,11 +176,17 @@ impl Names {
     }
 
     fn insert(&mut self, name: &str, id: CommandId, commands: &[Command]) {
-        assert!(self.find(name.as_bytes()).is_none(), "two rows are named {name:?} ({})", commands[id.0 as usize].full_name);
+        assert!(
+            self.find(name.as_bytes()).is_none(),
+            "two rows are named {name:?} ({})",
+            commands[id.0 as usize].full_name
+        );
         if self.slots.len() < (self.len + 1) * 2 {
             let old = std::mem::take(&mut self.slots);
             self.slots.resize_with((old.len() * 2).max(8), || None);
-            old.into_iter().flatten().for_each(|entry| self.place(entry));
+            old.into_iter()
+                .flatten()
+                .for_each(|entry| self.place(entry));
         }
         self.place((name.into(), id));
         self.len += 1;
@@ -177,10 +204,15 @@ impl Names {
     fn remove(&mut self, name: &[u8]) {
         let entries: Vec<_> = std::mem::take(&mut self.slots)
             .into_iter()
-            .map(|slot| slot.filter(|(slot_name, _)| !slot_name.as_bytes().eq_ignore_ascii_case(name)))
+            .map(|slot| {
+                slot.filter(|(slot_name, _)| !slot_name.as_bytes().eq_ignore_ascii_case(name))
+            })
             .collect();
         self.slots.resize_with(entries.len(), || None);
-        entries.into_iter().flatten().for_each(|entry| self.place(entry));
+        entries
+            .into_iter()
+            .flatten()
+            .for_each(|entry| self.place(entry));
         self.len -= 1;
     }
 
@@ -216,9 +248,16 @@ const HELP: Row = Row {
 
 fn help(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let name = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
-    let mut lines = vec![format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:")];
+    let mut lines = vec![format!(
+        "{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
+    )];
     if let Some(container) = cx.server.commands.find(&args[0]) {
-        let mut rows: Vec<_> = cx.server.commands.subcommands(container).map(|command| command.row).collect();
+        let mut rows: Vec<_> = cx
+            .server
+            .commands
+            .subcommands(container)
+            .map(|command| command.row)
+            .collect();
         rows.sort_unstable_by_key(|row| row.name);
         for row in rows.iter().filter(|row| row.name != HELP.name) {
             let mut line = row.name.to_ascii_uppercase();

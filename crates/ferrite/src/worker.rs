@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hybridlog::io::ColdReader;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::runtime;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
@@ -23,6 +25,7 @@ use crate::listener::Listeners;
 use crate::log;
 use crate::server::Server;
 use crate::stats::WorkerStats;
+use crate::storage;
 
 /// The size of a fresh read buffer, and how many are kept for the next connection that has something to read.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -49,6 +52,7 @@ const TOO_MANY_CLIENTS: &str = "-ERR max number of clients reached\r\n";
 pub(crate) struct Worker {
     pub(crate) server: Arc<Server>,
     pub(crate) index: usize,
+    reader: ColdReader,
     settings: RefCell<SettingsReader>,
     buffers: RefCell<Vec<Vec<u8>>>,
     connections: Cell<usize>,
@@ -60,6 +64,11 @@ impl Worker {
         self.server.stats.worker(self.index)
     }
 
+    /// Where cold records are read.
+    pub(crate) fn reader(&self) -> &ColdReader {
+        &self.reader
+    }
+
     /// What `read` takes out of the current settings.
     pub(crate) fn settings<T>(&self, read: impl FnOnce(&Settings) -> T) -> T {
         read(self.settings.borrow_mut().get())
@@ -67,7 +76,10 @@ impl Worker {
 
     /// An empty buffer to read into.
     pub(crate) fn take_buffer(&self) -> Vec<u8> {
-        self.buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+        self.buffers
+            .borrow_mut()
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
     }
 
     /// Takes a buffer back that is done with; one that grew large is freed.
@@ -80,33 +92,83 @@ impl Worker {
     }
 }
 
-/// Starts worker `index`. It ends when the server is asked to stop and its clients have been served.
-pub(crate) fn start(server: Arc<Server>, index: usize, listeners: Listeners) -> io::Result<JoinHandle<io::Result<()>>> {
-    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+/// A worker's thread; its result says why it ended before its time.
+pub(crate) type WorkerThread = JoinHandle<io::Result<()>>;
+
+/// Starts worker `index` and returns once it can serve. It ends when the server is asked to stop and its clients have
+/// been served.
+pub(crate) fn start(
+    server: Arc<Server>,
+    index: usize,
+    listeners: Listeners,
+) -> io::Result<WorkerThread> {
+    let (started, is_started) = mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+    let thread = thread.spawn(move || {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let reader = {
+            let _runtime = runtime.enter();
+            open_reader(&server, index)?
+        };
         let settings = RefCell::new(SettingsReader::new(Arc::clone(&server.config)));
         let worker = Rc::new(Worker {
             server,
             index,
+            reader,
             settings,
             buffers: RefCell::default(),
             connections: Cell::new(0),
             connection_ended: Notify::new(),
         });
-        LocalSet::new().block_on(&runtime, run(worker, listeners))
-    })
+        LocalSet::new().block_on(&runtime, run(worker, listeners, started))
+    })?;
+    match is_started.recv() {
+        Ok(()) => Ok(thread),
+        // The thread has ended without a word.
+        Err(_) => Err(match thread.join().expect("a panic ends the process") {
+            Ok(()) => io::Error::other("it has ended"),
+            Err(error) => error,
+        }),
+    }
 }
 
-async fn run(worker: Rc<Worker>, listeners: Listeners) -> io::Result<()> {
+fn open_reader(server: &Server, index: usize) -> io::Result<ColdReader> {
+    let options = storage::reader_options(&server.config.settings());
+    let (reader, notice) = ColdReader::new(&options, Arc::clone(&server.io_stats[index]))?;
+    if index == 0 {
+        log::notice(format_args!(
+            "Cold records are read with {}",
+            reader.backend_name()
+        ));
+        notice.iter().for_each(log::warning);
+    }
+    Ok(reader)
+}
+
+async fn run(
+    worker: Rc<Worker>,
+    listeners: Listeners,
+    started: mpsc::SyncSender<()>,
+) -> io::Result<()> {
     let mut accepting = Vec::new();
     for listener in listeners.tcp {
         let listener = TcpListener::from_std(listener)?;
-        accepting.push(tokio::task::spawn_local(accept_tcp(Rc::clone(&worker), listener)));
+        accepting.push(tokio::task::spawn_local(accept_tcp(
+            Rc::clone(&worker),
+            listener,
+        )));
     }
     if let Some(listener) = listeners.unix {
         let listener = UnixListener::from_std(listener)?;
-        accepting.push(tokio::task::spawn_local(accept_unix(Rc::clone(&worker), listener)));
+        accepting.push(tokio::task::spawn_local(accept_unix(
+            Rc::clone(&worker),
+            listener,
+        )));
     }
+    // Nobody waits any more: then there is nothing to serve for.
+    started.send(()).map_err(io::Error::other)?;
     worker.server.shutdown.asked().await;
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     for client in worker.server.clients.all() {
@@ -125,13 +187,18 @@ async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener) {
                 let local = is_loopback(peer.ip());
                 let peer = Peer {
                     addr: peer.to_string(),
-                    laddr: socket.local_addr().map(|addr| addr.to_string()).unwrap_or_default(),
+                    laddr: socket
+                        .local_addr()
+                        .map(|addr| addr.to_string())
+                        .unwrap_or_default(),
                     fd: socket.as_raw_fd(),
                     unix: false,
                     local,
                 };
                 set_tcp_options(&worker, &socket);
-                let is_protected = worker.settings(|settings| settings.protected_mode && settings.requirepass.is_empty());
+                let is_protected = worker.settings(|settings| {
+                    settings.protected_mode && settings.requirepass.is_empty()
+                });
                 if is_protected && !local {
                     turn_away(&worker, socket, DENIED);
                 } else {
@@ -144,12 +211,20 @@ async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener) {
 }
 
 async fn accept_unix(worker: Rc<Worker>, listener: UnixListener) {
-    let path = worker.settings(|settings| settings.unixsocket.clone()).unwrap_or_default();
+    let path = worker
+        .settings(|settings| settings.unixsocket.clone())
+        .unwrap_or_default();
     let addr = format!("{}:0", path.display());
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
-                let peer = Peer { addr: addr.clone(), laddr: addr.clone(), fd: socket.as_raw_fd(), unix: true, local: true };
+                let peer = Peer {
+                    addr: addr.clone(),
+                    laddr: addr.clone(),
+                    fd: socket.as_raw_fd(),
+                    unix: true,
+                    local: true,
+                };
                 welcome(&worker, socket, peer);
             }
             Err(error) => pause_accepting(&error).await,
@@ -167,7 +242,10 @@ fn set_tcp_options(worker: &Worker, socket: &TcpStream) {
     if let Some(interval) = worker.settings(|settings| settings.tcp_keepalive) {
         // As Redis does it: three probes at a third of the interval.
         let probe = (interval / 3).max(Duration::from_secs(1));
-        let keepalive = TcpKeepalive::new().with_time(interval).with_interval(probe).with_retries(3);
+        let keepalive = TcpKeepalive::new()
+            .with_time(interval)
+            .with_interval(probe)
+            .with_retries(3);
         let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
     }
 }
@@ -181,8 +259,13 @@ async fn pause_accepting(error: &io::Error) {
 /// Serves a new client, unless there are too many.
 fn welcome<S: Socket>(worker: &Rc<Worker>, socket: S, peer: Peer) {
     let server = &worker.server;
-    let most = worker.settings(|settings| settings.maxclients).min(server.max_clients_possible());
-    let Some(entry) = server.clients.connect(worker.index, peer, server.uptime_ms(), most) else {
+    let most = worker
+        .settings(|settings| settings.maxclients)
+        .min(server.max_clients_possible());
+    let Some(entry) = server
+        .clients
+        .connect(worker.index, peer, server.uptime_ms(), most)
+    else {
         turn_away(worker, socket, TOO_MANY_CLIENTS);
         return;
     };
@@ -190,7 +273,9 @@ fn welcome<S: Socket>(worker: &Rc<Worker>, socket: S, peer: Peer) {
     worker.connections.set(worker.connections.get() + 1);
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
-        Connection::new(socket, Rc::clone(&worker), entry).serve().await;
+        Connection::new(socket, Rc::clone(&worker), entry)
+            .serve()
+            .await;
         worker.connections.set(worker.connections.get() - 1);
         worker.connection_ended.notify_one();
     });

@@ -1,0 +1,369 @@
+//! Running the commands of a slice, in order: first everything they will read is prefetched, with all cold records in
+//! one submission, then each is run; one that has to wait holds up those behind it, and no other connection.
+
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use hybridlog::{ColdReads, Namespace, NoRoomReason};
+use resp::Protocol;
+
+use super::{Closed, Connection, SLICE_REPLY_BYTES, Socket};
+use crate::client::{After, client_flags};
+use crate::command::{Flags, Handler, Row};
+use crate::ctx::SlowCtx;
+use crate::dispatch::{self, Call, Ended, Finished, Wait};
+use crate::output::Output;
+use crate::server::unix_ms;
+
+/// Commands run under one pin of the epoch and with one reading of the time.
+const PIN_COMMANDS: usize = 64;
+/// Memory that the cold reads of one prefetch may take.
+const PREFETCH_COLD_BYTES: u64 = 4 << 20;
+/// How often a taken latch is tried again after letting others run, before it is left alone for a moment.
+const LATCH_TRIES: usize = 64;
+const LATCH_PAUSE: Duration = Duration::from_millis(1);
+
+/// Why running commands stopped before the end.
+enum Stopped {
+    /// The command has to wait.
+    Waits(Wait),
+    /// The command has ended, and something is to be done before the next.
+    Attend,
+}
+
+impl<S: Socket> Connection<S> {
+    /// Runs the parsed commands in order.
+    pub(super) async fn run_slice(&mut self) -> Result<(), Closed> {
+        let count = self.input.command_count();
+        if count == 0 {
+            return Ok(());
+        }
+        self.stats().reset_if_asked();
+        let mut reads = ColdReads::default();
+        self.prefetch_slice(&mut reads).await;
+        let mut next = 0;
+        while next < count {
+            let end = (next + PIN_COMMANDS).min(count);
+            match self.run_pinned(&mut next, end, &reads) {
+                None => {}
+                Some(Stopped::Attend) => self.attend().await?,
+                Some(Stopped::Waits(wait)) => {
+                    self.run_waiting(next, wait, &mut reads).await?;
+                    next += 1;
+                    self.attend().await?;
+                }
+            }
+        }
+        self.client.entry.commands.fetch_add(count as u64, Relaxed);
+        Ok(())
+    }
+
+    /// Loads what the slice will read, and fetches the cold records among it.
+    async fn prefetch_slice(&mut self, reads: &mut ColdReads) {
+        self.input.resolve(&self.worker.server.commands);
+        // A command with one key alone finds out by itself what it needs.
+        if self.input.command_count() == 1 {
+            return;
+        }
+        let store = &self.server().store;
+        // What is overwritten unread is worth having in the caches, but not worth reading from the device.
+        store.prefetch(
+            self.keys(|row| !row.flags.has(Flags::BLIND)),
+            reads,
+            PREFETCH_COLD_BYTES,
+        );
+        store.prefetch(self.keys(|row| row.flags.has(Flags::BLIND)), reads, 0);
+        self.fetch(reads).await;
+    }
+
+    async fn fetch(&self, reads: &mut ColdReads) {
+        if reads.is_wanting() {
+            reads.fetch(self.worker.reader()).await;
+        }
+    }
+
+    /// The keys of all commands of the slice whose row is `wanted`.
+    fn keys<'a>(
+        &'a self,
+        wanted: impl Fn(&Row) -> bool + 'a,
+    ) -> impl Iterator<Item = (Namespace, &'a [u8])> {
+        let server = self.server();
+        let namespace = server.databases.namespace(self.client.database());
+        let calls = (0..self.input.command_count()).filter_map(move |i| {
+            let row = server.commands.get(self.input.command(i)?).row;
+            wanted(row).then(|| (row, self.input.args(i)))
+        });
+        calls.flat_map(move |(row, args)| {
+            let positions = row.keys.positions(args);
+            positions.filter_map(move |position| Some((namespace, args.get(position)?)))
+        })
+    }
+
+    /// Runs commands from `next` on, up to `end`, for as long as none waits.
+    fn run_pinned(&mut self, next: &mut usize, end: usize, reads: &ColdReads) -> Option<Stopped> {
+        let _pin = self.worker.server.store.pin();
+        let now_ms = unix_ms();
+        self.clock = Instant::now();
+        while *next < end {
+            if let Some(wait) = self.run_command(*next, reads, now_ms) {
+                return Some(Stopped::Waits(wait));
+            }
+            *next += 1;
+            if self.needs_attention() {
+                return Some(Stopped::Attend);
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn needs_attention(&self) -> bool {
+        self.client.after != After::Continue
+            || self.output.pending_bytes() >= SLICE_REPLY_BYTES
+            || self.client.entry.is_killed()
+    }
+
+    /// Does what the command that has just ended asked for, and keeps the output bounded.
+    async fn attend(&mut self) -> Result<(), Closed> {
+        match std::mem::take(&mut self.client.after) {
+            After::Continue => {}
+            After::Close => return Err(Closed::AfterReply),
+            After::Sleep(duration) => {
+                self.send().await?;
+                self.interruptible(tokio::time::sleep(duration)).await?;
+            }
+        }
+        if self.output.pending_bytes() >= SLICE_REPLY_BYTES {
+            self.send().await?;
+            self.check_output()?;
+        }
+        if self.client.entry.is_killed() {
+            return Err(Closed::Killed);
+        }
+        Ok(())
+    }
+
+    /// Runs command `i` once and records it if it ended; else says what it waits for.
+    #[inline]
+    fn run_command(&mut self, i: usize, reads: &ColdReads, now_ms: u64) -> Option<Wait> {
+        let Connection {
+            worker,
+            client,
+            input,
+            output,
+            bounds,
+            clock,
+            ..
+        } = self;
+        let server = &worker.server;
+        let args = input.args(i);
+        let command = match dispatch::admit(server, client, args, input.command(i)) {
+            Ok(command) => command,
+            Err(refusal) => {
+                dispatch::refuse(&refusal, worker.stats(), client, output);
+                return None;
+            }
+        };
+        if dispatch::is_paused(server, command) {
+            return Some(Wait::Pause);
+        }
+        client.entry.last_command.store(command.id.0, Relaxed);
+        let reply_start = output.mark();
+        let reply_before = client.reply_mode;
+        let ended = match dispatch::run(
+            server,
+            Call { command, args },
+            client,
+            output,
+            reads,
+            now_ms,
+        ) {
+            Ok(ended) => ended,
+            Err(wait) => return Some(wait),
+        };
+        let started = std::mem::replace(clock, Instant::now());
+        let elapsed = clock.duration_since(started);
+        let finished = Finished {
+            command,
+            args,
+            ended,
+            elapsed,
+            reply_start,
+            reply_before,
+        };
+        finished.record(server, worker.stats(), client, output, &bounds.records);
+        None
+    }
+
+    /// Waits and runs command `i` again until it has ended.
+    async fn run_waiting(
+        &mut self,
+        i: usize,
+        first: Wait,
+        reads: &mut ColdReads,
+    ) -> Result<(), Closed> {
+        let mut wait = first;
+        let mut latch_tries = 0;
+        loop {
+            match wait {
+                Wait::ColdReads => self.fetch_for(i, reads).await,
+                Wait::Latch => {
+                    latch_tries += 1;
+                    if latch_tries < LATCH_TRIES {
+                        tokio::task::yield_now().await;
+                    } else {
+                        tokio::time::sleep(LATCH_PAUSE).await;
+                    }
+                }
+                Wait::Room(bytes) => {
+                    if let Err(reason) = self.wait_for_room(bytes).await? {
+                        self.finish_refused(i, &reason);
+                        return Ok(());
+                    }
+                }
+                Wait::Pause => self.wait_for_pause().await?,
+                Wait::SlowLane => {
+                    self.send().await?;
+                    self.run_slow(i).await;
+                    return Ok(());
+                }
+            }
+            match self.run_command(i, reads, unix_ms()) {
+                Some(again) => wait = again,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Fetches what command `i` met, and with it whatever else its keys need.
+    async fn fetch_for(&mut self, i: usize, reads: &mut ColdReads) {
+        let server = self.server();
+        if let Some(command) = self.input.command(i) {
+            let row = server.commands.get(command).row;
+            let namespace = server.databases.namespace(self.client.database());
+            let args = self.input.args(i);
+            let keys = row
+                .keys
+                .positions(args)
+                .map(|position| (namespace, &args[position]));
+            let cold_bytes = if row.flags.has(Flags::BLIND) {
+                0
+            } else {
+                PREFETCH_COLD_BYTES
+            };
+            server.store.prefetch(keys, reads, cold_bytes);
+        }
+        self.fetch(reads).await;
+    }
+
+    async fn wait_for_room(&mut self, bytes: u64) -> Result<Result<(), NoRoomReason>, Closed> {
+        self.send().await?;
+        let server = Arc::clone(self.server());
+        self.interruptible(server.store.wait_for_room(bytes)).await
+    }
+
+    async fn wait_for_pause(&mut self) -> Result<(), Closed> {
+        self.send().await?;
+        let server = Arc::clone(self.server());
+        self.client.entry.set_flag(client_flags::PAUSED, true);
+        let waited = self.interruptible(server.pause.wait()).await;
+        self.client.entry.set_flag(client_flags::PAUSED, false);
+        // The pause is not the command's own time.
+        self.clock = Instant::now();
+        waited
+    }
+
+    /// Runs command `i`, which is a [`Handler::Slow`], on the slow lane.
+    async fn run_slow(&mut self, i: usize) {
+        let server = Arc::clone(self.server());
+        let Some(command) = self.input.command(i).map(|id| server.commands.get(id)) else {
+            return;
+        };
+        let Handler::Slow(handler) = command.row.handler else {
+            return;
+        };
+        let namespace = server.databases.namespace(self.client.database());
+        let mut reply = Output::new(self.output.protocol());
+        let args = self.input.args(i).to_owned();
+        let slow_server = Arc::clone(&server);
+        let work = move || {
+            let server = &slow_server;
+            let store = &server.store;
+            let mut cx = SlowCtx {
+                store,
+                namespace,
+                reply: &mut reply,
+                server,
+                now_ms: unix_ms(),
+            };
+            (handler(&mut cx, args.as_args()), reply)
+        };
+        let (done, mut reply) = server.slow_lane.run(work).await;
+        let start = Output::new(Protocol::Resp2).mark();
+        // A slow handler's steps wait for reads and room themselves, so it never asks to be run again.
+        let ended = dispatch::conclude(done, &mut reply, start).unwrap_or(Ended::Failed);
+        self.finish(i, ended, reply);
+    }
+
+    /// Ends command `i`, for which there will be no room, with an error.
+    fn finish_refused(&mut self, i: usize, reason: &NoRoomReason) {
+        let mut reply = Output::new(self.output.protocol());
+        match reason {
+            NoRoomReason::OutOfMemory => {
+                reply.error("OOM command not allowed when used memory > 'maxmemory'.")
+            }
+            NoRoomReason::CannotWrite(why) => {
+                reply.error(&format!("MISCONF Errors writing to the data files: {why}"));
+            }
+        }
+        self.finish(i, Ended::Failed, reply);
+    }
+
+    /// Ends command `i` with a reply that was made elsewhere.
+    fn finish(&mut self, i: usize, ended: Ended, reply: Output) {
+        let worker = Rc::clone(&self.worker);
+        let Some(id) = self.input.command(i) else {
+            return;
+        };
+        let started = std::mem::replace(&mut self.clock, Instant::now());
+        let elapsed = self.clock.duration_since(started);
+        let Connection {
+            client,
+            input,
+            output,
+            bounds,
+            ..
+        } = self;
+        let reply_start = output.mark();
+        output.append(reply);
+        let finished = Finished {
+            command: worker.server.commands.get(id),
+            args: input.args(i),
+            ended,
+            elapsed,
+            reply_start,
+            reply_before: client.reply_mode,
+        };
+        finished.record(
+            &worker.server,
+            worker.stats(),
+            client,
+            output,
+            &bounds.records,
+        );
+    }
+
+    /// Awaits `future` unless the client is killed, or the server stops, meanwhile.
+    async fn interruptible<T>(&self, future: impl Future<Output = T>) -> Result<T, Closed> {
+        let mut future = std::pin::pin!(future);
+        loop {
+            tokio::select! {
+                done = &mut future => return Ok(done),
+                () = self.client.entry.wake.notified() => self.check_killed()?,
+            }
+        }
+    }
+}

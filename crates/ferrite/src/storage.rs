@@ -1,0 +1,58 @@
+//! The engine as the settings want it: memory, directory, and how cold records are read.
+
+use std::sync::Arc;
+
+use hybridlog::io::{Backend, ReaderOptions};
+use hybridlog::{Options, Store};
+
+use crate::config::machine::Machine;
+use crate::config::{IoBackend, Settings};
+
+/// Memory outside the engine: code, stacks, runtimes, the allocator's slack, and for each worker its ring and buffers.
+const PROCESS_BYTES: u64 = 6 << 20;
+const WORKER_BYTES: u64 = 2 << 20;
+
+/// Opens the store in the directory of the settings. The error is one line.
+pub(crate) fn open(settings: &Settings) -> Result<Arc<Store>, String> {
+    let options = Options {
+        directory: settings.dir.clone(),
+        memory_bytes: settings.maxmemory_bytes,
+        memory_max_bytes: memory_max_bytes(settings),
+        reserved_bytes: reserved_bytes(settings, 0),
+        segment_bytes: settings.segment_bytes.map(|bytes| bytes as usize),
+        backend: backend(settings),
+    };
+    Store::open(options).map_err(|error| error.to_string())
+}
+
+/// How far `maxmemory` can be raised while the server runs: to all of the machine's memory.
+pub(crate) fn memory_max_bytes(settings: &Settings) -> u64 {
+    Machine::detect()
+        .memory_bytes
+        .unwrap_or(0)
+        .max(settings.maxmemory_bytes)
+}
+
+/// What of `maxmemory` the engine cannot have, when clients hold `clients_bytes`.
+pub(crate) fn reserved_bytes(settings: &Settings, clients_bytes: u64) -> u64 {
+    PROCESS_BYTES + WORKER_BYTES * settings.workers as u64 + clients_bytes
+}
+
+/// How a worker reads cold records.
+pub(crate) fn reader_options(settings: &Settings) -> ReaderOptions {
+    ReaderOptions {
+        backend: backend(settings),
+        sqpoll: settings.io_sqpoll,
+        iopoll: settings.io_iopoll,
+        directory: settings.dir.clone(),
+        ..ReaderOptions::default()
+    }
+}
+
+fn backend(settings: &Settings) -> Backend {
+    match settings.io_backend {
+        IoBackend::Auto => Backend::Auto,
+        IoBackend::Uring => Backend::Uring,
+        IoBackend::Tokio => Backend::Tokio,
+    }
+}

@@ -1,0 +1,112 @@
+//! What one client may take: connections, idle time, memory for requests and replies.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Server, encode};
+
+#[test]
+fn clients_beyond_maxclients_are_turned_away() {
+    let server = Server::start(&["--maxclients", "2"]);
+    let mut first = server.connect();
+    let mut second = server.connect();
+    assert_eq!(first.command(&["DBSIZE"]), ":0\r\n");
+    assert_eq!(second.command(&["DBSIZE"]), ":0\r\n");
+    assert_eq!(
+        server.connect().read_to_end(),
+        "-ERR max number of clients reached\r\n"
+    );
+    drop(first);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut next = server.connect();
+        next.send("DBSIZE\r\n");
+        if next.reply() == ":0\r\n" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "a client that left still counts");
+    }
+}
+
+#[test]
+fn idle_clients_are_closed_after_the_timeout() {
+    let server = Server::start(&["--timeout", "1"]);
+    let mut client = server.connect();
+    assert_eq!(client.command(&["DBSIZE"]), ":0\r\n");
+    let begin = Instant::now();
+    assert_eq!(client.read_to_end(), "");
+    assert!(
+        begin.elapsed() >= Duration::from_millis(900),
+        "closed after {:?}",
+        begin.elapsed()
+    );
+}
+
+#[test]
+fn a_client_that_does_not_read_is_closed_at_the_hard_limit() {
+    let server = Server::start(&["--client-output-buffer-limit", "normal", "200kb", "0", "0"]);
+    let mut client = server.connect();
+    let value = "v".repeat(100_000);
+    assert_eq!(client.command(&["SET", "key", &value]), "+OK\r\n");
+    let gets = 1000;
+    client.send(encode(&["GET", "key"]).repeat(gets));
+    let received = client.read_to_end().len();
+    assert!(received < gets * value.len(), "all {gets} replies came");
+    assert_eq!(server.connect().command(&["STRLEN", "key"]), ":100000\r\n");
+}
+
+#[test]
+fn a_client_that_reads_late_gets_everything() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let value = "v".repeat(100_000);
+    assert_eq!(client.command(&["SET", "key", &value]), "+OK\r\n");
+    let gets = 500;
+    client.send(encode(&["GET", "key"]).repeat(gets));
+    // The server runs into full socket buffers; another client is served meanwhile.
+    assert_eq!(server.connect().command(&["STRLEN", "key"]), ":100000\r\n");
+    let expected = format!("$100000\r\n{value}\r\n");
+    for _ in 0..gets {
+        assert!(client.reply() == expected);
+    }
+}
+
+#[test]
+fn requests_over_the_query_buffer_limit_close_the_connection() {
+    let server = Server::start(&["--client-query-buffer-limit", "1mb"]);
+    let mut client = server.connect();
+    client.send("*2\r\n$4\r\nECHO\r\n$2000000\r\n");
+    client.send("x".repeat(1_200_000));
+    assert_eq!(client.read_to_end(), "");
+}
+
+#[test]
+fn large_requests_need_a_password_first() {
+    let server = Server::start(&["--requirepass", "secret"]);
+    let mut client = server.connect();
+    assert_eq!(
+        client.command(&["GET", "key"]),
+        "-NOAUTH Authentication required.\r\n"
+    );
+    client.send("*11\r\n");
+    assert_eq!(
+        client.read_to_end(),
+        "-ERR Protocol error: unauthenticated multibulk length\r\n"
+    );
+    let mut client = server.connect();
+    client.send("*2\r\n$3\r\nGET\r\n$16385\r\n");
+    assert_eq!(
+        client.read_to_end(),
+        "-ERR Protocol error: unauthenticated bulk length\r\n"
+    );
+    // AUTH and what follows it may come in one go.
+    let mut client = server.connect();
+    let many: Vec<String> = (0..20).map(|i| format!("key{i}")).collect();
+    let exists: Vec<&str> = std::iter::once("EXISTS")
+        .chain(many.iter().map(String::as_str))
+        .collect();
+    client.send([encode(&["AUTH", "secret"]), encode(&exists)].concat());
+    assert_eq!(client.reply(), "+OK\r\n");
+    assert_eq!(client.reply(), ":0\r\n");
+}

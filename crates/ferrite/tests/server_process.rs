@@ -1,0 +1,201 @@
+//! Starting and stopping: sockets, signals, and what refuses a start.
+
+mod common;
+
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
+use common::{Connection, Server};
+
+#[test]
+fn signals_end_the_server_with_status_0() {
+    for signal in ["TERM", "INT"] {
+        let mut server = Server::start(&[]);
+        let mut client = server.connect();
+        assert_eq!(client.command(&["SET", "key", "value"]), "+OK\r\n");
+        server.signal(signal);
+        assert_eq!(client.read_to_end(), "");
+        let (status, log) = server.wait();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(
+            log.contains(&format!("Received SIG{signal} scheduling shutdown...")),
+            "{log}"
+        );
+        assert!(
+            log.contains("Ferrite is now ready to exit, bye bye..."),
+            "{log}"
+        );
+        assert!(
+            TcpStream::connect(("127.0.0.1", server.port)).is_err(),
+            "somebody still listens"
+        );
+    }
+}
+
+#[test]
+fn shutdown_ends_the_server_without_a_reply() {
+    let mut server = Server::start(&[]);
+    let mut client = server.connect();
+    client.send("SHUTDOWN NOSAVE\r\n");
+    assert_eq!(client.read_to_end(), "");
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("User requested shutdown..."), "{log}");
+}
+
+#[test]
+fn the_log_has_the_format_of_redis() {
+    let server = Server::start(&[]);
+    let line = server.start_log.lines().next().unwrap();
+    let words: Vec<&str> = line.split(' ').collect();
+    assert_eq!(words[0], format!("{}:M", server.pid()));
+    assert_eq!(
+        (
+            words[1].len(),
+            words[2].len(),
+            words[3].len(),
+            words[4].len()
+        ),
+        (2, 3, 4, 12),
+        "{line}"
+    );
+    assert_eq!(words[5], "*");
+}
+
+#[test]
+fn the_unix_socket_is_served_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ferrite.sock");
+    let name = path.to_str().unwrap();
+    // The file of a server that was killed is in the way.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let mut server = Server::start(&[
+        "--unixsocket",
+        name,
+        "--unixsocketperm",
+        "700",
+        "--port",
+        &free_port(),
+    ]);
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    let mut client = Connection::new(UnixStream::connect(&path).unwrap());
+    assert_eq!(client.command(&["SET", "key", "value"]), "+OK\r\n");
+    assert_eq!(server.connect().command(&["GET", "key"]), "$5\r\nvalue\r\n");
+    let taken = Server::refused(&["--unixsocket", name, "--port", "0"]);
+    assert!(
+        one_line(&taken.stderr).contains("another process listens on it"),
+        "{taken:?}"
+    );
+    server.signal("TERM");
+    assert_eq!(server.wait().0.code(), Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_port_in_use_refuses_the_start() {
+    let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ferrite = Server::start(&[]);
+    for port in [foreign.local_addr().unwrap().port(), ferrite.port] {
+        let output = Server::refused(&["--port", &port.to_string()]);
+        assert_eq!(output.status.code(), Some(1));
+        let expected = format!(
+            "Could not create server TCP listening socket 127.0.0.1:{port}: bind: Address already in use"
+        );
+        assert!(one_line(&output.stderr).contains(&expected), "{output:?}");
+    }
+}
+
+#[test]
+fn addresses_that_are_not_here() {
+    let output = Server::refused(&["--bind", "127.0.0.1", "192.0.2.55"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        one_line(&output.stderr).contains("192.0.2.55"),
+        "{output:?}"
+    );
+    let server = Server::start(&["--bind", "127.0.0.1", "-192.0.2.55"]);
+    assert_eq!(server.connect().command(&["DBSIZE"]), ":0\r\n");
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_refuses_the_start() {
+    let output = Server::refused(&["--dir", "/no/such/directory"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        one_line(&output.stderr).contains("/no/such/directory"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn protected_mode_turns_other_machines_away() {
+    let Some(address) = outside_address() else {
+        eprintln!("skipped: this machine has no address but loopback");
+        return;
+    };
+    let connect = |server: &Server| {
+        Connection::new(TcpStream::connect((address.as_str(), server.port)).unwrap())
+    };
+    let server = Server::start(&["--bind", "127.0.0.1", &address]);
+    let denied = connect(&server).read_to_end();
+    assert!(
+        denied.starts_with("-DENIED Redis is running in protected mode because"),
+        "{denied}"
+    );
+    assert_eq!(server.connect().command(&["DBSIZE"]), ":0\r\n");
+    let open = Server::start(&["--bind", "127.0.0.1", &address, "--protected-mode", "no"]);
+    assert_eq!(connect(&open).command(&["DBSIZE"]), ":0\r\n");
+    let password = Server::start(&["--bind", "127.0.0.1", &address, "--requirepass", "secret"]);
+    assert_eq!(connect(&password).command(&["AUTH", "secret"]), "+OK\r\n");
+}
+
+#[test]
+fn renamed_commands_are_found_by_their_new_name_only() {
+    let server = Server::start(&[
+        "--rename-command",
+        "GET",
+        "fetch",
+        "--rename-command",
+        "FLUSHALL",
+        "",
+    ]);
+    let mut client = server.connect();
+    assert_eq!(client.command(&["FETCH", "key"]), "$-1\r\n");
+    assert!(
+        client
+            .command(&["GET", "key"])
+            .starts_with("-ERR unknown command 'GET'")
+    );
+    assert!(
+        client
+            .command(&["FLUSHALL"])
+            .starts_with("-ERR unknown command 'FLUSHALL'")
+    );
+    let output = Server::refused(&["--rename-command", "nosuch", "x"]);
+    assert!(one_line(&output.stderr).contains("nosuch"), "{output:?}");
+}
+
+/// The text, which must be one line.
+fn one_line(text: &[u8]) -> &str {
+    let text = std::str::from_utf8(text).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+fn free_port() -> String {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+        .to_string()
+}
+
+/// An address of this machine that is not loopback. Connecting a UDP socket sends nothing.
+fn outside_address() -> Option<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then(|| ip.to_string())
+}
