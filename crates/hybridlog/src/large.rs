@@ -16,10 +16,11 @@ use std::sync::atomic::Ordering;
 use crate::address::SlotKind;
 use crate::index::Index;
 use crate::log::Urgency;
-use crate::operation::{Found, OldPages, Operation, Tier};
+use crate::operation::{Found, Operation, Tier};
 use crate::record::{Draft, RecordRef, flag};
 use crate::segment::Place;
 use crate::stats::count;
+use crate::write::OldPages;
 use crate::{Meta, Namespace, Stop};
 
 /// Longer values are stored in pages.

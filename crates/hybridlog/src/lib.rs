@@ -16,11 +16,13 @@ mod room;
 mod scan;
 mod segment;
 mod shared;
+mod simple;
 mod stats;
 mod stop;
 mod store;
 mod sys;
 mod tiering;
+mod write;
 
 pub use index::{BucketIndex, DashIndex, Index};
 pub use latch::LatchMode;

@@ -1,0 +1,434 @@
+//! The writing half of an operation: storing, changing in place, expiry, removing, renaming.
+//!
+//! A write looks its key up, changes the record in place if it lies in the mutable region and has the room, and else
+//! appends a new record and swings the slot to it. A relocation may swing the slot at the same time, which is why every
+//! swing names the slot it expects and looks again when it has moved.
+#![allow(unsafe_code)] // Changes records in place, under the exclusive latches the operation holds.
+
+use smallvec::SmallVec;
+
+use crate::address::{Slot, SlotKind};
+use crate::index::Index;
+use crate::log::Urgency;
+use crate::operation::{Found, Meta, Operation};
+use crate::record::{Draft, flag};
+use crate::segment::Place;
+use crate::stats::count;
+use crate::{Namespace, Stop};
+
+/// What becomes of the pages of a large value that loses its root.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OldPages {
+    Free,
+    /// Another root has them now.
+    Keep,
+}
+
+/// What a blind write finds under its key.
+enum Previous<'a> {
+    Absent,
+    Found(Found<'a>),
+    /// A slot with the right tag whose cold record nobody has read: it becomes a shadow.
+    Unread,
+}
+
+impl<I: Index> Operation<'_, I> {
+    /// Stores `value` under `key`, replacing whatever was there. Never reads the device: a cold slot that might be the
+    /// key's becomes a shadow.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::TooLarge`], [`Stop::NoRoom`]; nothing has changed then.
+    #[inline]
+    pub fn set(
+        &mut self,
+        namespace: Namespace,
+        key: &[u8],
+        value: &[u8],
+        meta: Meta,
+    ) -> Result<(), Stop> {
+        self.shared.check_lengths(key, value.len() as u64)?;
+        if value.len() > crate::large::INLINE_MAX_BYTES {
+            return self.set_large(namespace, key, value, meta);
+        }
+        self.put(namespace, key, value, meta)
+    }
+
+    /// Stores one record under `key`, in place if possible.
+    fn put(&self, namespace: Namespace, key: &[u8], value: &[u8], meta: Meta) -> Result<(), Stop> {
+        let hash = self.shared.hash(namespace, key);
+        let mut slack_bytes = 0;
+        if let Previous::Found(found) = self.previous(hash, namespace, key) {
+            if self.put_in_place(&found, value, meta) {
+                self.urgency.set(Urgency::Emergency);
+                return Ok(());
+            }
+            // What has grown once may grow again.
+            slack_bytes = if found.mutable { value.len() / 8 } else { 0 };
+        }
+        let new = self.append(&Draft {
+            namespace,
+            key,
+            value,
+            meta,
+            flags: 0,
+            slack_bytes,
+        })?;
+        self.publish(hash, namespace, key, new, meta, OldPages::Free);
+        Ok(())
+    }
+
+    fn put_in_place(&self, found: &Found<'_>, value: &[u8], meta: Meta) -> bool {
+        let record = &found.record;
+        let capacity = record.value_capacity();
+        let wasteful = capacity > 256 && value.len() < capacity / 4;
+        let has_expiry_field = record.flags() & flag::EXPIRY != 0;
+        let fits = value.len() <= capacity
+            && !wasteful
+            && (has_expiry_field || meta.expires_at_ms.is_none());
+        if !found.mutable || found.is_chunked() || !fits {
+            return false;
+        }
+        let had = record.expires_at_ms().is_some();
+        // SAFETY: the record is mutable and the caller holds its key's exclusive latch (contract of `Operation`); the value
+        // fits, `value` covers all of it, and no slice of the old one is alive here.
+        unsafe {
+            record.set_expiry_in_place(meta.expires_at_ms);
+            record.write_in_place(0, value, value.len(), meta.kind);
+        }
+        self.count_expiry(record.namespace(), had, meta.expires_at_ms.is_some());
+        true
+    }
+
+    fn count_expiry(&self, namespace: Namespace, had: bool, has: bool) {
+        if had != has {
+            self.shared
+                .key_counts
+                .add(namespace, 0, i64::from(has) - i64::from(had));
+        }
+    }
+
+    /// What a blind write finds: looks at memory and at what has been fetched, never asks for more.
+    fn previous(&self, hash: u64, namespace: Namespace, key: &[u8]) -> Previous<'_> {
+        for slot in self.shared.index.candidates(hash, SlotKind::Root) {
+            let in_memory = matches!(
+                self.shared.log.table.place(slot.address()),
+                Place::Memory { .. }
+            );
+            if !in_memory && !self.reads.knows(slot.address()) {
+                return Previous::Unread;
+            }
+            match self.found(slot) {
+                Ok(Some(found)) if found.record.is(namespace, key) => {
+                    return Previous::Found(found);
+                }
+                Ok(_) => {}
+                // Fetched, but in vain or not enough: as good as unread.
+                Err(_) => return Previous::Unread,
+            }
+        }
+        Previous::Absent
+    }
+
+    pub(crate) fn append(&self, draft: &Draft<'_>) -> Result<Slot, Stop> {
+        let appended = self.shared.append(draft, self.urgency.get());
+        let slot = appended.map_err(|_| Stop::NoRoom {
+            bytes: draft.record_bytes() as u64,
+        })?;
+        self.urgency.set(Urgency::Emergency);
+        Ok(slot)
+    }
+
+    /// Makes `new` the key's slot: in the place of the previous one, in front of one that nobody has read, or alone.
+    pub(crate) fn publish(
+        &self,
+        hash: u64,
+        namespace: Namespace,
+        key: &[u8],
+        new: Slot,
+        meta: Meta,
+        pages: OldPages,
+    ) {
+        let has = meta.expires_at_ms.is_some();
+        loop {
+            match self.previous(hash, namespace, key) {
+                Previous::Found(found) => {
+                    let had = found.record.expires_at_ms().is_some();
+                    let old = self.pages_of(&found).filter(|_| pages == OldPages::Free);
+                    // A relocation may have moved it since it was looked up: then look again.
+                    if self.shared.index.replace(hash, found.slot, new) {
+                        self.count_expiry(namespace, had, has);
+                        self.free_pages(old);
+                        return;
+                    }
+                }
+                Previous::Unread => {
+                    count(&self.shared.counters.shadows, 1);
+                    self.shared.key_counts.add(namespace, 0, i64::from(has));
+                    return self.shared.index.insert(hash, new);
+                }
+                Previous::Absent => {
+                    self.shared.key_counts.add(namespace, 1, i64::from(has));
+                    return self.shared.index.insert(hash, new);
+                }
+            }
+        }
+    }
+
+    /// Overwrites the value from `offset` on with `bytes`, with zeroes up to `offset` where it was shorter; an absent key
+    /// is created with type `kind`. Type and expiry of an existing one stay. Returns the new length.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Cold`], [`Stop::Io`], [`Stop::TooLarge`], [`Stop::NoRoom`]; nothing has changed then.
+    pub fn write_range(
+        &mut self,
+        namespace: Namespace,
+        key: &[u8],
+        offset: u64,
+        bytes: &[u8],
+        kind: u8,
+    ) -> Result<u64, Stop> {
+        let end = offset.saturating_add(bytes.len() as u64);
+        self.shared.check_lengths(key, end)?;
+        let hash = self.shared.hash(namespace, key);
+        let found = self
+            .find(hash, namespace, key)?
+            .filter(|found| !self.is_expired(&found.record));
+        let Some(found) = found else {
+            if end > crate::large::INLINE_MAX_BYTES as u64 {
+                let meta = Meta {
+                    kind,
+                    expires_at_ms: None,
+                };
+                return self.create_large(namespace, key, &[], meta, offset, bytes);
+            }
+            let mut value = vec![0; offset as usize];
+            value.extend_from_slice(bytes);
+            self.put(
+                namespace,
+                key,
+                &value,
+                Meta {
+                    kind,
+                    expires_at_ms: None,
+                },
+            )?;
+            return Ok(end);
+        };
+        if found.is_chunked() {
+            return self.write_large_range(namespace, key, offset, bytes);
+        }
+        let record = found.record;
+        let len = (record.value().len() as u64).max(end);
+        if len > crate::large::INLINE_MAX_BYTES as u64 {
+            let old = record.value().to_vec();
+            return self.create_large(namespace, key, &old, record.meta(), offset, bytes);
+        }
+        if found.mutable && len as usize <= record.value_capacity() {
+            let kind = record.meta().kind;
+            // SAFETY: mutable, exclusively latched (contract of `Operation`), within the capacity; what lies between the
+            // old value's end and `offset` is slack, which is zero.
+            unsafe { record.write_in_place(offset as usize, bytes, len as usize, kind) };
+            self.urgency.set(Urgency::Emergency);
+            return Ok(len);
+        }
+        let (meta, mut value) = (record.meta(), record.value().to_vec());
+        value.resize(len as usize, 0);
+        value[offset as usize..end as usize].copy_from_slice(bytes);
+        // What grows once grows again: a quarter more lets appends happen in place.
+        let slack_bytes = value.len() / 4;
+        let new = self.append(&Draft {
+            namespace,
+            key,
+            value: &value,
+            meta,
+            flags: 0,
+            slack_bytes,
+        })?;
+        self.publish(hash, namespace, key, new, meta, OldPages::Free);
+        Ok(len)
+    }
+
+    /// Sets or clears the expiry; `false` if the key does not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Cold`], [`Stop::Io`], [`Stop::NoRoom`]; nothing has changed then.
+    pub fn set_expiry(
+        &mut self,
+        namespace: Namespace,
+        key: &[u8],
+        expires_at_ms: Option<u64>,
+    ) -> Result<bool, Stop> {
+        let hash = self.shared.hash(namespace, key);
+        let found = self
+            .find(hash, namespace, key)?
+            .filter(|found| !self.is_expired(&found.record));
+        let Some(found) = found else { return Ok(false) };
+        let record = found.record;
+        let had = record.expires_at_ms().is_some();
+        // SAFETY: mutable and exclusively latched (contract of `Operation`).
+        if found.mutable && unsafe { record.set_expiry_in_place(expires_at_ms) } {
+            self.count_expiry(namespace, had, expires_at_ms.is_some());
+            self.urgency.set(Urgency::Emergency);
+            return Ok(true);
+        }
+        let meta = Meta {
+            expires_at_ms,
+            ..record.meta()
+        };
+        let new = self.append(&Draft {
+            namespace,
+            key,
+            meta,
+            ..found.draft()
+        })?;
+        self.publish(hash, namespace, key, new, meta, OldPages::Keep);
+        Ok(true)
+    }
+
+    /// Removes the key and its shadows; `false` if it did not exist (or had expired).
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Cold`] or [`Stop::Io`] for any record that might be the key's; nothing has changed then.
+    pub fn remove(&mut self, namespace: Namespace, key: &[u8]) -> Result<bool, Stop> {
+        let hash = self.shared.hash(namespace, key);
+        let mine = self.all_of(hash, namespace, key)?;
+        let existed = mine
+            .first()
+            .is_some_and(|newest| !self.is_expired(&newest.record));
+        self.remove_all(hash, namespace, key, mine, OldPages::Free);
+        Ok(existed)
+    }
+
+    /// Removes the key if it has expired.
+    pub(crate) fn remove_expired(
+        &mut self,
+        namespace: Namespace,
+        key: &[u8],
+    ) -> Result<bool, Stop> {
+        let hash = self.shared.hash(namespace, key);
+        let mine = self.all_of(hash, namespace, key)?;
+        let expired = mine
+            .first()
+            .is_some_and(|newest| self.is_expired(&newest.record));
+        if expired {
+            self.remove_all(hash, namespace, key, mine, OldPages::Free);
+        }
+        Ok(expired)
+    }
+
+    /// Every record of the key, newest first: the live one and its shadows.
+    fn all_of(
+        &self,
+        hash: u64,
+        namespace: Namespace,
+        key: &[u8],
+    ) -> Result<SmallVec<[Found<'_>; 2]>, Stop> {
+        let mut mine = SmallVec::new();
+        let mut stop = None;
+        for slot in self.shared.index.candidates(hash, SlotKind::Root) {
+            match self.found(slot) {
+                Ok(Some(found)) if found.record.is(namespace, key) => mine.push(found),
+                Ok(_) => {}
+                // Goes on, so that all that is missing is fetched together.
+                Err(reason) => stop = Some(reason),
+            }
+        }
+        stop.map_or(Ok(mine), Err)
+    }
+
+    fn remove_all(
+        &self,
+        hash: u64,
+        namespace: Namespace,
+        key: &[u8],
+        mine: SmallVec<[Found<'_>; 2]>,
+        pages: OldPages,
+    ) {
+        if mine.is_empty() {
+            return;
+        }
+        // A shadow was not seen when it was shadowed: its expiry still counts.
+        let expiring = mine
+            .iter()
+            .filter(|found| found.record.expires_at_ms().is_some())
+            .count();
+        self.shared
+            .key_counts
+            .add(namespace, -1, -(expiring as i64));
+        self.urgency.set(Urgency::Emergency);
+        for found in mine {
+            let mut slot = found.slot;
+            // A relocation may have moved the record meanwhile, which only ever moves it into memory: find it there.
+            while !self.shared.index.remove(hash, slot) {
+                match self.moved(hash, namespace, key) {
+                    Some(there) => slot = there,
+                    None => break,
+                }
+            }
+            if pages == OldPages::Free {
+                self.free_pages(self.pages_of(&found));
+            }
+        }
+    }
+
+    /// The slot of a record of the key that is in memory.
+    fn moved(&self, hash: u64, namespace: Namespace, key: &[u8]) -> Option<Slot> {
+        self.shared
+            .index
+            .candidates(hash, SlotKind::Root)
+            .into_iter()
+            .find(|&slot| {
+                matches!(
+                    self.shared.log.table.place(slot.address()),
+                    Place::Memory { .. }
+                ) && matches!(self.found(slot), Ok(Some(found)) if found.record.is(namespace, key))
+            })
+    }
+
+    /// Moves a value with its type and expiry to another key, replacing what is there; `false` if `from` does not exist.
+    /// A large value keeps its pages: O(1) in its size.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Cold`], [`Stop::Io`], [`Stop::NoRoom`], [`Stop::TooLarge`]; nothing has changed then.
+    pub fn rename(
+        &mut self,
+        from: (Namespace, &[u8]),
+        to: (Namespace, &[u8]),
+    ) -> Result<bool, Stop> {
+        self.shared.check_lengths(to.1, 0)?;
+        let hash = self.shared.hash(from.0, from.1);
+        let mine = self.all_of(hash, from.0, from.1)?;
+        let Some(newest) = mine
+            .first()
+            .copied()
+            .filter(|newest| !self.is_expired(&newest.record))
+        else {
+            return Ok(false);
+        };
+        if from == to {
+            return Ok(true);
+        }
+        let meta = newest.record.meta();
+        let new = self.append(&Draft {
+            namespace: to.0,
+            key: to.1,
+            meta,
+            ..newest.draft()
+        })?;
+        self.publish(
+            self.shared.hash(to.0, to.1),
+            to.0,
+            to.1,
+            new,
+            meta,
+            OldPages::Free,
+        );
+        self.remove_all(hash, from.0, from.1, mine, OldPages::Keep);
+        Ok(true)
+    }
+}
