@@ -1,7 +1,7 @@
 //! Single bits of a string: SETBIT, GETBIT. Bit 0 is the highest of the first byte.
 
 use super::parse::strict_integer;
-use super::string::{BITMAP_ROW, GROW, READ_FAST, max_string_bytes};
+use super::string::{BITMAP_ROW, GROW, READ_FAST, is_allowed_length};
 use super::{KIND_STRING, read_string};
 use crate::args::Args;
 use crate::command::{Done, Handler, Row, Stop};
@@ -41,7 +41,7 @@ pub(super) fn bit_offset(arg: &[u8], server: &Server) -> Result<u64, Stop> {
 pub(super) fn allowed_bit_offset(offset: Option<i64>, server: &Server) -> Result<u64, Stop> {
     offset
         .and_then(|offset| u64::try_from(offset).ok())
-        .filter(|offset| offset / 8 < max_string_bytes(server))
+        .filter(|offset| is_allowed_length(server, offset / 8 + 1))
         .ok_or(OFFSET_ERROR.into())
 }
 

@@ -3,11 +3,13 @@
 //! The result is as long as the longest source; shorter ones, and keys that do not exist, count as followed by zeros.
 //! Sources are read block by block, so only the result is held whole.
 
+use std::borrow::Cow;
+
 use hybridlog::{Operation, Record};
 
 use super::parse::SYNTAX_ERROR;
 use super::read_string;
-use super::string::{BITMAP_ROW, GROW};
+use super::string::{BITMAP_ROW, GROW, WALK_BYTES, want};
 use super::string_write::store;
 use crate::args::Args;
 use crate::command::{Done, Handler, Keys, Row, Stop};
@@ -27,8 +29,6 @@ pub(crate) const ROWS: &[Row] = &[Row {
     handler: Handler::Worker(bitop),
     ..BITMAP_ROW
 }];
-
-const BLOCK_BYTES: usize = 64 * 1024;
 
 /// How the bits of the sources, X first and then Y1, Y2, ..., are combined.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,18 +66,18 @@ impl BitOperation {
         Some((found.1, found.0))
     }
 
-    /// Writes the combination of `sources` to `result`, where each source is read by `read` and no longer than it.
-    fn combine<R, E>(
+    /// Writes the combination of `count` sources, of which `read` gives one after the other and none longer than
+    /// it, over the zeros of `result`.
+    fn combine<'r>(
         self,
-        sources: &[R],
+        count: usize,
         result: &mut [u8],
-        read: impl Fn(&R) -> Result<std::borrow::Cow<'_, [u8]>, E>,
-    ) -> Result<(), E> {
-        let (x, ys) = sources.split_first().expect("the arity asks for a source");
+        read: impl Fn(usize) -> Result<Cow<'r, [u8]>, hybridlog::Stop>,
+    ) -> Result<(), hybridlog::Stop> {
         match self {
             BitOperation::And | BitOperation::Or | BitOperation::Xor => {
-                or_into(result, &read(x)?);
-                for y in ys {
+                or_into(result, &read(0)?);
+                for y in 1..count {
                     match self {
                         BitOperation::And => and_into(result, &read(y)?),
                         BitOperation::Or => or_into(result, &read(y)?),
@@ -87,36 +87,38 @@ impl BitOperation {
             }
             BitOperation::Not => {
                 result.fill(0xFF);
-                xor_into(result, &read(x)?);
+                xor_into(result, &read(0)?);
             }
             BitOperation::Diff | BitOperation::Diff1 | BitOperation::AndOr => {
-                for y in ys {
+                for y in 1..count {
                     or_into(result, &read(y)?);
                 }
                 if self == BitOperation::Diff {
                     result.iter_mut().for_each(|byte| *byte = !*byte);
                 }
                 if self == BitOperation::Diff1 {
-                    clear_in(result, &read(x)?);
+                    clear_in(result, &read(0)?);
                 } else {
-                    and_into(result, &read(x)?);
+                    and_into(result, &read(0)?);
                 }
             }
             BitOperation::One => {
                 let mut repeated = vec![0; result.len()];
-                for source in sources {
-                    let source = read(source)?;
-                    for ((repeated, seen), byte) in
-                        repeated.iter_mut().zip(&mut *result).zip(&*source)
-                    {
-                        *repeated |= *seen & byte;
-                        *seen |= byte;
-                    }
+                for source in 0..count {
+                    add_to_seen(result, &mut repeated, &read(source)?);
                 }
                 clear_in(result, &repeated);
             }
         }
         Ok(())
+    }
+}
+
+/// Notes the bits of `source` as seen, those that had been seen before as repeated.
+fn add_to_seen(seen: &mut [u8], repeated: &mut [u8], source: &[u8]) {
+    for ((seen, repeated), byte) in seen.iter_mut().zip(repeated).zip(source) {
+        *repeated |= *seen & byte;
+        *seen |= byte;
     }
 }
 
@@ -180,12 +182,18 @@ fn combine_all(
 ) -> Result<Vec<u8>, Stop> {
     let len = sources.iter().flatten().map(Record::len).max().unwrap_or(0);
     let mut result = vec![0; len as usize];
-    for (i, block) in result.chunks_mut(BLOCK_BYTES).enumerate() {
-        let (at, len) = ((i * BLOCK_BYTES) as u64, block.len() as u64);
-        operation.combine(sources, block, |source| match source {
-            Some(record) => op.range(record, at, len),
-            None => Ok(std::borrow::Cow::Borrowed(&[][..])),
-        })?;
+    for (i, block) in result.chunks_mut(WALK_BYTES).enumerate() {
+        let (at, block_len) = ((i * WALK_BYTES) as u64, block.len() as u64);
+        let read = |source: usize| match &sources[source] {
+            Some(record) => op.range(record, at, block_len),
+            None => Ok(Cow::Borrowed(&[][..])),
+        };
+        operation
+            .combine(sources.len(), block, read)
+            .inspect_err(|_| {
+                let sources = sources.iter().flatten();
+                sources.for_each(|record| want(op, record, at..record.len().max(at)));
+            })?;
     }
     Ok(result)
 }

@@ -102,7 +102,7 @@ impl ExtendedFloat {
         if self.exponent > 0 {
             text = Big::from(u128::from(self.mantissa))
                 .shifted(self.exponent as u32)
-                .to_decimal();
+                .into_decimal();
         } else {
             let scaled = self.times_power_of_ten(DECIMALS as u32);
             text.extend_from_slice(format!("{scaled:0width$}", width = DECIMALS + 1).as_bytes());
@@ -362,7 +362,7 @@ impl Big {
 
     /// `self * 2^count`.
     fn shifted(mut self, count: u32) -> Big {
-        if count % 32 > 0 {
+        if !count.is_multiple_of(32) {
             self.multiply_add(1 << (count % 32), 0);
         }
         if count >= 32 && !self.0.is_empty() {
@@ -387,7 +387,7 @@ impl Big {
         }
     }
 
-    fn to_decimal(mut self) -> Vec<u8> {
+    fn into_decimal(mut self) -> Vec<u8> {
         // Nine digits a step, lowest first.
         let mut groups = Vec::new();
         while !self.0.is_empty() {

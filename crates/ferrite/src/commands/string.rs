@@ -46,16 +46,20 @@ pub(super) const GROW: Flags = Flags::WRITE.and(Flags::DENYOOM);
 pub(super) const GROW_FAST: Flags = GROW.and(Flags::FAST);
 
 /// A value that is walked through is read this many bytes at a time.
-const WALK_BYTES: u64 = 64 * 1024;
+pub(super) const WALK_BYTES: usize = 64 * 1024;
 
-/// Longest string a command may make.
-pub(super) fn max_string_bytes(_server: &Server) -> u64 {
-    512 * 1024 * 1024
+/// The least that `proto-max-bulk-len` can be set to.
+const ALWAYS_ALLOWED_BYTES: u64 = 1024 * 1024;
+
+/// Whether a command may make a string of this length.
+pub(super) fn is_allowed_length(server: &Server, bytes: u64) -> bool {
+    // The settings are shared between workers: not asked without need.
+    bytes <= ALWAYS_ALLOWED_BYTES || bytes <= server.config.settings().proto_max_bulk_bytes
 }
 
 /// An error unless a string may be `offset + added` bytes long.
 pub(super) fn check_length(server: &Server, offset: u64, added: usize) -> Result<(), Stop> {
-    if offset.saturating_add(added as u64) > max_string_bytes(server) {
+    if !is_allowed_length(server, offset.saturating_add(added as u64)) {
         return Err("ERR string exceeds maximum allowed size (proto-max-bulk-len)".into());
     }
     Ok(())
@@ -90,15 +94,24 @@ pub(super) fn walk<B>(
     bytes: Range<u64>,
     mut visit: impl FnMut(u64, &[u8]) -> ControlFlow<B>,
 ) -> Result<Option<B>, Stop> {
-    let mut at = bytes.start;
-    while at < bytes.end {
-        let piece = op.range(record, at, WALK_BYTES.min(bytes.end - at))?;
+    for at in bytes.clone().step_by(WALK_BYTES) {
+        let piece = op
+            .range(record, at, (bytes.end - at).min(WALK_BYTES as u64))
+            .inspect_err(|_| want(op, record, at..bytes.end))?;
         if let ControlFlow::Break(found) = visit(at, &piece) {
             return Ok(Some(found));
         }
-        at += piece.len() as u64;
     }
     Ok(None)
+}
+
+/// Notes all cold parts of `bytes` as wanted, so that one fetch gets them all: called when one is met, or every part
+/// would cost a run of the command.
+pub(super) fn want(op: &Operation<'_>, record: &Record<'_>, bytes: Range<u64>) {
+    for at in bytes.clone().step_by(WALK_BYTES) {
+        // Whatever it is that stops this part will stop the next run where it counts.
+        let _ = op.range(record, at, (bytes.end - at).min(WALK_BYTES as u64));
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::ops::Range;
 use hybridlog::{Namespace, Operation, Record};
 
 use super::parse::{SYNTAX_ERROR, integer};
-use super::string::{READ, STRING_ROW, max_string_bytes};
+use super::string::{READ, STRING_ROW, is_allowed_length};
 use super::{WRONG_TYPE, read_string};
 use crate::args::Args;
 use crate::command::{Done, Handler, Keys, Row, Stop};
@@ -72,8 +72,8 @@ fn lcs(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let b = find(&cx.op, cx.namespace, &args[2])?;
     let options = Options::parse(args)?;
     let len = |record: &Option<Record<'_>>| record.as_ref().map_or(0, Record::len);
-    let cells = u128::from(len(&a) + 1) * u128::from(len(&b) + 1);
-    if cells * size_of::<u32>() as u128 > u128::from(max_string_bytes(cx.server)) {
+    let cells = (len(&a) + 1).saturating_mul(len(&b) + 1);
+    if !is_allowed_length(cx.server, cells.saturating_mul(size_of::<u32>() as u64)) {
         return Err(
             "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len".into(),
         );

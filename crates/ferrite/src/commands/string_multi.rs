@@ -1,5 +1,7 @@
 //! Storing several strings at once: MSET, MSETNX, MSETEX.
 
+use hybridlog::Meta;
+
 use super::parse::{SYNTAX_ERROR, strict_integer};
 use super::string::{GROW, STRING_ROW};
 use super::string_condition::Condition;
@@ -42,7 +44,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "msetex",
         arity: -4,
-        flags: GROW.and(Flags::MOVABLEKEYS),
+        flags: GROW.and(Flags::MOVABLEKEYS).and(Flags::BLIND),
         keys: Keys::Counted { count: 1, step: 2 },
         since: "8.4.0",
         complexity: "O(N), N being the number of keys",
@@ -63,7 +65,8 @@ fn mset(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 
 fn msetnx(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let pairs = pairs(args, "msetnx")?;
-    let store_all = all_are(cx, pairs.clone(), Condition::Absent)?;
+    let found = read_all(cx, pairs.clone())?;
+    let store_all = found.iter().all(Option::is_none);
     if store_all {
         for (key, value) in pairs {
             store(cx, key, value, None)?;
@@ -90,19 +93,22 @@ fn in_pairs<'a>(
     std::iter::from_fn(move || Some((args.next()?, args.next()?)))
 }
 
-/// Whether `condition`, Absent or Present, holds of every key.
-fn all_are<'a>(
+/// What is known of each key that exists. A cold one does not end the run at once: the others are asked for too, so
+/// that one fetch gets them all.
+fn read_all<'a>(
     cx: &Ctx<'_>,
     pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-    condition: Condition<'_>,
-) -> Result<bool, Stop> {
+) -> Result<Vec<Option<Meta>>, hybridlog::Stop> {
+    let mut found = Vec::new();
+    let mut cold = None;
     for (key, _) in pairs {
-        let found = cx.op.read(cx.namespace, key)?;
-        if !condition.holds(&cx.op, found.as_ref())? {
-            return Ok(false);
+        match cx.op.read(cx.namespace, key) {
+            Ok(record) => found.push(record.map(|record| record.meta())),
+            Err(stop @ hybridlog::Stop::Cold) => cold = Some(stop),
+            Err(stop) => return Err(stop),
         }
     }
-    Ok(true)
+    cold.map_or(Ok(found), Err)
 }
 
 fn msetex(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
@@ -117,32 +123,23 @@ fn msetex(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let options = StoreOptions::parse(args, options_at, OptionSet::Msetex)?;
     let expires_at_ms = options.lifetime.fixed(cx.now_ms(), "msetex")?;
     let pairs = in_pairs(args.from(2).take(2 * count));
-    let store_all =
-        options.condition == Condition::Always || all_are(cx, pairs.clone(), options.condition)?;
+    let keep = options.lifetime == Lifetime::Kept;
+    let found = if keep || options.condition != Condition::Always {
+        read_all(cx, pairs.clone())?
+    } else {
+        Vec::new()
+    };
+    let store_all = match options.condition {
+        Condition::Absent => found.iter().all(Option::is_none),
+        Condition::Present => found.iter().all(Option::is_some),
+        _ => true,
+    };
     if store_all {
-        let expiries = expiries(cx, pairs.clone(), options.lifetime, expires_at_ms)?;
-        for ((key, value), expires_at_ms) in pairs.zip(expiries) {
-            store(cx, key, value, expires_at_ms)?;
+        for (i, (key, value)) in pairs.enumerate() {
+            let kept = || found[i].and_then(|meta| meta.expires_at_ms);
+            store(cx, key, value, if keep { kept() } else { expires_at_ms })?;
         }
     }
     cx.reply.integer(i64::from(store_all));
     Ok(())
-}
-
-/// The expiry of each key: read of all of them before the first is changed where they keep theirs.
-fn expiries<'a>(
-    cx: &Ctx<'_>,
-    pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-    lifetime: Lifetime<'_>,
-    fixed: Option<u64>,
-) -> Result<Vec<Option<u64>>, Stop> {
-    pairs
-        .map(|(key, _)| match lifetime {
-            Lifetime::Unlimited | Lifetime::Until(..) => Ok(fixed),
-            Lifetime::Kept => {
-                let found = cx.op.read(cx.namespace, key)?;
-                Ok(found.and_then(|record| record.meta().expires_at_ms))
-            }
-        })
-        .collect()
 }

@@ -72,13 +72,23 @@ fn get(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 fn mget(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let keys = args.from(1);
     cx.reply.array(keys.len());
+    // A cold value does not end the run at once: the others are asked for too, so that one fetch gets them all.
+    let mut cold = None;
     for key in keys {
-        match cx.op.read(cx.namespace, key)? {
-            Some(record) if record.meta().kind == KIND_STRING => {
-                reply_value(&cx.op, cx.reply, &record)?;
-            }
-            _ => cx.reply.null(),
+        match reply_string(cx, key) {
+            Err(stop @ hybridlog::Stop::Cold) => cold = Some(stop),
+            done => done?,
         }
+    }
+    cold.map_or(Ok(()), |stop| Err(stop.into()))
+}
+
+fn reply_string(cx: &mut Ctx<'_>, key: &[u8]) -> Result<(), hybridlog::Stop> {
+    match cx.op.read(cx.namespace, key)? {
+        Some(record) if record.meta().kind == KIND_STRING => {
+            reply_value(&cx.op, cx.reply, &record)?;
+        }
+        _ => cx.reply.null(),
     }
     Ok(())
 }
