@@ -303,6 +303,20 @@ impl<I: Index> Operation<'_, I> {
         Ok(existed)
     }
 
+    /// Whether [`remove`](Self::remove) would find the key. It reads every record that might be the key's, so that
+    /// the `remove` that follows in the same operation does not stop: for commands that remove several keys.
+    ///
+    /// # Errors
+    ///
+    /// As `remove`.
+    pub fn removable(&self, namespace: Namespace, key: &[u8]) -> Result<bool, Stop> {
+        let hash = self.shared.hash(namespace, key);
+        let mine = self.all_of(hash, namespace, key)?;
+        Ok(mine
+            .first()
+            .is_some_and(|newest| !self.is_expired(&newest.record)))
+    }
+
     /// Removes the key if it has expired.
     pub(crate) fn remove_expired(
         &mut self,

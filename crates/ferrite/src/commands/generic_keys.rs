@@ -124,9 +124,15 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 fn del(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    // Whatever is cold is asked for before the first key is gone.
+    // Whatever is cold is asked for, together, before the first key is gone.
+    let mut stop = None;
     for key in args.from(1) {
-        cx.op.read(cx.namespace, key)?;
+        if let Err(reason) = cx.op.removable(cx.namespace, key) {
+            stop = Some(reason);
+        }
+    }
+    if let Some(reason) = stop {
+        return Err(reason.into());
     }
     let mut removed = 0;
     for key in args.from(1) {
