@@ -8,8 +8,9 @@
 //! Invariants: the published settings always belong to values that were accepted together; a
 //! `CONFIG SET` that fails anywhere leaves values and settings as they were.
 
-mod glob;
+mod include;
 pub(crate) mod machine;
+mod parse;
 mod rewrite;
 mod settings;
 mod source;
@@ -29,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use crate::cli::Cli;
+use crate::glob;
 use machine::{Machine, affordable_workers, maxmemory_floor_bytes};
 pub(crate) use settings::{
     BindAddress, IndexKind, IoBackend, LogLevel, OomScore, Origin, Permission, RenamedCommand,
@@ -152,8 +154,7 @@ impl Config {
             }
         };
         for pattern in patterns {
-            let pattern_lower = pattern.to_ascii_lowercase();
-            if !glob::is_pattern(pattern) {
+            if !include::is_pattern(pattern) {
                 if let Some((row, _)) = table::find(pattern) {
                     push(&String::from_utf8_lossy(pattern), row);
                 }
@@ -161,7 +162,7 @@ impl Config {
             }
             for (row, directive) in DIRECTIVES.iter().enumerate() {
                 let names = directive.names();
-                for name in names.filter(|n| glob::matches(&pattern_lower, n.as_bytes())) {
+                for name in names.filter(|n| glob::matches_nocase(pattern, n.as_bytes())) {
                     push(name, row);
                 }
             }

@@ -1,7 +1,7 @@
 //! The typed view of the directives that work: what the rest of the server reads.
 //!
-//! A directive that works has a field here and the other way round; values that stand for something
-//! automatic are resolved.
+//! Every directive that works has a field here, except those that the configuration itself obeys
+//! (`include`, `enable-protected-configs`). Values that stand for something automatic are resolved.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -44,9 +44,6 @@ pub(crate) struct Settings {
     /// `None`: standard output.
     pub(crate) logfile: Option<PathBuf>,
     pub(crate) syslog: Option<Syslog>,
-    pub(crate) always_show_logo: bool,
-    /// `None`: the title in the list of processes stays.
-    pub(crate) proc_title_template: Option<String>,
     /// What to write for the kernel's out-of-memory killer.
     pub(crate) oom_score: OomScore,
     pub(crate) shutdown_timeout: Duration,
@@ -195,10 +192,6 @@ impl Settings {
                 ident: values.text("syslog-ident").to_vec(),
                 facility: values.choice("syslog-facility"),
             }),
-            always_show_logo: values.yes("always-show-logo"),
-            proc_title_template: values
-                .yes("set-proc-title")
-                .then(|| String::from_utf8_lossy(values.text("proc-title-template")).into_owned()),
             oom_score: oom_score(&values),
             shutdown_timeout: Duration::from_secs(values.number("shutdown-timeout")),
             workers: values.number("io-threads"),

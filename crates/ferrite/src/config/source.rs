@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::glob;
+use super::include;
 use super::syntax::split_words;
 use super::value::Line;
 use super::{ConfigError, plain};
@@ -139,8 +139,8 @@ fn push_entry(entry: Entry, depth: usize, entries: &mut Vec<Entry>) -> Result<()
         )));
     }
     let target = PathBuf::from(std::ffi::OsString::from_vec(target.clone()));
-    let files = if glob::is_pattern(target.as_os_str().as_bytes()) {
-        glob::files(&target)
+    let files = if include::is_pattern(target.as_os_str().as_bytes()) {
+        include::files(&target)
             .map_err(|error| fail(format!("{}: {}", target.display(), plain(&error))))?
     } else {
         vec![target]

@@ -122,8 +122,12 @@ pub(crate) fn parse_integer(text: &[u8]) -> Option<i64> {
 }
 
 /// A size in bytes: digits and a unit in any letter case: `b`, `k` (1000), `kb` (1024), and so on to
-/// `gb`. `None` for anything else, and for a size past 64 bits.
+/// `gb`. `None` for anything else, and for a size past 64 bits. Nothing at all is 0, as in Redis:
+/// `--maxmemory "$LIMIT"` works with an unset variable.
 pub(crate) fn parse_memory(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return Some(0);
+    }
     let digits_len = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (digits, unit) = text.split_at(digits_len);
     let factor: u64 = match unit.to_ascii_lowercase().as_slice() {
@@ -217,7 +221,7 @@ mod tests {
             ("18446744073709551615", Some(u64::MAX)),
             ("18446744073709551616", None),
             ("99999999999gb", None),
-            ("", None),
+            ("", Some(0)),
             ("mb", None),
             ("-1", None),
             ("1tb", None),

@@ -212,6 +212,7 @@ const REPLICATION: &str = "replication is not supported";
 const SCRIPTS: &str = "scripts are not supported";
 const SNAPSHOTS: &str = "there are no snapshot files";
 const STRINGS_ONLY: &str = "strings are the only data type";
+const TITLE: &str = "the name in the list of processes stays as it is";
 const TLS: &str = "TLS is not supported";
 
 /// Every directive, by subject.
@@ -275,9 +276,9 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     row("hide-user-data-from-log", YesNo, "no").inert("log messages never carry keys or values"),
     row("crash-log-enabled", YesNo, "yes").inert("a crash is reported by the Rust runtime"),
     row("crash-memcheck-enabled", YesNo, "yes").inert("a crash is reported by the Rust runtime"),
-    row("always-show-logo", YesNo, "no").immutable().works("shows the logo at start even where nobody may be looking"),
-    row("set-proc-title", YesNo, "yes").immutable().works("shows address and mode in the list of processes"),
-    row("proc-title-template", TitleTemplate, "{title} {listen-addr} {server-mode}").works("what set-proc-title shows"),
+    row("always-show-logo", YesNo, "no").immutable().inert("no logo is shown"),
+    row("set-proc-title", YesNo, "yes").immutable().inert(TITLE),
+    row("proc-title-template", TitleTemplate, "{title} {listen-addr} {server-mode}").inert(TITLE),
     row("locale-collate", Text, "").inert("text is compared byte by byte"),
     row("ignore-warnings", Text, "").inert("no warning stops the start"),
     row("disable-thp", YesNo, "yes").immutable().inert("the engine asks for huge pages where they help"),
@@ -419,7 +420,7 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     row("cluster-announce-ip", Text, "").inert(CLUSTER),
     row("cluster-announce-port", PORT, "0").inert(CLUSTER),
     row("cluster-announce-tls-port", PORT, "0").inert(CLUSTER),
-    row("cluster-link-sendbuf-limit", size(0), "0").inert(CLUSTER),
+    row("cluster-link-sendbuf-limit", Kind::Memory { min: 0, max: u64::MAX }, "0").inert(CLUSTER),
     row("cluster-migration-barrier", int(0), "1").inert(CLUSTER),
     row("cluster-preferred-endpoint-type", Choice(&["ip", "hostname", "unknown-endpoint"]), "ip").inert(CLUSTER),
     row("cluster-replica-no-failover", YesNo, "no").alias(&["cluster-slave-no-failover"]).inert(CLUSTER),
