@@ -1,4 +1,60 @@
-//! A three-tier HybridLog.
+//! Ferrite's storage engine: a key-value store whose data may be a hundred times larger than the memory it is given, and
+//! that serves what is hot at the speed of memory.
+//!
+//! Everything lies in one log of segments, in three tiers:
+//!
+//! * **hot**: the newest segments, in huge pages; values are changed in place;
+//! * **warm**: sealed segments, mapped read-only from their files and read without a copy;
+//! * **cold**: on the device only, read with direct I/O through io_uring (or threads, where that is refused).
+//!
+//! A hash index in memory, 8 bytes a slot, says where each record lies; keys are not kept in memory. Segments move down
+//! the tiers as memory fills; records that are read stay, and cold ones come back on their second read.
+//!
+//! ```
+//! use hybridlog::{BucketIndex, Options, Store};
+//!
+//! let directory = tempfile::tempdir()?;
+//! let options = Options::new(directory.path()).memory_bytes(64 << 20);
+//! let store = Store::<BucketIndex>::open(options)?;
+//!
+//! store.set(b"user:1", b"Ada")?;
+//! store.update(b"visits", |old| {
+//!     let visits = old.map_or(0, |old| u64::from_le_bytes(old.try_into().unwrap_or_default()));
+//!     Some((visits + 1).to_le_bytes().to_vec())
+//! })?;
+//!
+//! store.force_cold()?; // from here on both are on the device only
+//! assert_eq!(store.get(b"user:1")?.as_deref(), Some(&b"Ada"[..]));
+//! assert!(store.delete(b"visits")?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! In a tokio task the same calls wait without blocking the thread:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use hybridlog::io::{ColdReader, ReaderOptions};
+//! use hybridlog::{BucketIndex, Options, Store};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! let directory = tempfile::tempdir()?;
+//! let store = Store::<BucketIndex>::open(Options::new(directory.path()).memory_bytes(64 << 20))?;
+//! let (reader, _notice) = ColdReader::new(&ReaderOptions::default(), Arc::default())?;
+//! let tasks = store.with_reader(&reader);
+//! tasks.set(b"key", b"value").await?;
+//! store.force_cold()?;
+//! assert_eq!(tasks.get(b"key").await?.as_deref(), Some(&b"value"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Programs that need more than one key at a time, types, expiry or namespaces start an [`Operation`]: see
+//! [`Store::blocking`].
+//!
+//! **What this version does not do:** it writes segments durably but cannot open them again after a restart (a directory
+//! with segments of an earlier run is refused and left as it is), and the space of dead records on the device is not
+//! reclaimed.
 
 mod address;
 mod epoch;
@@ -13,6 +69,7 @@ mod reads;
 mod record;
 mod residence;
 mod room;
+mod run;
 mod scan;
 mod segment;
 mod shared;
@@ -26,11 +83,12 @@ mod write;
 
 pub use index::{BucketIndex, DashIndex, Index};
 pub use latch::LatchMode;
-pub use operation::{Held, KeyRef, Meta, Operation, Record, Tier};
+pub use operation::{KeptLatches, KeyRef, Meta, Operation, Record, Tier};
 pub use piece::Piece;
 pub use reads::ColdReads;
 pub use room::NoRoomReason;
 pub use scan::Scanned;
+pub use simple::AsyncStore;
 pub use stats::Stats;
 pub use stop::Stop;
 pub use store::{OpenError, Options, Pin, Store};

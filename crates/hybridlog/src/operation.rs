@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -90,15 +91,17 @@ impl Found<'_> {
     }
 }
 
+type Stripes = SmallVec<[(u32, LatchMode); 2]>;
+
 /// Latches of keys, held until dropped.
-pub struct Held<'s> {
-    latches: &'s Latches,
-    stripes: SmallVec<[(u32, LatchMode); 2]>,
+pub(crate) struct Held<'s> {
+    latches: &'s Arc<Latches>,
+    stripes: Stripes,
 }
 
 impl<'s> Held<'s> {
     /// No latch at all.
-    pub(crate) fn none(latches: &'s Latches) -> Held<'s> {
+    pub(crate) fn none(latches: &'s Arc<Latches>) -> Held<'s> {
         Held {
             latches,
             stripes: SmallVec::new(),
@@ -106,19 +109,13 @@ impl<'s> Held<'s> {
     }
 
     /// Latches all of `wanted` or nothing.
-    pub(crate) fn acquire(
-        latches: &'s Latches,
-        mut wanted: SmallVec<[(u32, LatchMode); 2]>,
-    ) -> Option<Held<'s>> {
+    pub(crate) fn acquire(latches: &'s Arc<Latches>, mut wanted: Stripes) -> Option<Held<'s>> {
         if wanted.len() > 1 {
             // Each stripe once, in its strongest mode: Exclusive sorts after Shared.
             wanted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
             wanted.dedup_by_key(|stripe| stripe.0);
         }
-        let mut held = Held {
-            latches,
-            stripes: SmallVec::new(),
-        };
+        let mut held = Held::none(latches);
         for (stripe, mode) in wanted {
             if !latches.try_acquire(stripe, mode) {
                 return None;
@@ -127,13 +124,41 @@ impl<'s> Held<'s> {
         }
         Some(held)
     }
+
+    pub(crate) fn from_kept(latches: &'s Arc<Latches>, mut kept: KeptLatches) -> Held<'s> {
+        assert!(
+            Arc::ptr_eq(latches, &kept.latches),
+            "latches of another store"
+        );
+        Held {
+            latches,
+            stripes: std::mem::take(&mut kept.stripes),
+        }
+    }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        for &(stripe, mode) in &self.stripes {
-            self.latches.release(stripe, mode);
-        }
+        release(self.latches, &self.stripes);
+    }
+}
+
+/// Latches that outlive the operation that took them, for a caller that must not lose them while it waits. Dropping
+/// them lets go of the keys.
+pub struct KeptLatches {
+    latches: Arc<Latches>,
+    stripes: Stripes,
+}
+
+impl Drop for KeptLatches {
+    fn drop(&mut self) {
+        release(&self.latches, &self.stripes);
+    }
+}
+
+fn release(latches: &Latches, stripes: &[(u32, LatchMode)]) {
+    for &(stripe, mode) in stripes {
+        latches.release(stripe, mode);
     }
 }
 
@@ -168,8 +193,11 @@ impl<'s, I: Index> Operation<'s, I> {
     }
 
     /// Ends the operation but keeps its latches, for a caller that must not lose them while it fetches cold records.
-    pub fn into_held(self) -> Held<'s> {
-        self.held
+    pub fn keep_latches(mut self) -> KeptLatches {
+        KeptLatches {
+            latches: Arc::clone(self.held.latches),
+            stripes: std::mem::take(&mut self.held.stripes),
+        }
     }
 
     /// The time that decides about expiry in this operation, Unix milliseconds.

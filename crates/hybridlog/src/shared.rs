@@ -25,7 +25,7 @@ const EXPIRED_MAX: usize = 4096;
 pub(crate) struct Shared<I> {
     pub(crate) index: I,
     pub(crate) log: Log,
-    pub(crate) latches: Latches,
+    pub(crate) latches: Arc<Latches>,
     pub(crate) recent_cold_reads: RecentColdReads,
     pub(crate) key_counts: KeyCounts,
     pub(crate) counters: Counters,

@@ -1,14 +1,19 @@
-//! Simple access to a store: each call is one operation and blocks the thread for what it has to wait for.
+//! Simple access to a store: each call is one operation in namespace 0. [`Store`] itself has the blocking forms,
+//! [`AsyncStore`] the same ones for tasks.
 
 use crate::index::Index;
+use crate::io::ColdReader;
 use crate::latch::LatchMode;
-use crate::operation::{KeyRef, Meta};
+use crate::operation::{KeyRef, Meta, Operation};
 use crate::reads::ColdReads;
 use crate::store::Store;
-use crate::{Namespace, Stop};
+use crate::{Namespace, Scanned, Stop};
 
-/// How many records [`Store::get_many`] has on their way from memory at once.
+/// How many records [`Store::get_many`] has on their way from memory or the device at once.
 const GET_MANY_GROUP: usize = 32;
+
+/// Slots of the index that one step of [`Store::for_each_key`] looks at.
+const KEYS_PER_STEP: usize = 1024;
 
 /// Keys of the simple interface live in one namespace.
 const PLAIN: Namespace = Namespace(0);
@@ -24,6 +29,83 @@ fn plain(key: &[u8], mode: LatchMode) -> [KeyRef<'_>; 1] {
         key,
         mode,
     }]
+}
+
+fn get_step<I: Index>(
+    operation: &Operation<'_, I>,
+    key: &[u8],
+    buffer: &mut Vec<u8>,
+) -> Result<bool, Stop> {
+    let Some(record) = operation.read(PLAIN, key)? else {
+        return Ok(false);
+    };
+    buffer.extend_from_slice(&operation.value(&record)?);
+    Ok(true)
+}
+
+fn update_step<I: Index>(
+    operation: &mut Operation<'_, I>,
+    key: &[u8],
+    change: &mut impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
+) -> Result<bool, Stop> {
+    let record = operation.read(PLAIN, key)?;
+    let meta = record.map(|record| record.meta()).unwrap_or_default();
+    let new = match &record {
+        Some(record) => change(Some(&operation.value(record)?)),
+        None => change(None),
+    };
+    match new {
+        Some(new) => operation.set(PLAIN, key, &new, meta).map(|()| true),
+        None => operation.remove(PLAIN, key).map(|_| false),
+    }
+}
+
+fn scan_step<I: Index>(operation: &Operation<'_, I>, cursor: u64) -> Result<Scanned, Stop> {
+    operation.scan(PLAIN, cursor, KEYS_PER_STEP)
+}
+
+/// Why a group of lookups stopped before its end.
+enum Pause {
+    Cold,
+    Latched,
+}
+
+impl<I: Index> Store<I> {
+    /// Hands out values of `keys` under one pin until all are done, a latch is taken, or something has to be fetched.
+    fn get_group<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        reads: &ColdReads,
+        now_ms: u64,
+        mut each: impl FnMut(Option<&[u8]>),
+    ) -> Result<Option<Pause>, Stop> {
+        let _pin = self.pin();
+        for key in keys.iter().map(AsRef::as_ref) {
+            let Some(operation) = self.operation(&plain(key, LatchMode::Shared), reads, now_ms)
+            else {
+                return Ok(Some(Pause::Latched));
+            };
+            let value = match operation.read(PLAIN, key) {
+                Ok(None) => {
+                    each(None);
+                    continue;
+                }
+                Ok(Some(record)) => operation.value(&record),
+                Err(stop) => Err(stop),
+            };
+            match value {
+                Ok(value) => each(Some(&value)),
+                Err(Stop::Cold) => return Ok(Some(Pause::Cold)),
+                Err(stop) => return Err(stop),
+            }
+        }
+        Ok(None)
+    }
+
+    fn prefetch_group<K: AsRef<[u8]>>(&self, group: &[K], reads: &ColdReads) {
+        let keys = group.iter().map(|key| (PLAIN, key.as_ref()));
+        self.prefetch(keys, reads, u64::MAX);
+    }
 }
 
 /// Simple access: each call is one operation in namespace 0 and blocks the thread for cold reads.
@@ -45,17 +127,14 @@ impl<I: Index> Store<I> {
     /// As [`Self::get`].
     #[inline]
     pub fn get_into(&self, key: &[u8], buffer: &mut Vec<u8>) -> Result<bool, Stop> {
-        self.blocking(&plain(key, LatchMode::Shared), now_ms(), |operation| {
-            let Some(record) = operation.read(PLAIN, key)? else {
-                return Ok(false);
-            };
-            buffer.extend_from_slice(&operation.value(&record)?);
-            Ok(true)
+        let keys = plain(key, LatchMode::Shared);
+        self.blocking(&keys, now_ms(), |operation| {
+            get_step(operation, key, buffer)
         })
     }
 
     /// Calls `each` with the position and value of every key, in order. Loads what the lookups need ahead of them, and
-    /// reads all cold records of a group in one submission.
+    /// reads all cold records of a group of keys in one submission.
     ///
     /// # Errors
     ///
@@ -67,49 +146,24 @@ impl<I: Index> Store<I> {
     ) -> Result<(), Stop> {
         let now_ms = now_ms();
         let mut reads = ColdReads::default();
-        for (group_number, group) in keys.chunks(GET_MANY_GROUP).enumerate() {
+        let mut done = 0;
+        for group in keys.chunks(GET_MANY_GROUP) {
             reads.clear();
-            self.prefetch(
-                group.iter().map(|key| (PLAIN, key.as_ref())),
-                &reads,
-                u64::MAX,
-            );
+            self.prefetch_group(group, &reads);
             if reads.is_wanting() {
                 reads.fetch_blocking(&self.shared.blocking_reader);
             }
-            let mut done = 0;
-            while done < group.len() {
-                match self.get_group(&group[done..], &reads, now_ms, |value| {
-                    each(group_number * GET_MANY_GROUP + done, value);
+            let end = done + group.len();
+            while done < end {
+                let pause = self.get_group(&keys[done..end], &reads, now_ms, |value| {
+                    each(done, value);
                     done += 1;
-                }) {
-                    Err(Stop::Cold) => reads.fetch_blocking(&self.shared.blocking_reader),
-                    Err(stop) => return Err(stop),
-                    Ok(()) => std::thread::yield_now(),
+                })?;
+                match pause {
+                    None => {}
+                    Some(Pause::Cold) => reads.fetch_blocking(&self.shared.blocking_reader),
+                    Some(Pause::Latched) => std::thread::yield_now(),
                 }
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands out values under one pin until all are done, a latch is taken, or something has to be fetched.
-    fn get_group<K: AsRef<[u8]>>(
-        &self,
-        keys: &[K],
-        reads: &ColdReads,
-        now_ms: u64,
-        mut each: impl FnMut(Option<&[u8]>),
-    ) -> Result<(), Stop> {
-        let _pin = self.pin();
-        for key in keys {
-            let key = key.as_ref();
-            let Some(operation) = self.operation(&plain(key, LatchMode::Shared), reads, now_ms)
-            else {
-                return Ok(());
-            };
-            match operation.read(PLAIN, key)? {
-                Some(record) => each(Some(&operation.value(&record)?)),
-                None => each(None),
             }
         }
         Ok(())
@@ -130,9 +184,8 @@ impl<I: Index> Store<I> {
     ///
     /// As [`Self::set`].
     pub fn set_with(&self, key: &[u8], value: &[u8], meta: Meta) -> Result<(), Stop> {
-        self.blocking(&plain(key, LatchMode::Exclusive), 0, |operation| {
-            operation.set(PLAIN, key, value, meta)
-        })
+        let keys = plain(key, LatchMode::Exclusive);
+        self.blocking(&keys, 0, |operation| operation.set(PLAIN, key, value, meta))
     }
 
     /// Reads the value of `key`, lets `change` make the new one of it (`None`: removes the key), and stores that; nobody
@@ -147,17 +200,9 @@ impl<I: Index> Store<I> {
         key: &[u8],
         mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
     ) -> Result<bool, Stop> {
-        self.blocking(&plain(key, LatchMode::Exclusive), now_ms(), |operation| {
-            let record = operation.read(PLAIN, key)?;
-            let meta = record.map(|record| record.meta()).unwrap_or_default();
-            let new = match &record {
-                Some(record) => change(Some(&operation.value(record)?)),
-                None => change(None),
-            };
-            match new {
-                Some(new) => operation.set(PLAIN, key, &new, meta).map(|()| true),
-                None => operation.remove(PLAIN, key).map(|_| false),
-            }
+        let keys = plain(key, LatchMode::Exclusive);
+        self.blocking(&keys, now_ms(), |operation| {
+            update_step(operation, key, &mut change)
         })
     }
 
@@ -167,12 +212,11 @@ impl<I: Index> Store<I> {
     ///
     /// As [`Self::get`].
     pub fn delete(&self, key: &[u8]) -> Result<bool, Stop> {
-        self.blocking(&plain(key, LatchMode::Exclusive), now_ms(), |operation| {
-            operation.remove(PLAIN, key)
-        })
+        let keys = plain(key, LatchMode::Exclusive);
+        self.blocking(&keys, now_ms(), |operation| operation.remove(PLAIN, key))
     }
 
-    /// Calls `each` with every key. A key that exists throughout is visited at least once.
+    /// Calls `each` with every key, in no order. A key that exists throughout is visited at least once.
     ///
     /// # Errors
     ///
@@ -180,9 +224,140 @@ impl<I: Index> Store<I> {
     pub fn for_each_key(&self, mut each: impl FnMut(&[u8])) -> Result<(), Stop> {
         let mut cursor = 0;
         loop {
-            let scanned = self.blocking(&[], now_ms(), |operation| {
-                operation.scan(PLAIN, cursor, 1024)
-            })?;
+            let scanned = self.blocking(&[], now_ms(), |operation| scan_step(operation, cursor))?;
+            scanned.keys.iter().for_each(|(key, _)| each(key));
+            cursor = scanned.cursor;
+            if cursor == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The same calls for tasks, with cold records fetched by `reader`.
+    pub fn with_reader<'s>(&'s self, reader: &'s ColdReader) -> AsyncStore<'s, I> {
+        AsyncStore {
+            store: self,
+            reader,
+        }
+    }
+}
+
+/// Simple access for tasks: while a cold record is fetched, the task waits and the thread goes on. See
+/// [`Store::with_reader`]; every method does what the one of [`Store`] with the same name does.
+pub struct AsyncStore<'s, I: Index> {
+    store: &'s Store<I>,
+    reader: &'s ColdReader,
+}
+
+impl<I: Index> AsyncStore<'_, I> {
+    /// The value of `key`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get`].
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Stop> {
+        let keys = plain(key, LatchMode::Shared);
+        let body = |operation: &mut Operation<'_, I>| {
+            let mut value = Vec::new();
+            Ok(get_step(operation, key, &mut value)?.then_some(value))
+        };
+        self.store
+            .asynchronous(self.reader, &keys, now_ms(), body)
+            .await
+    }
+
+    /// Calls `each` with the position and value of every key, in order; the cold records of a group of keys are one
+    /// submission.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get_many`].
+    pub async fn get_many<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        mut each: impl FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), Stop> {
+        let mut reads = ColdReads::default();
+        let mut done = 0;
+        for group in keys.chunks(GET_MANY_GROUP) {
+            reads.clear();
+            self.store.prefetch_group(group, &reads);
+            if reads.is_wanting() {
+                reads.fetch(self.reader).await;
+            }
+            let end = done + group.len();
+            while done < end {
+                let pause = self
+                    .store
+                    .get_group(&keys[done..end], &reads, now_ms(), |value| {
+                        each(done, value);
+                        done += 1;
+                    })?;
+                match pause {
+                    None => {}
+                    Some(Pause::Cold) => reads.fetch(self.reader).await,
+                    Some(Pause::Latched) => tokio::task::yield_now().await,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores `value` under `key` without reading what was there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::set`].
+    pub async fn set(&self, key: &[u8], value: &[u8]) -> Result<(), Stop> {
+        let keys = plain(key, LatchMode::Exclusive);
+        let body =
+            |operation: &mut Operation<'_, I>| operation.set(PLAIN, key, value, Meta::default());
+        self.store.asynchronous(self.reader, &keys, 0, body).await
+    }
+
+    /// Reads the value of `key`, lets `change` make the new one of it, and stores that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::update`].
+    pub async fn update(
+        &self,
+        key: &[u8],
+        mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
+    ) -> Result<bool, Stop> {
+        let keys = plain(key, LatchMode::Exclusive);
+        let body = |operation: &mut Operation<'_, I>| update_step(operation, key, &mut change);
+        self.store
+            .asynchronous(self.reader, &keys, now_ms(), body)
+            .await
+    }
+
+    /// Removes `key`; `false` if it did not exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete`].
+    pub async fn delete(&self, key: &[u8]) -> Result<bool, Stop> {
+        let keys = plain(key, LatchMode::Exclusive);
+        let body = |operation: &mut Operation<'_, I>| operation.remove(PLAIN, key);
+        self.store
+            .asynchronous(self.reader, &keys, now_ms(), body)
+            .await
+    }
+
+    /// Calls `each` with every key, in no order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::for_each_key`].
+    pub async fn for_each_key(&self, mut each: impl FnMut(&[u8])) -> Result<(), Stop> {
+        let mut cursor = 0;
+        loop {
+            let body = |operation: &mut Operation<'_, I>| scan_step(operation, cursor);
+            let scanned = self
+                .store
+                .asynchronous(self.reader, &[], now_ms(), body)
+                .await?;
             scanned.keys.iter().for_each(|(key, _)| each(key));
             cursor = scanned.cursor;
             if cursor == 0 {

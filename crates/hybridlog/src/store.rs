@@ -16,7 +16,7 @@ use crate::index::{BucketIndex, Index};
 use crate::io::{Backend, BlockingReader, IoStats};
 use crate::latch::{LatchMode, Latches};
 use crate::log::Log;
-use crate::operation::{Held, KeyRef, Operation};
+use crate::operation::{Held, KeptLatches, KeyRef, Operation};
 use crate::reads::ColdReads;
 use crate::residence::RecentColdReads;
 use crate::room::{NoRoomReason, Room};
@@ -196,13 +196,14 @@ impl<I: Index> Store<I> {
         Some(Operation::new(&self.shared, held, reads, now_ms))
     }
 
-    /// Goes on with latches that were kept from an earlier operation.
+    /// Goes on with latches that were kept from an earlier operation on this store.
     pub fn resume<'s>(
         &'s self,
-        held: Held<'s>,
+        kept: KeptLatches,
         reads: &'s ColdReads,
         now_ms: u64,
     ) -> Operation<'s, I> {
+        let held = Held::from_kept(&self.shared.latches, kept);
         Operation::new(&self.shared, held, reads, now_ms)
     }
 
@@ -252,39 +253,6 @@ impl<I: Index> Store<I> {
         }
     }
 
-    /// Runs `body` as an operation on `keys`, again until it meets no cold record, blocking the thread for reads, room
-    /// and latches. `body` must do all its reading before it changes anything.
-    ///
-    /// # Errors
-    ///
-    /// What `body` returns, but for [`Stop::Cold`] and a [`Stop::NoRoom`] that passes.
-    pub fn blocking<T>(
-        &self,
-        keys: &[KeyRef<'_>],
-        now_ms: u64,
-        mut body: impl FnMut(&mut Operation<'_, I>) -> Result<T, Stop>,
-    ) -> Result<T, Stop> {
-        let mut reads = ColdReads::default();
-        loop {
-            let result = match self.operation(keys, &reads, now_ms) {
-                Some(mut operation) => body(&mut operation),
-                None => {
-                    std::thread::yield_now();
-                    continue;
-                }
-            };
-            match result {
-                Err(Stop::Cold) => reads.fetch_blocking(&self.shared.blocking_reader),
-                Err(Stop::NoRoom { bytes }) => {
-                    if self.wait_for_room_blocking(bytes).is_err() {
-                        return Err(Stop::NoRoom { bytes });
-                    }
-                }
-                other => return other,
-            }
-        }
-    }
-
     /// Whether `bytes` can be written without waiting for segments to leave memory.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.shared.has_room(bytes)
@@ -306,7 +274,7 @@ impl<I: Index> Store<I> {
         }
     }
 
-    fn wait_for_room_blocking(&self, bytes: u64) -> Result<(), NoRoomReason> {
+    pub(crate) fn wait_for_room_blocking(&self, bytes: u64) -> Result<(), NoRoomReason> {
         loop {
             if let Some(done) = self.room_or_reason(bytes) {
                 return done;
@@ -437,16 +405,10 @@ impl<I: Index> Shared<I> {
         reads: &'s ColdReads,
         now_ms: u64,
     ) -> Option<Operation<'s, I>> {
-        let stripes = keys
-            .iter()
-            .map(|key| (Latches::stripe(self.hash(key.namespace, key.key)), key.mode))
-            .collect();
-        Some(Operation::new(
-            self,
-            Held::acquire(&self.latches, stripes)?,
-            reads,
-            now_ms,
-        ))
+        let stripe = |key: &KeyRef<'_>| Latches::stripe(self.hash(key.namespace, key.key));
+        let stripes = keys.iter().map(|key| (stripe(key), key.mode)).collect();
+        let held = Held::acquire(&self.latches, stripes)?;
+        Some(Operation::new(self, held, reads, now_ms))
     }
 }
 
@@ -471,7 +433,7 @@ fn new_shared<I: Index>(options: &Options, segment_bytes: usize) -> io::Result<S
     let shared = Shared {
         index: I::with_limit(memory_max as usize)?,
         log: Log::new(Geometry::new(segment_bytes), SEGMENTS_MIN, segments_max)?,
-        latches: Latches::new(),
+        latches: Arc::new(Latches::new()),
         // About as many places as there are records of half a KiB in memory.
         recent_cold_reads: RecentColdReads::new(
             (options.memory_bytes / 512).clamp(4096, 4 << 20) as usize
