@@ -39,7 +39,6 @@ pub(crate) use settings::{
 use source::Entry;
 pub(crate) use source::Written;
 use table::{Access, DIRECTIVES, Effect};
-pub(crate) use value::BufferLimit;
 use value::{Kind, Value};
 
 /// What `maxmemory 0` takes of the memory of the machine or the cgroup.
@@ -389,7 +388,7 @@ impl Draft {
         if maxmemory_bytes < floor_bytes {
             let place = self.places[maxmemory].as_deref().unwrap_or("this machine");
             return Err(ConfigError::new(format!(
-                "{place}: maxmemory {maxmemory_bytes} is too small for {workers} workers (allowed: \
+                "{place}: maxmemory {maxmemory_bytes} is too small for io-threads {workers} (allowed: \
                  {} or more, or fewer io-threads)",
                 syntax::format_memory(floor_bytes)
             )));

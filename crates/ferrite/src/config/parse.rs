@@ -72,6 +72,9 @@ impl Kind {
     }
 
     fn parse_many(&self, words: &[Vec<u8>], previous: &Value) -> Result<Value, String> {
+        if let Kind::Choices(names) = self {
+            return choices(words, names);
+        }
         // `directive ""` is how an empty list is written.
         let words = if matches!(words, [word] if word.is_empty()) {
             &[]
@@ -79,7 +82,6 @@ impl Kind {
             words
         };
         match self {
-            Kind::Choices(names) => choices(words, names),
             Kind::Bind if words.len() > MAX_BIND_ADDRESSES => {
                 Err("Too many bind addresses specified.".to_owned())
             }
@@ -144,6 +146,9 @@ fn choices(words: &[Vec<u8>], names: &[&'static str]) -> Result<Value, String> {
         .collect::<Result<_, String>>()?;
     if given.contains(&"save") && given.contains(&"nosave") {
         return Err("shutdown options SAVE and NOSAVE can't be used simultaneously".to_owned());
+    }
+    if given.is_empty() {
+        return Err("wrong number of arguments".to_owned());
     }
     // `default` is the absence of the others, in whatever company it is named.
     let chosen: Vec<&str> = names

@@ -191,20 +191,16 @@ impl Kind {
             Kind::OomScores => "three whole numbers from -2000 to 2000".to_owned(),
             Kind::Lines {
                 min_words,
-                max_words: usize::MAX,
+                max_words,
             } => {
-                format!("{min_words} or more arguments")
+                let count = match *max_words {
+                    usize::MAX => format!("{min_words} or more"),
+                    max if max == *min_words => max.to_string(),
+                    max => format!("{min_words} to {max}"),
+                };
+                let noun = if *max_words == 1 { "value" } else { "values" };
+                format!("{count} {noun}")
             }
-            Kind::Lines {
-                min_words,
-                max_words,
-            } if min_words == max_words => {
-                format!("{min_words} arguments")
-            }
-            Kind::Lines {
-                min_words,
-                max_words,
-            } => format!("{min_words} to {max_words} arguments"),
         }
     }
 }

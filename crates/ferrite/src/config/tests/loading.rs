@@ -62,7 +62,7 @@ fn mistakes_name_file_line_directive_and_what_is_allowed() {
         ),
         (
             "rename-command GET",
-            "rename-command 'GET': wrong number of arguments (allowed: 2 arguments)",
+            "rename-command 'GET': wrong number of arguments (allowed: 2 values)",
         ),
         ("logfile \"x", "unbalanced quotes"),
         (
@@ -193,7 +193,7 @@ fn workers_and_memory_follow_from_the_machine() {
 
     assert_eq!(
         error(load(&["--maxmemory", "40mb", "--io-threads", "4"])),
-        "command line: maxmemory 41943040 is too small for 4 workers (allowed: 44mb or more, or \
+        "command line: maxmemory 41943040 is too small for io-threads 4 (allowed: 44mb or more, or \
          fewer io-threads)"
     );
     assert_eq!(
