@@ -6,7 +6,7 @@ use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Keys, Row};
 use crate::commands::command_docs::{CATEGORIES, categories};
 use crate::commands::connection::DEFAULT_USER;
-use crate::commands::help::reply_help;
+use crate::commands::help::{reply_help, unknown_or_wrong_number};
 use crate::ctx::Ctx;
 
 const PLAIN: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE);
@@ -157,10 +157,7 @@ fn cat(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
             .into());
         }
         _ => {
-            return Err(
-                "ERR unknown subcommand or wrong number of arguments for 'cat'. Try ACL HELP."
-                    .into(),
-            );
+            return Err(unknown_or_wrong_number("ACL", args));
         }
     };
     cx.reply.array(names.len());

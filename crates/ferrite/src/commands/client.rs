@@ -7,7 +7,7 @@ use crate::args::Args;
 use crate::client::{After, ClientEntry, ReplyMode, client_flags};
 use crate::command::{Done, Flags, Handler, Keys, Row};
 use crate::commands::client_filter::{self, Filter};
-use crate::commands::help::reply_help;
+use crate::commands::help::{reply_help, unknown_or_wrong_number};
 use crate::commands::parse::{SYNTAX_ERROR, strict_integer};
 use crate::ctx::Ctx;
 use crate::pause::Paused;
@@ -284,10 +284,7 @@ fn pause(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         _ => return Err("ERR CLIENT PAUSE mode must be WRITE or ALL".into()),
     };
     if args.len() > 4 {
-        return Err(
-            "ERR unknown subcommand or wrong number of arguments for 'pause'. Try CLIENT HELP."
-                .into(),
-        );
+        return Err(unknown_or_wrong_number("CLIENT", args));
     }
     let timeout_ms = match strict_integer(&args[2]).map(u64::try_from) {
         Some(Ok(timeout_ms)) => timeout_ms,
@@ -315,7 +312,7 @@ fn reply(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         cx.client.reply_mode = ReplyMode::Off;
     } else if !args.is(2, "skip") {
         return Err(SYNTAX_ERROR.into());
-    } else if cx.client.reply_mode == ReplyMode::On {
+    } else if cx.client.reply_mode != ReplyMode::Off {
         cx.client.reply_mode = ReplyMode::SkipNext;
     }
     Ok(())

@@ -99,13 +99,23 @@ const fn subcommand(
     }
 }
 
-fn command(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
+fn command(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    if let Some(subcommand) = args.get(1) {
+        let subcommand = String::from_utf8_lossy(subcommand);
+        return Err(
+            format!("ERR unknown subcommand '{subcommand:.128}'. Try COMMAND HELP.").into(),
+        );
+    }
+    reply_all(cx);
+    Ok(())
+}
+
+fn reply_all(cx: &mut Ctx<'_>) {
     let table = &cx.server.commands;
     cx.reply.array(table.iter().count());
     table
         .iter()
         .for_each(|command| reply_info(cx.reply, table, command));
-    Ok(())
 }
 
 fn count(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
@@ -115,14 +125,15 @@ fn count(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
 
 fn info(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     if args.len() == 2 {
-        return command(cx, args);
+        reply_all(cx);
+        return Ok(());
     }
     let table = &cx.server.commands;
     cx.reply.array(args.len() - 2);
     for name in args.from(2) {
         match table.find(name) {
             Some(command) => reply_info(cx.reply, table, command),
-            None => cx.reply.null_array(),
+            None => cx.reply.null(),
         }
     }
     Ok(())
@@ -309,10 +320,13 @@ const ACCESS: &[(&str, &[Access])] = &[
     ("copy", &[READ, OVERWRITE]),
     ("del", &[REMOVE]),
     ("delifeq", &[TAKE]),
+    ("encoding", &[LOOK]),
     ("exists", &[LOOK]),
     ("expire", &[EDIT]),
     ("expireat", &[EDIT]),
+    ("freq", &[LOOK]),
     ("getdel", &[TAKE]),
+    ("idletime", &[LOOK]),
     ("move", &[TAKE]),
     ("mset", &[OVERWRITE]),
     ("msetex", &[OVERWRITE]),
@@ -321,6 +335,7 @@ const ACCESS: &[(&str, &[Access])] = &[
     ("pexpire", &[EDIT]),
     ("pexpireat", &[EDIT]),
     ("psetex", &[OVERWRITE]),
+    ("refcount", &[LOOK]),
     ("rename", &[TAKE, OVERWRITE]),
     ("renamenx", &[TAKE, INSERT]),
     ("set", &[ANY]),
@@ -331,6 +346,7 @@ const ACCESS: &[(&str, &[Access])] = &[
     ("touch", &[LOOK]),
     ("type", &[LOOK]),
     ("unlink", &[REMOVE]),
+    ("usage", &[LOOK]),
 ];
 
 /// A run of keys treated alike: where, relative to the command name, and what is done with them.

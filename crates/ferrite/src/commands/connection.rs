@@ -9,7 +9,7 @@ use crate::args::Args;
 use crate::client::{After, Client, ReplyMode, client_flags};
 use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
 use crate::commands::client::check_name;
-use crate::commands::parse::{SYNTAX_ERROR, integer, strict_integer};
+use crate::commands::parse::{SYNTAX_ERROR, integer_32, strict_integer};
 use crate::ctx::Ctx;
 use crate::server::Server;
 
@@ -279,7 +279,7 @@ fn echo(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 }
 
 fn select(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    let database = usize::try_from(integer(&args[1])?).ok();
+    let database = usize::try_from(integer_32(&args[1])?).ok();
     let Some(database) = database.filter(|database| *database < cx.server.databases.count()) else {
         return Err("ERR DB index is out of range".into());
     };

@@ -12,7 +12,7 @@ use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
 use crate::commands::KIND_STRING;
 use crate::commands::debug_digest::Digest;
 use crate::commands::generic_keys::NO_SUCH_KEY;
-use crate::commands::help::reply_help;
+use crate::commands::help::{reply_help, unknown_or_wrong_number};
 use crate::commands::object::encoding;
 use crate::commands::parse::strict_integer;
 use crate::ctx::{Ctx, SlowCtx};
@@ -127,18 +127,11 @@ pub(crate) const ROWS: &[Row] = &[Row {
 }];
 
 fn unknown(_cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    Err(unknown_or_wrong_number(args))
-}
-
-fn unknown_or_wrong_number(args: Args<'_>) -> Stop {
-    let name = args[1][..args[1].len().min(128)].to_vec();
-    let name = String::from_utf8_lossy(&name);
-    format!("ERR unknown subcommand or wrong number of arguments for '{name}'. Try DEBUG HELP.")
-        .into()
+    Err(unknown_or_wrong_number("DEBUG", args))
 }
 
 fn check_arguments(args: Args<'_>, correct: bool) -> Result<(), Stop> {
-    if correct { Ok(()) } else { Err(unknown_or_wrong_number(args)) }
+    if correct { Ok(()) } else { Err(unknown_or_wrong_number("DEBUG", args)) }
 }
 
 fn digest(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {

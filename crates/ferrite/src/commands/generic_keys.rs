@@ -5,7 +5,7 @@ use hybridlog::{Meta, Namespace};
 use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Keys, OtherDatabase, Row, Stop};
 use crate::commands::object::type_name;
-use crate::commands::parse::{SYNTAX_ERROR, integer};
+use crate::commands::parse::{SYNTAX_ERROR, integer_32};
 use crate::ctx::Ctx;
 
 /// The error of a command that needs its first key.
@@ -228,10 +228,7 @@ fn move_(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 
 /// The namespace of the database whose number is `arg`.
 fn namespace_argument(cx: &Ctx<'_>, arg: &[u8]) -> Result<Namespace, Stop> {
-    let number = i32::try_from(integer(arg)?).map_err(|_| {
-        let (least, most) = (i32::MIN, i32::MAX);
-        format!("ERR value is out of range, value must between {least} and {most}")
-    })?;
+    let number = integer_32(arg)?;
     usize::try_from(number)
         .ok()
         .filter(|&number| number < cx.server.databases.count())

@@ -2,7 +2,7 @@
 
 use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
-use crate::commands::help::reply_help;
+use crate::commands::help::{reply_help, unknown_or_wrong_number};
 use crate::commands::parse::strict_integer;
 use crate::ctx::Ctx;
 use crate::output::Output;
@@ -144,11 +144,7 @@ fn slowlog_get(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let count = match args.len() {
         2 => SHOWN,
         3 => entry_count(&args[2])?,
-        _ => {
-            let text =
-                "ERR unknown subcommand or wrong number of arguments for 'get'. Try SLOWLOG HELP.";
-            return Err(text.into());
-        }
+        _ => return Err(unknown_or_wrong_number("SLOWLOG", args)),
     };
     reply_entries(cx.reply, &cx.server.slowlog, count);
     Ok(())

@@ -1,0 +1,82 @@
+//! The table of generators: for each command a function that makes it, and how its replies are
+//! compared.
+
+mod bits;
+mod connection;
+mod keys;
+mod server;
+mod strings;
+
+use crate::check::Check;
+use crate::source::{Command, Source};
+
+/// Which real server has the command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Knows {
+    /// redis-server 7.0 and newer.
+    Redis,
+    /// Newer than Redis 7.0: compared with valkey-server 9 where there is one.
+    Valkey,
+    /// Only Ferrite.
+    Nobody,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy)]
+pub(crate) struct Generator {
+    /// "get", or "object|encoding" of a subcommand.
+    pub(crate) name: &'static str,
+    pub(crate) knows: Knows,
+    pub(crate) make: fn(&mut Source) -> Command,
+    pub(crate) check: Check,
+    /// How many times as often as the least it runs.
+    pub(crate) weight: usize,
+    /// Whether arguments may be dropped, added and replaced at random.
+    pub(crate) distort: bool,
+}
+
+impl Generator {
+    /// A command of Redis 7.0 whose replies must be the same.
+    const fn new(name: &'static str, make: fn(&mut Source) -> Command) -> Generator {
+        let (knows, check) = (Knows::Redis, Check::Exact);
+        Generator { name, knows, make, check, weight: 1, distort: true }
+    }
+
+    const fn check(self, check: Check) -> Generator {
+        Generator { check, ..self }
+    }
+
+    const fn weight(self, weight: usize) -> Generator {
+        Generator { weight, ..self }
+    }
+
+    /// A command of Valkey 9 that Redis 7.0 does not have.
+    const fn newer(self) -> Generator {
+        Generator { knows: Knows::Valkey, ..self }
+    }
+
+    /// A command that only Ferrite has, with a reply that `accepts`.
+    const fn alone(self, accepts: fn(&crate::wire::Reply) -> bool) -> Generator {
+        Generator { knows: Knows::Nobody, check: Check::Alone(accepts), distort: false, ..self }
+    }
+
+    /// A command that does harm when its arguments are changed.
+    const fn undistorted(self) -> Generator {
+        Generator { distort: false, ..self }
+    }
+}
+
+/// All generators.
+pub(crate) fn all() -> impl Iterator<Item = Generator> {
+    [strings::TABLE, bits::TABLE, keys::TABLE, connection::TABLE, server::TABLE]
+        .into_iter()
+        .flatten()
+        .copied()
+}
+
+/// Commands that are not compared, with the reason.
+pub(crate) const EXCLUDED: &[(&str, &str)] = &[
+    ("shutdown", "ends the server"),
+    ("delex", "neither Redis 7.0 nor Valkey 9 has it"),
+    ("digest", "neither Redis 7.0 nor Valkey 9 has it"),
+];

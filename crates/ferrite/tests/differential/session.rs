@@ -1,0 +1,174 @@
+//! One run: a schedule of commands, sent to both servers one by one, and what they replied.
+
+use std::collections::VecDeque;
+use std::io;
+
+use crate::check::{Check, Pair};
+use crate::coverage::{Coverage, RUNS_MIN};
+use crate::generators::{Generator, Knows};
+use crate::random::Random;
+use crate::source::{Command, Source};
+use crate::wire::{Address, Connection, Reply, shown};
+
+/// After this many differences a run ends: what follows are mostly consequences.
+const DIFFERENCES_MAX: usize = 10;
+/// Commands shown before a difference, and how much of each.
+const HISTORY: usize = 12;
+const HISTORY_LINE_MAX: usize = 240;
+
+/// What a run is.
+pub(crate) struct Plan {
+    pub(crate) ferrite: Address,
+    pub(crate) oracle: Address,
+    pub(crate) seed: u64,
+    /// "2" or "3".
+    pub(crate) protocol: &'static str,
+    /// The oracle is as new as this.
+    pub(crate) knows: Knows,
+    /// Whether everything in memory is moved to disk between commands now and then.
+    pub(crate) force_cold: bool,
+}
+
+/// A run.
+pub(crate) struct Session {
+    plan: Plan,
+    pair: Pair,
+    source: Source,
+    coverage: Coverage,
+    history: VecDeque<String>,
+    differences: Vec<String>,
+}
+
+impl Session {
+    pub(crate) fn open(plan: Plan) -> io::Result<Session> {
+        Ok(Session {
+            pair: connect(&plan)?,
+            source: Source::new(plan.seed, plan.protocol),
+            plan,
+            coverage: Coverage::default(),
+            history: VecDeque::new(),
+            differences: Vec::new(),
+        })
+    }
+
+    /// Runs every generator often enough, in random order, and then compares all data.
+    pub(crate) fn run(mut self, generators: &[Generator]) -> io::Result<()> {
+        let mut schedule: Vec<Generator> = generators
+            .iter()
+            .filter(|generator| {
+                generator.knows == self.plan.knows
+                    || generator.knows == Knows::Nobody && self.plan.knows == Knows::Redis
+            })
+            .flat_map(|generator| vec![*generator; RUNS_MIN * generator.weight])
+            .collect();
+        Random::new(!self.plan.seed).shuffle(&mut schedule);
+        self.source.refill();
+        self.run_followers()?;
+        for generator in schedule {
+            if self.differences.len() >= DIFFERENCES_MAX {
+                break;
+            }
+            if self.plan.force_cold && self.source.random.one_in(12) {
+                let reply = self.pair.ferrite.call(&["DEBUG", "FORCE-COLD"])?;
+                assert_eq!(reply, Reply::Simple(b"OK".to_vec()), "DEBUG FORCE-COLD");
+            }
+            let command = self.make(&generator);
+            let succeeded = self.compare(&command, generator.check)?;
+            self.coverage.count(generator.name, succeeded);
+            self.run_followers()?;
+        }
+        self.coverage.print();
+        self.compare(&vec![b"DEBUG".to_vec(), b"DIGEST".to_vec()], Check::Exact)?;
+        let differences = self.differences.join("\n\n");
+        assert!(self.differences.is_empty(), "seed {}:\n{differences}", self.plan.seed);
+        self.coverage.check();
+        Ok(())
+    }
+
+    /// A command of the generator, now and then with wrong arguments.
+    fn make(&mut self, generator: &Generator) -> Command {
+        let mut command = (generator.make)(&mut self.source);
+        if generator.distort && self.source.random.one_in(16) {
+            let own_words = generator.name.split('|').count();
+            let random = &mut self.source.random;
+            match random.below(4) {
+                0 => command.truncate(random.between(own_words as i64, command.len() as i64) as usize),
+                1 => command.push(self.source.oddity()),
+                _ if command.len() > own_words => {
+                    let at = random.between(own_words as i64, command.len() as i64 - 1) as usize;
+                    command[at] = self.source.oddity();
+                }
+                _ => {}
+            }
+        }
+        command
+    }
+
+    fn run_followers(&mut self) -> io::Result<()> {
+        while let Some(command) = self.source.then.pop_front() {
+            let check = if command[0] == b"HELLO" { Check::Names } else { Check::Exact };
+            self.compare(&command, check)?;
+        }
+        Ok(())
+    }
+
+    /// Sends the command to both servers and notes whether their replies differ; whether it succeeded.
+    fn compare(&mut self, command: &Command, check: Check) -> io::Result<bool> {
+        let words: Vec<_> = command.iter().map(|word| shown(word)).collect();
+        let line = words.join(" ");
+        let ferrite = self.pair.ferrite.call(command).map_err(|error| self.broken("Ferrite", &line, error))?;
+        if let Check::Alone(accepts) = check {
+            if !accepts(&ferrite) {
+                self.differ(&line, &ferrite, None);
+            }
+            return Ok(!ferrite.is_error());
+        }
+        let oracle = self.pair.oracle.call(command).map_err(|error| self.broken("the oracle", &line, error))?;
+        if !check.agree(&ferrite, &oracle, command, &mut self.pair)? {
+            self.differ(&line, &ferrite, Some(&oracle));
+        }
+        if matches!(check, Check::Closes) {
+            self.pair.ferrite.expect_end()?;
+            self.pair.oracle.expect_end()?;
+            self.pair = connect(&self.plan)?;
+        }
+        let mut event = format!("    {line}  ->  {oracle:?}");
+        event.truncate(event.floor_char_boundary(HISTORY_LINE_MAX));
+        self.history.push_back(event);
+        if self.history.len() > HISTORY {
+            self.history.pop_front();
+        }
+        Ok(!oracle.is_error())
+    }
+
+    fn differ(&mut self, line: &str, ferrite: &Reply, oracle: Option<&Reply>) {
+        let history: Vec<_> = self.history.iter().map(String::as_str).collect();
+        let history = history.join("\n");
+        let oracle = oracle.map_or("something else".to_owned(), |reply| format!("{reply:?}"));
+        self.differences
+            .push(format!("{history}\n  {line}\n  Ferrite: {ferrite:?}\n  oracle:  {oracle}"));
+    }
+
+    /// A connection that broke is a difference like others, with the command that broke it.
+    fn broken(&self, who: &str, line: &str, error: io::Error) -> io::Error {
+        let history: Vec<_> = self.history.iter().map(String::as_str).collect();
+        let (history, seed) = (history.join("\n"), self.plan.seed);
+        let differences = self.differences.join("\n\n");
+        io::Error::new(
+            error.kind(),
+            format!("seed {seed}: {who}: {error}, at\n{history}\n  {line}\nbefore that:\n{differences}"),
+        )
+    }
+}
+
+fn connect(plan: &Plan) -> io::Result<Pair> {
+    let mut pair = Pair {
+        ferrite: Connection::open(&plan.ferrite)?,
+        oracle: Connection::open(&plan.oracle)?,
+    };
+    for connection in [&mut pair.ferrite, &mut pair.oracle] {
+        let reply = connection.call(&["HELLO", plan.protocol])?;
+        assert!(!reply.is_error(), "HELLO {}: {reply:?}", plan.protocol);
+    }
+    Ok(pair)
+}
