@@ -137,7 +137,7 @@ fn counting_and_searching_cross_the_pieces_of_a_large_value() {
     const SEED: u64 = 0x5EED_0002;
     println!("seed {SEED:#x}");
     let mut random = Random(SEED);
-    let server = Server::start(&[]);
+    let server = Server::start(&["--enable-debug-command", "yes"]);
     let mut client = server.connect();
     // Zeros but for a few bits.
     let bits = 3_000_000u64;
@@ -150,6 +150,7 @@ fn counting_and_searching_cross_the_pieces_of_a_large_value() {
     }
     // The same with ones and zeros swapped.
     client.command(&["BITOP", "NOT", "dense", "sparse"]);
+    assert_eq!(client.command(&["DEBUG", "FORCE-COLD"]), "+OK\r\n");
     assert_eq!(
         integer(&mut client, &["BITCOUNT", "sparse"]),
         set.len() as i64

@@ -8,7 +8,7 @@ const TOO_LARGE: &str = "-ERR string exceeds maximum allowed size (proto-max-bul
 
 #[test]
 fn parts_of_a_large_string_are_read_and_written_in_place() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--enable-debug-command", "yes"]);
     let mut client = server.connect();
     let mut expected: Vec<u8> = (0..3_000_000u32)
         .map(|i| b'a' + (i * 7 / 64 % 26) as u8)
@@ -34,6 +34,8 @@ fn parts_of_a_large_string_are_read_and_written_in_place() {
         format!(":{}\r\n", expected.len())
     );
 
+    // From here on every part comes from the device.
+    assert_eq!(client.command(&["DEBUG", "FORCE-COLD"]), "+OK\r\n");
     for (start, end) in [
         (0, 9),
         (65_500, 65_600),

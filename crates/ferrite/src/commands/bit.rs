@@ -1,6 +1,5 @@
 //! Single bits of a string: SETBIT, GETBIT. Bit 0 is the highest of the first byte.
 
-use super::parse::strict_integer;
 use super::string::{BITMAP_ROW, GROW, READ_FAST, is_allowed_length};
 use super::{KIND_STRING, read_string};
 use crate::args::Args;
@@ -33,7 +32,7 @@ const OFFSET_ERROR: &str = "ERR bit offset is not an integer or out of range";
 
 /// Argument `arg` as the position of a bit in a string of allowed length.
 pub(super) fn bit_offset(arg: &[u8], server: &Server) -> Result<u64, Stop> {
-    let offset = strict_integer(arg).ok_or(OFFSET_ERROR)?;
+    let offset = resp::parse_integer(arg).ok_or(OFFSET_ERROR)?;
     allowed_bit_offset(Some(offset), server)
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use hybridlog::{Operation, Record};
 
 use super::bit::allowed_bit_offset;
-use super::parse::{SYNTAX_ERROR, integer, strict_integer};
+use super::parse::{SYNTAX_ERROR, integer};
 use super::string::{BITMAP_ROW, GROW, READ_FAST};
 use super::{KIND_STRING, read_string};
 use crate::args::Args;
@@ -132,16 +132,18 @@ impl Field {
     /// `kind` is `i` or `u` and the number of bits; an `offset` that starts with `#` counts fields of that width.
     fn parse(kind: &[u8], offset: &[u8], server: &Server) -> Result<Field, Stop> {
         let (signed, bits) = match kind {
-            [b'i', bits @ ..] => (true, strict_integer(bits)),
-            [b'u', bits @ ..] => (false, strict_integer(bits)),
+            [b'i', bits @ ..] => (true, resp::parse_integer(bits)),
+            [b'u', bits @ ..] => (false, resp::parse_integer(bits)),
             _ => (false, None),
         };
         let bits = bits.filter(|bits| (1..=63 + i64::from(signed)).contains(bits)).ok_or(
             "ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.",
         )?;
         let bit_offset = match offset {
-            [b'#', index @ ..] => strict_integer(index).and_then(|index| index.checked_mul(bits)),
-            _ => strict_integer(offset),
+            [b'#', index @ ..] => {
+                resp::parse_integer(index).and_then(|index| index.checked_mul(bits))
+            }
+            _ => resp::parse_integer(offset),
         };
         let bit_offset = allowed_bit_offset(bit_offset, server)?;
         Ok(Field {

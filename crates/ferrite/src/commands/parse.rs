@@ -1,6 +1,8 @@
 //! Arguments as numbers and expiry times, by the rules every command shares: strict integers, and expiry options
 //! whose overflow, zero and negative cases end with Redis's own error texts.
 
+pub(crate) use resp::parse_integer as strict_integer;
+
 use crate::command::Stop;
 
 /// The error of an argument or stored value that should be an integer and is not.
@@ -13,7 +15,7 @@ pub(crate) const INTEGER_MAX_BYTES: usize = 20;
 
 /// Argument `arg` as an integer.
 pub(crate) fn integer(arg: &[u8]) -> Result<i64, Stop> {
-    resp::parse_integer(arg).ok_or(NOT_AN_INTEGER.into())
+    strict_integer(arg).ok_or(NOT_AN_INTEGER.into())
 }
 
 /// Argument `arg` as an integer of 32 bits, as Redis reads the numbers of databases.

@@ -2,7 +2,7 @@
 
 use hybridlog::Meta;
 
-use super::parse::{SYNTAX_ERROR, strict_integer};
+use super::parse::SYNTAX_ERROR;
 use super::string::{GROW, STRING_ROW};
 use super::string_condition::Condition;
 use super::string_write::{Lifetime, OptionSet, StoreOptions, store};
@@ -112,7 +112,7 @@ fn read_all<'a>(
 }
 
 fn msetex(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    let count = strict_integer(&args[1])
+    let count = resp::parse_integer(&args[1])
         .and_then(|count| usize::try_from(count).ok())
         .filter(|count| (1..=i32::MAX as usize).contains(count))
         .ok_or("ERR invalid numkeys value or out of range")?;
