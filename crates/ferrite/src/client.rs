@@ -31,6 +31,8 @@ pub(crate) enum ReplyMode {
     Off,
     /// CLIENT REPLY SKIP was called: the next command's reply is dropped.
     SkipNext,
+    /// This command's reply is dropped.
+    Skip,
 }
 
 /// A connected client, as the handler of its command sees it.
@@ -64,6 +66,30 @@ impl Client {
 
     pub(crate) fn id(&self) -> u64 {
         self.entry.id
+    }
+
+    /// A command begins.
+    #[inline]
+    pub(crate) fn begin(&mut self) {
+        self.keyspace_hits = 0;
+        self.keyspace_misses = 0;
+        if self.reply_mode == ReplyMode::SkipNext {
+            self.reply_mode = ReplyMode::Skip;
+        }
+    }
+
+    /// A command ends: whether its reply is sent.
+    #[inline]
+    pub(crate) fn wants_reply(&mut self) -> bool {
+        match self.reply_mode {
+            ReplyMode::On => true,
+            // CLIENT REPLY OFF and SKIP are not answered themselves.
+            ReplyMode::Off | ReplyMode::SkipNext => false,
+            ReplyMode::Skip => {
+                self.reply_mode = ReplyMode::On;
+                false
+            }
+        }
     }
 
     /// Number of the selected database.
@@ -100,8 +126,6 @@ pub(crate) struct ClientEntry {
     pub(crate) laddr: String,
     pub(crate) fd: i32,
     local: bool,
-    /// Index of the worker that serves it.
-    pub(crate) worker: usize,
     pub(crate) connected_at: Instant,
     /// See [`client_flags`].
     pub(crate) flags: AtomicU32,
@@ -156,14 +180,13 @@ impl Default for ClientDetails {
 }
 
 impl ClientEntry {
-    pub(crate) fn new(id: u64, worker: usize, peer: Peer, now_ms: u64) -> Self {
+    pub(crate) fn new(id: u64, peer: Peer, now_ms: u64) -> Self {
         ClientEntry {
             id,
             addr: peer.addr,
             laddr: peer.laddr,
             fd: peer.fd,
             local: peer.local,
-            worker,
             connected_at: Instant::now(),
             flags: AtomicU32::new(if peer.unix {
                 client_flags::UNIX_SOCKET
@@ -252,33 +275,19 @@ pub(crate) struct Clients {
 
 impl Clients {
     /// Registers a client unless `max` are connected already.
-    pub(crate) fn connect(
-        &self,
-        worker: usize,
-        peer: Peer,
-        now_ms: u64,
-        max: usize,
-    ) -> Option<Arc<ClientEntry>> {
+    pub(crate) fn connect(&self, peer: Peer, now_ms: u64, max: usize) -> Option<Arc<ClientEntry>> {
         let mut by_id = self.by_id.lock();
         if by_id.len() >= max {
             return None;
         }
         let id = self.last_id.fetch_add(1, Relaxed) + 1;
-        let entry = Arc::new(ClientEntry::new(id, worker, peer, now_ms));
+        let entry = Arc::new(ClientEntry::new(id, peer, now_ms));
         by_id.insert(id, Arc::clone(&entry));
         Some(entry)
     }
 
     pub(crate) fn disconnect(&self, id: u64) {
         self.by_id.lock().remove(&id);
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.by_id.lock().len()
-    }
-
-    pub(crate) fn get(&self, id: u64) -> Option<Arc<ClientEntry>> {
-        self.by_id.lock().get(&id).cloned()
     }
 
     /// All clients, the oldest first.

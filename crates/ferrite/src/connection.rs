@@ -27,7 +27,7 @@ use crate::client::{Client, ClientEntry, client_flags};
 use crate::config::Settings;
 use crate::dispatch::RecordSettings;
 use crate::log;
-use crate::output::Output;
+use crate::output::{Mark, Output};
 use crate::server::Server;
 use crate::stats::WorkerStats;
 use crate::worker::Worker;
@@ -89,6 +89,9 @@ pub(crate) fn unlimited_output_bytes(settings: &Settings) -> u64 {
     )
 }
 
+/// How long unsent replies may keep the engine's memory before they are copied.
+const LENT_FOR: Duration = Duration::from_millis(100);
+
 /// A stream socket.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + 'static {
     /// Ready when a read may find something.
@@ -126,8 +129,12 @@ pub(crate) struct Connection<S> {
     input: Input,
     output: Output,
     bounds: Bounds,
+    /// Where the reply of the latest command starts in the output.
+    latest_reply: Mark,
     /// When the latest command ended, which is when the next one starts.
     clock: Instant,
+    /// Since when the output has held memory of the engine that the client is slow to take.
+    lent_since: Option<Instant>,
 }
 
 impl<S: Socket> Connection<S> {
@@ -140,7 +147,9 @@ impl<S: Socket> Connection<S> {
             input: Input::default(),
             output: Output::new(Protocol::Resp2),
             bounds,
+            latest_reply: Mark::default(),
             clock: Instant::now(),
+            lent_since: None,
         }
     }
 
@@ -316,6 +325,21 @@ impl<S: Socket> Connection<S> {
 
     /// Waits until something has been read, sent, or the connection is to end.
     async fn wait(&mut self) -> Result<(), Closed> {
+        if !self.output.has_lent() {
+            self.lent_since = None;
+            return self.wait_for_socket().await;
+        }
+        let until = *self.lent_since.get_or_insert_with(Instant::now) + LENT_FOR;
+        match tokio::time::timeout_at(until.into(), self.wait_for_socket()).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.output.give_back();
+                Ok(())
+            }
+        }
+    }
+
+    async fn wait_for_socket(&mut self) -> Result<(), Closed> {
         let entry = Arc::clone(&self.client.entry);
         let mut wake = pin!(entry.wake.notified());
         let may_read = self.output.pending_bytes() < self.bounds.output_bytes;
@@ -374,6 +398,7 @@ impl<S: Socket> Connection<S> {
     fn publish(&mut self) {
         let entry = &self.client.entry;
         let unread = self.input.buffer.len();
+        entry.args_bytes.store(0, Relaxed);
         entry.query_bytes.store(unread as u64, Relaxed);
         entry
             .query_free_bytes

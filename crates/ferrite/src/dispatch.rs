@@ -13,7 +13,7 @@ use hybridlog::{ColdReads, KeyRef, LatchMode, Namespace, Operation};
 use smallvec::SmallVec;
 
 use crate::args::Args;
-use crate::client::{Client, ReplyMode};
+use crate::client::Client;
 use crate::command::{Done, Flags, Handler, Keys, Stop};
 use crate::config::Settings;
 use crate::ctx::Ctx;
@@ -21,7 +21,7 @@ use crate::latency::Sample;
 use crate::output::{Mark, Output};
 use crate::pause::Paused;
 use crate::server::{Server, unix_ms};
-use crate::slowlog::{LogEntry, shortened};
+use crate::slowlog::{LogEntry, kept_args};
 use crate::stats::WorkerStats;
 use crate::table::{Command, CommandId, Lookup};
 
@@ -83,6 +83,12 @@ pub(crate) fn admit<'t>(
             error: error.into(),
         });
     }
+    if command.row.flags.has(Flags::PROTECTED) && !debug_allowed(server, client) {
+        return Err(Refusal {
+            command: Some(command),
+            error: DEBUG_NOT_ALLOWED.into(),
+        });
+    }
     if !client.authenticated && !command.row.flags.has(Flags::NO_AUTH) {
         let error = b"NOAUTH Authentication required.".as_slice();
         return Err(Refusal {
@@ -91,6 +97,15 @@ pub(crate) fn admit<'t>(
         });
     }
     Ok(command)
+}
+
+/// Whether `enable-debug-command` lets this client use DEBUG.
+fn debug_allowed(server: &Server, client: &Client) -> bool {
+    server
+        .config
+        .settings()
+        .debug_command
+        .admits(client.entry.origin())
 }
 
 fn unknown_command(args: Args<'_>) -> Vec<u8> {
@@ -158,8 +173,6 @@ pub(crate) fn run(
         // Too few arguments for a subcommand; its row's arity says so.
         Handler::Container => return Ok(Ended::Replied),
     };
-    client.keyspace_hits = 0;
-    client.keyspace_misses = 0;
     let scope = Scope::of(server, call, client.database());
     let op = scope
         .latch(server, call, reads, now_ms)
@@ -256,7 +269,7 @@ pub(crate) fn conclude(done: Done, output: &mut Output, mark: Mark) -> Result<En
         Stop::Engine(hybridlog::Stop::Cold) => return Err(Wait::ColdReads),
         Stop::Engine(hybridlog::Stop::NoRoom { bytes }) => return Err(Wait::Room(bytes)),
         Stop::Engine(error @ hybridlog::Stop::TooLarge { .. }) => {
-            output.error(&format!("ERR {error}"))
+            output.error(&format!("ERR {error}"));
         }
         Stop::Engine(hybridlog::Stop::Io(error)) => output.error(&format!("IOERR {error}")),
         Stop::Reply(text) => output.error(&text),
@@ -290,8 +303,6 @@ pub(crate) struct Finished<'a> {
     pub(crate) elapsed: Duration,
     /// Where its reply starts in the output.
     pub(crate) reply_start: Mark,
-    /// CLIENT REPLY's mode when the command started.
-    pub(crate) reply_before: ReplyMode,
 }
 
 impl Finished<'_> {
@@ -328,7 +339,9 @@ impl Finished<'_> {
         {
             self.note_latency(server);
         }
-        apply_reply_mode(client, output, self.reply_start, self.reply_before);
+        if !client.wants_reply() {
+            output.rewind(self.reply_start);
+        }
     }
 
     #[cold]
@@ -340,7 +353,7 @@ impl Finished<'_> {
             id: 0,
             unix_seconds: unix_ms() / 1000,
             amount: self.elapsed.as_micros() as u64,
-            args: shortened(self.args),
+            args: kept_args(&self.command.full_name, self.args),
             client_addr: client.entry.addr.clone(),
             client_name: client.entry.details.lock().name.clone(),
         };
@@ -362,25 +375,6 @@ impl Finished<'_> {
     }
 }
 
-/// Drops the reply of a client that does not want it. `before` is the mode when the command started.
-fn apply_reply_mode(
-    client: &mut Client,
-    output: &mut Output,
-    reply_start: Mark,
-    before: ReplyMode,
-) {
-    match (before, client.reply_mode) {
-        (ReplyMode::On, ReplyMode::On) => {}
-        // CLIENT REPLY OFF and SKIP are themselves not answered.
-        (_, ReplyMode::Off) | (ReplyMode::On, ReplyMode::SkipNext) => output.rewind(reply_start),
-        (ReplyMode::SkipNext, _) => {
-            output.rewind(reply_start);
-            client.reply_mode = ReplyMode::On;
-        }
-        (ReplyMode::Off, _) => {}
-    }
-}
-
 /// Writes the error reply of a refused command and counts it.
 pub(crate) fn refuse(
     refusal: &Refusal<'_>,
@@ -394,7 +388,8 @@ pub(crate) fn refuse(
     stats.count_error(&refusal.error);
     let reply_start = output.mark();
     output.error_bytes(&refusal.error);
-    let before = client.reply_mode;
-    apply_reply_mode(client, output, reply_start, before);
+    if !client.wants_reply() {
+        output.rewind(reply_start);
+    }
     client.entry.last_command.store(u16::MAX, Relaxed);
 }

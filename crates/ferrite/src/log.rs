@@ -39,10 +39,6 @@ pub(crate) fn set_level(level: LogLevel) {
     LEVEL.store(level as u8, Relaxed);
 }
 
-pub(crate) fn debug(message: impl Display) {
-    write(LogLevel::Debug, message);
-}
-
 pub(crate) fn verbose(message: impl Display) {
     write(LogLevel::Verbose, message);
 }

@@ -14,11 +14,31 @@ use resp::{Encoder, Protocol};
 /// A buffer that grew larger than this is given back once everything has been sent.
 const KEEP_BYTES: usize = 64 * 1024;
 
+/// A part of a bulk string's body.
+enum Part {
+    /// Lies in the engine, which cannot give its memory back meanwhile.
+    Lent(Piece),
+    /// A copy, made for a client that is slow to take it.
+    Own(Vec<u8>),
+}
+
+impl Deref for Part {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Part::Lent(piece) => piece,
+            Part::Own(bytes) => bytes,
+        }
+    }
+}
+
 /// Unsent replies.
 pub(crate) struct Output {
     encoder: Encoder,
     /// (position before which the piece goes, piece), ascending.
-    pieces: VecDeque<(usize, Piece)>,
+    pieces: VecDeque<(usize, Part)>,
+    /// How many of them are lent.
+    lent: usize,
     /// Bytes of all `pieces`.
     piece_bytes: usize,
     written: usize,
@@ -26,7 +46,7 @@ pub(crate) struct Output {
 }
 
 /// A place in the output that it can be cut back to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Mark {
     encoded: usize,
     pieces: usize,
@@ -40,6 +60,7 @@ impl Output {
         Output {
             encoder: Encoder::new(protocol),
             pieces: VecDeque::new(),
+            lent: 0,
             piece_bytes: 0,
             written: 0,
             piece_written: 0,
@@ -49,7 +70,9 @@ impl Output {
     /// Adds a part of a bulk string's body.
     pub(crate) fn piece(&mut self, piece: Piece) {
         self.piece_bytes += piece.len();
-        self.pieces.push_back((self.encoder.len(), piece));
+        self.lent += 1;
+        self.pieces
+            .push_back((self.encoder.len(), Part::Lent(piece)));
     }
 
     /// Where the next reply starts. Valid until something is sent.
@@ -65,6 +88,7 @@ impl Output {
         self.encoder.truncate(mark.encoded);
         for (_, piece) in self.pieces.drain(mark.pieces..) {
             self.piece_bytes -= piece.len();
+            self.lent -= usize::from(matches!(piece, Part::Lent(_)));
         }
     }
 
@@ -76,11 +100,18 @@ impl Output {
             .unwrap_or_default()
     }
 
+    /// Takes out the reply that starts at `mark` and has no pieces.
+    pub(crate) fn take_since(&mut self, mark: Mark) -> Vec<u8> {
+        debug_assert_eq!(mark.pieces, self.pieces.len());
+        self.encoder.buffer_mut().split_off(mark.encoded)
+    }
+
     /// Appends the replies of `other`, which nothing has been sent of.
     pub(crate) fn append(&mut self, other: Output) {
         let offset = self.encoder.len();
         self.encoder.raw(other.encoder.as_bytes());
         self.piece_bytes += other.piece_bytes;
+        self.lent += other.lent;
         self.pieces.extend(
             other
                 .pieces
@@ -96,6 +127,21 @@ impl Output {
 
     pub(crate) fn has_pending(&self) -> bool {
         self.encoder.len() > self.written || !self.pieces.is_empty()
+    }
+
+    /// Whether there are unsent pieces that lie in the engine.
+    pub(crate) fn has_lent(&self) -> bool {
+        self.lent > 0
+    }
+
+    /// Copies what lies in the engine, so that a client that is slow to take it does not keep the engine's memory.
+    pub(crate) fn give_back(&mut self) {
+        for (_, piece) in &mut self.pieces {
+            if let Part::Lent(lent) = piece {
+                *piece = Part::Own(lent.to_vec());
+            }
+        }
+        self.lent = 0;
     }
 
     /// Number of pieces not sent yet.
@@ -149,6 +195,7 @@ impl Output {
             }
             sent -= left;
             self.piece_bytes -= piece.len();
+            self.lent -= usize::from(matches!(piece, Part::Lent(_)));
             self.piece_written = 0;
             self.pieces.pop_front();
         }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 
 use crate::args::Args;
+use crate::config::is_sensitive;
 
 /// The most arguments of a command that are kept, and the most bytes of each; the rest is counted in words.
 const MAX_ARGS: usize = 32;
@@ -67,21 +68,36 @@ impl CommandLog {
     }
 }
 
-/// The arguments as the log keeps them.
-pub(crate) fn shortened(args: Args<'_>) -> Vec<Vec<u8>> {
+/// The arguments of `command` as the log keeps them: shortened, and without passwords.
+pub(crate) fn kept_args(command: &str, args: Args<'_>) -> Vec<Vec<u8>> {
     let keep = if args.len() > MAX_ARGS {
         MAX_ARGS - 1
     } else {
         args.len()
     };
-    let mut kept: Vec<Vec<u8>> = args.from(0).take(keep).map(shortened_arg).collect();
+    let mut kept: Vec<Vec<u8>> = (0..keep)
+        .map(|i| match is_secret(command, args, i) {
+            true => b"(redacted)".to_vec(),
+            false => shortened(&args[i]),
+        })
+        .collect();
     if keep < args.len() {
         kept.push(format!("... ({} more arguments)", args.len() - keep).into_bytes());
     }
     kept
 }
 
-fn shortened_arg(arg: &[u8]) -> Vec<u8> {
+/// Whether argument `i` is, or may be, a password.
+fn is_secret(command: &str, args: Args<'_>, i: usize) -> bool {
+    match command {
+        "auth" => i >= 1,
+        "hello" => i >= 2 && (1..=2).any(|back| i > back && args.is(i - back, "auth")),
+        "config|set" => i >= 3 && is_sensitive(&args[i - 1]),
+        _ => false,
+    }
+}
+
+fn shortened(arg: &[u8]) -> Vec<u8> {
     if arg.len() <= MAX_ARG_BYTES {
         return arg.to_vec();
     }

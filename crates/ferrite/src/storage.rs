@@ -6,7 +6,7 @@ use hybridlog::io::{Backend, ReaderOptions};
 use hybridlog::{Options, Store};
 
 use crate::config::machine::Machine;
-use crate::config::{IoBackend, Settings};
+use crate::config::{IndexKind, IoBackend, Settings};
 
 /// Memory outside the engine: code, stacks, runtimes, the allocator's slack, and for each worker its ring and buffers.
 const PROCESS_BYTES: u64 = 6 << 20;
@@ -14,6 +14,9 @@ const WORKER_BYTES: u64 = 2 << 20;
 
 /// Opens the store in the directory of the settings. The error is one line.
 pub(crate) fn open(settings: &Settings) -> Result<Arc<Store>, String> {
+    if settings.index == IndexKind::DashMap {
+        return Err("index dashmap: the server is built for the bucket index only".to_owned());
+    }
     let options = Options {
         directory: settings.dir.clone(),
         memory_bytes: settings.maxmemory_bytes,

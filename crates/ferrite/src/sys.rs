@@ -122,7 +122,7 @@ pub(crate) fn open_syslog(ident: &[u8], facility: &str) {
             ident.into_raw(),
             libc::LOG_PID | libc::LOG_NDELAY | libc::LOG_NOWAIT,
             facility,
-        )
+        );
     }
 }
 

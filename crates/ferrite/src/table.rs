@@ -20,8 +20,6 @@ pub(crate) struct Command {
     pub(crate) row: &'static Row,
     /// "get", or "config|get" of a subcommand.
     pub(crate) full_name: String,
-    /// Of a subcommand, the container it belongs to.
-    pub(crate) container: Option<CommandId>,
     subcommands: Names,
 }
 
@@ -75,7 +73,6 @@ impl CommandTable {
             id,
             row,
             full_name,
-            container,
             subcommands: Names::default(),
         });
         let help = (!row.subcommands.is_empty()

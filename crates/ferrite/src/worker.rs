@@ -264,7 +264,7 @@ fn welcome<S: Socket>(worker: &Rc<Worker>, socket: S, peer: Peer) {
         .min(server.max_clients_possible());
     let Some(entry) = server
         .clients
-        .connect(worker.index, peer, server.uptime_ms(), most)
+        .connect(peer, server.uptime_ms(), most)
     else {
         turn_away(worker, socket, TOO_MANY_CLIENTS);
         return;

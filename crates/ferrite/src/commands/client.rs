@@ -186,17 +186,17 @@ fn setname(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 
 fn setinfo(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let mut details = cx.client.entry.details.lock();
-    let (name, target) = if args.is(2, "lib-name") {
-        ("lib-name", &mut details.lib_name)
+    let option = String::from_utf8_lossy(&args[2]);
+    let target = if args.is(2, "lib-name") {
+        &mut details.lib_name
     } else if args.is(2, "lib-ver") {
-        ("lib-ver", &mut details.lib_ver)
+        &mut details.lib_ver
     } else {
-        let option = String::from_utf8_lossy(&args[2]);
         return Err(format!("ERR Unrecognized option '{option}'").into());
     };
     if !is_one_printable_word(&args[3]) {
         return Err(
-            format!("ERR {name} cannot contain spaces, newlines or special characters.").into(),
+            format!("ERR {option} cannot contain spaces, newlines or special characters.").into(),
         );
     }
     args[3].clone_into(target);

@@ -8,14 +8,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use hybridlog::{ColdReads, Namespace, NoRoomReason};
-use resp::Protocol;
 
 use super::{Closed, Connection, SLICE_REPLY_BYTES, Socket};
 use crate::client::{After, client_flags};
 use crate::command::{Flags, Handler, Row};
 use crate::ctx::SlowCtx;
 use crate::dispatch::{self, Call, Ended, Finished, Wait};
-use crate::output::Output;
+use crate::output::{Mark, Output};
 use crate::server::unix_ms;
 
 /// Commands run under one pin of the epoch and with one reading of the time.
@@ -132,8 +131,11 @@ impl<S: Socket> Connection<S> {
             After::Continue => {}
             After::Close => return Err(Closed::AfterReply),
             After::Sleep(duration) => {
+                // Its own reply comes after the sleep, those before it at once.
+                let reply = self.output.take_since(self.latest_reply);
                 self.send().await?;
                 self.interruptible(tokio::time::sleep(duration)).await?;
+                self.output.raw(&reply);
             }
         }
         if self.output.pending_bytes() >= SLICE_REPLY_BYTES {
@@ -156,10 +158,12 @@ impl<S: Socket> Connection<S> {
             output,
             bounds,
             clock,
+            latest_reply,
             ..
         } = self;
         let server = &worker.server;
         let args = input.args(i);
+        client.begin();
         let command = match dispatch::admit(server, client, args, input.command(i)) {
             Ok(command) => command,
             Err(refusal) => {
@@ -171,8 +175,15 @@ impl<S: Socket> Connection<S> {
             return Some(Wait::Pause);
         }
         client.entry.last_command.store(command.id.0, Relaxed);
+        if !command.row.flags.has(Flags::FAST) {
+            // A fast one is over before anybody could look.
+            client
+                .entry
+                .args_bytes
+                .store(args.total_bytes() as u64, Relaxed);
+        }
         let reply_start = output.mark();
-        let reply_before = client.reply_mode;
+        *latest_reply = reply_start;
         let ended = match dispatch::run(
             server,
             Call { command, args },
@@ -192,7 +203,6 @@ impl<S: Socket> Connection<S> {
             ended,
             elapsed,
             reply_start,
-            reply_before,
         };
         finished.record(server, worker.stats(), client, output, &bounds.records);
         None
@@ -302,7 +312,7 @@ impl<S: Socket> Connection<S> {
             (handler(&mut cx, args.as_args()), reply)
         };
         let (done, mut reply) = server.slow_lane.run(work).await;
-        let start = Output::new(Protocol::Resp2).mark();
+        let start = Mark::default();
         // A slow handler's steps wait for reads and room themselves, so it never asks to be run again.
         let ended = dispatch::conclude(done, &mut reply, start).unwrap_or(Ended::Failed);
         self.finish(i, ended, reply);
@@ -313,7 +323,7 @@ impl<S: Socket> Connection<S> {
         let mut reply = Output::new(self.output.protocol());
         match reason {
             NoRoomReason::OutOfMemory => {
-                reply.error("OOM command not allowed when used memory > 'maxmemory'.")
+                reply.error("OOM command not allowed when used memory > 'maxmemory'.");
             }
             NoRoomReason::CannotWrite(why) => {
                 reply.error(&format!("MISCONF Errors writing to the data files: {why}"));
@@ -345,7 +355,6 @@ impl<S: Socket> Connection<S> {
             ended,
             elapsed,
             reply_start,
-            reply_before: client.reply_mode,
         };
         finished.record(
             &worker.server,

@@ -13,59 +13,83 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running server.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     /// Kept open: a server that cannot write its log would still run, but say nothing.
     log: BufReader<ChildStdout>,
     /// What it has logged up to being ready.
-    pub start_log: String,
-    pub port: u16,
-    pub dir: TempDir,
+    pub(crate) start_log: String,
+    pub(crate) port: u16,
+    pub(crate) dir: TempDir,
 }
 
 impl Server {
     /// Starts a server with these directives, such as `["--maxclients", "2"]`.
-    pub fn start(directives: &[&str]) -> Server {
+    pub(crate) fn start(directives: &[&str]) -> Server {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = command(&dir, directives).spawn().expect("the ferrite binary starts");
+        let mut child = command(&dir, directives)
+            .spawn()
+            .expect("the ferrite binary starts");
         let mut log = BufReader::new(child.stdout.take().unwrap());
         let mut start_log = String::new();
         let port = loop {
             let mut line = String::new();
-            assert!(log.read_line(&mut line).unwrap() > 0, "the server ended early: {start_log}");
+            assert!(
+                log.read_line(&mut line).unwrap() > 0,
+                "the server ended early: {start_log}"
+            );
             start_log.push_str(&line);
-            if let Some((_, port)) = line.trim_end().split_once("Ready to accept connections on port ") {
+            if let Some((_, port)) = line
+                .trim_end()
+                .split_once("Ready to accept connections on port ")
+            {
                 break port.parse().unwrap();
             }
         };
-        Server { child, log, start_log, port, dir }
+        Server {
+            child,
+            log,
+            start_log,
+            port,
+            dir,
+        }
     }
 
     /// Tries to start a server that must refuse to; returns its status and output.
-    pub fn refused(directives: &[&str]) -> Output {
+    pub(crate) fn refused(directives: &[&str]) -> Output {
         let dir = tempfile::tempdir().unwrap();
-        let child = command(&dir, directives).stderr(Stdio::piped()).spawn().unwrap();
+        let child = command(&dir, directives)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let output = child.wait_with_output().unwrap();
-        assert!(!output.status.success(), "it should have been refused: {output:?}");
+        assert!(
+            !output.status.success(),
+            "it should have been refused: {output:?}"
+        );
         output
     }
 
-    pub fn connect(&self) -> Connection {
+    pub(crate) fn connect(&self) -> Connection {
         Connection::new(TcpStream::connect(("127.0.0.1", self.port)).unwrap())
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends a signal by its name, such as "TERM".
-    pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().unwrap();
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 
     /// Waits for the process to end; returns its status and the rest of its log.
-    pub fn wait(&mut self) -> (ExitStatus, String) {
+    pub(crate) fn wait(&mut self) -> (ExitStatus, String) {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -84,7 +108,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         if let Ok(Some(status)) = self.child.try_wait() {
             // A test that lets the server crash must not pass.
-            assert!(status.signal().is_none() || std::thread::panicking(), "the server crashed: {status}");
+            assert!(
+                status.signal().is_none() || std::thread::panicking(),
+                "the server crashed: {status}"
+            );
             return;
         }
         let _ = self.child.kill();
@@ -94,18 +121,31 @@ impl Drop for Server {
 
 fn command(dir: &TempDir, directives: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ferrite"));
-    command.args(["--port", "0", "--bind", "127.0.0.1", "--io-threads", "2", "--dir"]).arg(dir.path());
-    command.args(directives).stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+        .args([
+            "--port",
+            "0",
+            "--bind",
+            "127.0.0.1",
+            "--io-threads",
+            "2",
+            "--dir",
+        ])
+        .arg(dir.path());
+    command
+        .args(directives)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
     command
 }
 
 /// A client connection that speaks bytes.
-pub struct Connection<S = TcpStream> {
+pub(crate) struct Connection<S = TcpStream> {
     stream: BufReader<S>,
 }
 
 /// A stream with a read timeout.
-pub trait Stream: Read + Write {
+pub(crate) trait Stream: Read + Write {
     fn limit_reads(&self, limit: Duration);
 }
 
@@ -123,23 +163,25 @@ impl Stream for std::os::unix::net::UnixStream {
 }
 
 impl<S: Stream> Connection<S> {
-    pub fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         stream.limit_reads(PATIENCE);
-        Connection { stream: BufReader::new(stream) }
+        Connection {
+            stream: BufReader::new(stream),
+        }
     }
 
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.get_mut().write_all(bytes.as_ref()).unwrap();
     }
 
     /// Sends a command and returns its reply as [`Connection::reply`] does.
-    pub fn command(&mut self, words: &[&str]) -> String {
+    pub(crate) fn command(&mut self, words: &[&str]) -> String {
         self.send(encode(words));
         self.reply()
     }
 
     /// Reads one whole reply and returns it as it came, line ends written as `\r\n`.
-    pub fn reply(&mut self) -> String {
+    pub(crate) fn reply(&mut self) -> String {
         let mut reply = Vec::new();
         self.read_reply(&mut reply);
         String::from_utf8_lossy(&reply).into_owned()
@@ -147,9 +189,19 @@ impl<S: Stream> Connection<S> {
 
     fn read_reply(&mut self, reply: &mut Vec<u8>) {
         let start = reply.len();
-        let len = self.stream.read_until(b'\n', reply).expect("a reply in time");
-        assert!(len > 0, "the server closed the connection; got {:?}", String::from_utf8_lossy(reply));
-        let line = std::str::from_utf8(&reply[start..]).unwrap().trim_end().to_owned();
+        let len = self
+            .stream
+            .read_until(b'\n', reply)
+            .expect("a reply in time");
+        assert!(
+            len > 0,
+            "the server closed the connection; got {:?}",
+            String::from_utf8_lossy(reply)
+        );
+        let line = std::str::from_utf8(&reply[start..])
+            .unwrap()
+            .trim_end()
+            .to_owned();
         let count = line[1..].parse::<i64>();
         match line.as_bytes()[0] {
             b'$' | b'=' | b'!' => {
@@ -166,7 +218,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Reads until the server closes the connection; returns what came before.
-    pub fn read_to_end(&mut self) -> String {
+    pub(crate) fn read_to_end(&mut self) -> String {
         let mut rest = Vec::new();
         match self.stream.read_to_end(&mut rest) {
             Ok(_) => {}
@@ -176,14 +228,10 @@ impl<S: Stream> Connection<S> {
         }
         String::from_utf8_lossy(&rest).into_owned()
     }
-
-    pub fn get_ref(&self) -> &S {
-        self.stream.get_ref()
-    }
 }
 
 /// A command as an array of bulk strings.
-pub fn encode(words: &[&str]) -> Vec<u8> {
+pub(crate) fn encode(words: &[&str]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
         bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
