@@ -156,6 +156,23 @@ pub(crate) unsafe fn write_filler(target: *mut u8, bytes: usize) {
     };
 }
 
+/// The length of the filler at `base`; `None` if a record begins there.
+///
+/// # Safety
+/// A record or a filler begins at `base`.
+pub(crate) unsafe fn filler_bytes(base: *const u8) -> Option<usize> {
+    // SAFETY: records and fillers are at least one aligned word long. Nothing is read behind it: a filler of 8 bytes may
+    // be the last thing in a mapping.
+    let word0 = u64::from_le(unsafe { (*base.cast::<AtomicU64>()).load(Ordering::Acquire) });
+    if (word0 >> 48) as u8 & flag::FILLER == 0 {
+        return None;
+    }
+    match (word0 >> 56) as u8 {
+        1 => Some(RECORD_ALIGN),
+        _ => Some(HEADER_BYTES + word0 as u32 as usize),
+    }
+}
+
 /// Where the parts of a record are, from its header.
 #[derive(Clone, Copy)]
 struct Layout {
@@ -190,7 +207,7 @@ impl<'a> RecordRef<'a> {
     /// The record at `base`.
     ///
     /// # Safety
-    /// `base` is the start of a record (or filler) written by [`Draft::write`] in memory that stays valid for `'a`. Its
+    /// `base` is the start of a record written by [`Draft::write`] in memory that stays valid for `'a`. Its
     /// key and expiry field never move; value and first word change only under the exclusive latch of its key.
     #[inline]
     pub(crate) unsafe fn new(base: *const u8) -> RecordRef<'a> {
@@ -229,10 +246,6 @@ impl<'a> RecordRef<'a> {
         // SAFETY: parts of a record as its own header says, inside memory valid for 'a; the constructor's contract rules
         // out concurrent changes of these bytes while a latch is held or the segment is sealed.
         unsafe { std::slice::from_raw_parts(self.base.add(at), len) }
-    }
-
-    pub(crate) fn is_filler(&self) -> bool {
-        self.layout.flags & flag::FILLER != 0
     }
 
     pub(crate) fn flags(&self) -> u8 {
@@ -288,11 +301,7 @@ impl<'a> RecordRef<'a> {
 
     /// Bytes the record takes in the log.
     pub(crate) fn record_bytes(&self) -> usize {
-        match (self.is_filler(), self.layout.kind) {
-            (true, 1) => RECORD_ALIGN,
-            (true, _) => HEADER_BYTES + self.layout.value_len,
-            (false, _) => self.layout.record_bytes(),
-        }
+        self.layout.record_bytes()
     }
 
     /// How long the value may grow in place.
@@ -397,16 +406,21 @@ pub(crate) enum Decoded<'a> {
 /// Parses bytes from the device, trusting nothing: a record comes back only if it lies wholly inside `buffer` and its
 /// CRC is right. `buffer` begins at the record and is aligned to 8; `longest` bounds how long a record can be.
 pub(crate) fn decode(buffer: &[u8], longest: usize) -> Decoded<'_> {
-    if buffer.len() < HEADER_BYTES + 16 {
-        return Decoded::Longer(HEADER_BYTES + 16);
+    if buffer.len() < HEADER_BYTES {
+        return Decoded::Longer(HEADER_BYTES);
     }
     if !buffer.as_ptr().cast::<u64>().is_aligned() {
         return Decoded::Damaged("record is not aligned");
     }
-    // SAFETY: 32 readable, aligned bytes: the header and a possible long key length. Nothing further is read before the
-    // lengths in it have been checked against the buffer.
+    // Only a long key has its length behind the header; the shortest records, at the end of a segment, have nothing there.
+    let has_long_key = u16::from_le_bytes([buffer[12], buffer[13]]) == LONG_KEY;
+    if has_long_key && buffer.len() < HEADER_BYTES + 8 {
+        return Decoded::Longer(HEADER_BYTES + 8);
+    }
+    // SAFETY: aligned, and long enough for the header and for the length of a long key. Nothing further is read before
+    // the lengths in it have been checked against the buffer.
     let record = unsafe { RecordRef::new(buffer.as_ptr()) };
-    if record.is_filler() {
+    if record.flags() & flag::FILLER != 0 {
         return Decoded::Damaged("no record at this place");
     }
     let layout = &record.layout;
@@ -532,6 +546,48 @@ mod tests {
                 "bit {bit}"
             );
         }
+    }
+
+    #[test]
+    fn a_buffer_of_any_length_is_decoded_or_asks_for_more() {
+        let long_key = vec![7u8; 70_000];
+        for (key, value) in [(&b""[..], &b""[..]), (b"12345678", b""), (&long_key, b"v")] {
+            let draft = Draft {
+                slack_bytes: 0,
+                ..draft(key, value, None)
+            };
+            let words = sealed(&draft);
+            let whole = &as_bytes(&words)[..draft.record_bytes()];
+            for len in (0..whole.len())
+                .rev()
+                .take(64)
+                .chain(0..whole.len().min(64))
+            {
+                match decode(&whole[..len], whole.len()) {
+                    Decoded::Longer(need) => assert!(len < need && need <= whole.len()),
+                    Decoded::Record(record) => assert!(record.value_at() + value.len() <= len),
+                    Decoded::Damaged(why) => panic!("{len} of {}: {why}", whole.len()),
+                }
+            }
+            assert!(matches!(decode(whole, whole.len()), Decoded::Record(_)));
+        }
+    }
+
+    #[test]
+    fn fillers_of_every_length_are_skipped_without_reading_behind_them() {
+        for bytes in (8..200).step_by(8) {
+            // Exactly as long as the filler, so that a checker of memory accesses sees a read past it.
+            let mut words = vec![u64::MAX; bytes / 8];
+            // SAFETY: the buffer is as long as the filler.
+            let found = unsafe {
+                write_filler(words.as_mut_ptr().cast(), bytes);
+                filler_bytes(words.as_ptr().cast())
+            };
+            assert_eq!(found, Some(bytes));
+        }
+        // SAFETY: a whole record.
+        let found = unsafe { filler_bytes(sealed(&draft(b"k", b"v", None)).as_ptr().cast()) };
+        assert_eq!(found, None);
     }
 
     #[test]

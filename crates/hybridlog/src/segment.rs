@@ -19,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::address::{Address, Geometry};
 use crate::io::DataFile;
-use crate::record::{HEADER_BYTES, RecordRef};
+use crate::record::{HEADER_BYTES, RecordRef, filler_bytes};
 use crate::sys::{FileMapping, Reservation};
 
 /// What every segment file begins with; also keeps address 0 unused.
@@ -226,13 +226,19 @@ impl SegmentTable {
     pub(crate) fn walk<'a>(&self, base: NonNull<u8>, mut each: impl FnMut(usize, RecordRef<'a>)) {
         let mut offset = SEGMENT_HEADER_BYTES;
         while offset < self.geometry.segment_bytes() {
-            // SAFETY: the segment is covered by records and fillers without gaps from its header to its end, and its memory
-            // stays for as long as the caller's pin or its right to move the segment.
-            let record = unsafe { RecordRef::new(base.as_ptr().add(offset)) };
-            if !record.is_filler() {
-                each(offset, record);
-            }
-            offset += record.record_bytes();
+            // SAFETY: inside the segment, as just checked, whose memory stays for as long as the caller's pin or its right
+            // to move the segment.
+            let at = unsafe { base.as_ptr().add(offset) };
+            // SAFETY: the segment is covered by records and fillers without gaps from its header to its end.
+            offset += match unsafe { filler_bytes(at) } {
+                Some(bytes) => bytes,
+                None => {
+                    // SAFETY: not a filler, so a record.
+                    let record = unsafe { RecordRef::new(at) };
+                    each(offset, record);
+                    record.record_bytes()
+                }
+            };
         }
     }
 
