@@ -72,6 +72,7 @@ mod room;
 mod run;
 mod scan;
 mod segment;
+mod shadows;
 mod shared;
 mod simple;
 mod stats;

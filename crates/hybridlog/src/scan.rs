@@ -163,7 +163,7 @@ impl<I: Index> Shared<I> {
     }
 
     #[allow(unsafe_code)] // Reads a record's immutable parts without its latch.
-    fn in_memory(&self, slot: Slot) -> Option<RecordRef<'_>> {
+    pub(crate) fn in_memory(&self, slot: Slot) -> Option<RecordRef<'_>> {
         if slot.kind() != SlotKind::Root {
             return None;
         }

@@ -16,6 +16,7 @@ use crate::operation::draft_of;
 use crate::record::{Draft, RecordRef};
 use crate::residence::RecentColdReads;
 use crate::room::Room;
+use crate::shadows::Shadows;
 use crate::stats::{Counters, KeyCounts};
 use crate::{Namespace, Stop};
 
@@ -30,6 +31,7 @@ pub(crate) struct Shared<I> {
     pub(crate) key_counts: KeyCounts,
     pub(crate) counters: Counters,
     pub(crate) room: Room,
+    pub(crate) shadows: Shadows,
     pub(crate) next_object: AtomicU64,
     pub(crate) blocking_reader: BlockingReader,
     pub(crate) blocking_stats: Arc<IoStats>,

@@ -21,6 +21,7 @@ use crate::reads::ColdReads;
 use crate::residence::RecentColdReads;
 use crate::room::{NoRoomReason, Room};
 use crate::segment::Place;
+use crate::shadows::Shadows;
 use crate::shared::Shared;
 use crate::stats::{Counters, KeyCounts, Stats};
 use crate::sys::prefetch;
@@ -441,6 +442,7 @@ fn new_shared<I: Index>(options: &Options, segment_bytes: usize) -> io::Result<S
         key_counts: KeyCounts::new()?,
         counters: Counters::default(),
         room: Room::default(),
+        shadows: Shadows::default(),
         next_object: AtomicU64::new(1),
         blocking_reader,
         blocking_stats,

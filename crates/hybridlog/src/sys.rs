@@ -149,6 +149,27 @@ impl Drop for FileMapping {
     }
 }
 
+/// Writes the cached pages of a file to the device and waits for that. The file's metadata may follow later.
+pub(crate) fn write_back(file: &File) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        let all = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+            | libc::SYNC_FILE_RANGE_WRITE
+            | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+        // SAFETY: no memory is passed.
+        if unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, all) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        // Some file systems cannot; they can sync.
+        if error.raw_os_error() != Some(libc::ENOSYS) && error.raw_os_error() != Some(libc::EINVAL)
+        {
+            return Err(error);
+        }
+    }
+    file.sync_data()
+}
+
 /// Asks the kernel to forget the cached pages of a file; they must be clean, else they stay.
 pub(crate) fn drop_page_cache(file: &File) {
     #[cfg(target_os = "linux")]

@@ -24,9 +24,10 @@ use crate::log::{EMERGENCY_SEGMENTS, Urgency};
 use crate::record::{RecordRef, flag};
 use crate::room::NoRoomReason;
 use crate::segment::{Segment, State};
+use crate::shadows::CalmClock;
 use crate::shared::Shared;
 use crate::stats::count;
-use crate::sys::FileMapping;
+use crate::sys::{self, FileMapping};
 
 /// Segments that exist beside the budget: the emergency reserve, one that is in its frame and in the page cache while it
 /// is written, and one free frame kept for the next.
@@ -61,8 +62,10 @@ pub(crate) enum SecondChance {
 impl<I: Index> Shared<I> {
     /// The tiering thread: makes room until `stop` says so.
     pub(crate) fn run_tiering(&self, stop: &dyn Fn() -> bool) {
+        let mut clock = CalmClock::new();
         while !stop() {
             let failed = self.make_room().is_err();
+            self.resolve_shadows(&mut clock);
             self.room.sleep(if failed { RETRY } else { IDLE });
         }
     }
@@ -160,7 +163,7 @@ impl<I: Index> Shared<I> {
         self.directory.join(segment_file_name(segment.file_id))
     }
 
-    /// Writes the frame to the segment's file, durably, and maps the file. A file left half-written is removed.
+    /// Writes the frame to the segment's file on the device, and maps the file. A file left half-written is removed.
     fn write_segment(&self, segment: &Segment, base: NonNull<u8>) -> io::Result<FileMapping> {
         let path = self.segment_path(segment);
         let bytes = self.log.geometry.segment_bytes();
@@ -172,8 +175,9 @@ impl<I: Index> Shared<I> {
                 .create_new(true)
                 .open(&path)?;
             file.write_all(frame)?;
-            // Clean pages can be dropped from the page cache when the segment goes cold.
-            file.sync_data()?;
+            // Only clean pages can be dropped from the page cache when the segment goes cold. Nothing depends on the file
+            // being there after a crash, so it is not synced: that would wait for the file system's journal as well.
+            sys::write_back(&file)?;
             let data_file = DataFile::open(&path)?;
             let mapping = FileMapping::new(&path, bytes)?;
             Ok((data_file, mapping))

@@ -29,7 +29,7 @@ enum Previous<'a> {
     Absent,
     Found(Found<'a>),
     /// A slot with the right tag whose cold record nobody has read: it becomes a shadow.
-    Unread,
+    Unread(Slot),
 }
 
 impl<I: Index> Operation<'_, I> {
@@ -116,7 +116,7 @@ impl<I: Index> Operation<'_, I> {
                 Place::Memory { .. }
             );
             if !in_memory && !self.reads.knows(slot.address()) {
-                return Previous::Unread;
+                return Previous::Unread(slot);
             }
             match self.found(slot) {
                 Ok(Some(found)) if found.record.is(namespace, key) => {
@@ -124,7 +124,7 @@ impl<I: Index> Operation<'_, I> {
                 }
                 Ok(_) => {}
                 // Fetched, but in vain or not enough: as good as unread.
-                Err(_) => return Previous::Unread,
+                Err(_) => return Previous::Unread(slot),
             }
         }
         Previous::Absent
@@ -162,8 +162,9 @@ impl<I: Index> Operation<'_, I> {
                         return;
                     }
                 }
-                Previous::Unread => {
+                Previous::Unread(unread) => {
                     count(&self.shared.counters.shadows, 1);
+                    self.shared.shadows.note(namespace, hash, unread);
                     self.shared.key_counts.add(namespace, 0, i64::from(has));
                     return self.shared.index.insert(hash, new);
                 }

@@ -1,0 +1,155 @@
+//! Finding out, when things are calm, what blind writes went in front of.
+//!
+//! A blind write that meets a cold slot with its tag does not read it: most likely the slot is the key's own old record,
+//! which becomes a shadow. Sometimes it is another key's with the same tag bits, and then the write has added a key that
+//! nobody has counted. So such writes are noted (as far as the list goes), and once there have been none for a while the
+//! cold records are read: a shadow gives its slot back, a stranger corrects the count.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::Namespace;
+use crate::address::{Slot, SlotKind};
+use crate::index::Index;
+use crate::latch::LatchMode;
+use crate::operation::{Held, KeyRef, Operation};
+use crate::reads::ColdReads;
+use crate::segment::Place;
+use crate::shared::Shared;
+
+/// Writes noted at most. A load of new keys notes one in some ten thousand; overwriting cold keys notes every write, and
+/// what does not fit is left to compaction.
+const NOTED_MAX: usize = 64 * 1024;
+
+/// How long there must have been no such write.
+const CALM: Duration = Duration::from_millis(500);
+
+/// Records read at once.
+const BATCH: usize = 256;
+
+/// A blind write in front of an unread slot.
+struct Noted {
+    namespace: Namespace,
+    hash: u64,
+    unread: Slot,
+}
+
+/// The list of such writes.
+#[derive(Default)]
+pub(crate) struct Shadows {
+    noted: Mutex<Vec<Noted>>,
+}
+
+/// Tells when there has been no blind write over an unread slot for a while.
+pub(crate) struct CalmClock {
+    shadows: u64,
+    since: Instant,
+}
+
+impl CalmClock {
+    pub(crate) fn new() -> CalmClock {
+        CalmClock {
+            shadows: 0,
+            since: Instant::now(),
+        }
+    }
+
+    fn is_calm(&mut self, shadows: u64) -> bool {
+        if shadows != self.shadows {
+            self.shadows = shadows;
+            self.since = Instant::now();
+        }
+        self.since.elapsed() >= CALM
+    }
+}
+
+impl Shadows {
+    pub(crate) fn note(&self, namespace: Namespace, hash: u64, unread: Slot) {
+        let mut noted = self.noted.lock();
+        if noted.len() < NOTED_MAX {
+            noted.push(Noted {
+                namespace,
+                hash,
+                unread,
+            });
+        }
+    }
+}
+
+impl<I: Index> Shared<I> {
+    /// If things are calm, looks into some of the noted writes.
+    pub(crate) fn resolve_shadows(&self, clock: &mut CalmClock) {
+        if !clock.is_calm(self.counters.shadows.load(Ordering::Relaxed)) {
+            return;
+        }
+        let batch: Vec<Noted> = {
+            let mut noted = self.shadows.noted.lock();
+            let from = noted.len().saturating_sub(BATCH);
+            noted.drain(from..).collect()
+        };
+        if batch.is_empty() {
+            return;
+        }
+        let mut reads = ColdReads::default();
+        {
+            let operation = Operation::new(self, Held::none(&self.latches), &reads, 0);
+            for noted in &batch {
+                // Cold ones are noted as wanted, which is all that matters here.
+                let _ = operation.found(noted.unread);
+            }
+        }
+        reads.fetch_blocking(&self.blocking_reader);
+        for noted in batch {
+            self.resolve(&noted, &reads);
+        }
+    }
+
+    fn resolve(&self, noted: &Noted, reads: &ColdReads) {
+        let (namespace, key) = {
+            let operation = Operation::new(self, Held::none(&self.latches), reads, 0);
+            // What cannot be read is left as it is.
+            let Ok(Some(found)) = operation.found(noted.unread) else {
+                return;
+            };
+            (found.record.namespace(), found.record.key().to_vec())
+        };
+        if self.hash(namespace, &key) != noted.hash {
+            self.key_counts.add(noted.namespace, 1, 0);
+            return;
+        }
+        // The key's own old record. It has lost its slot already if the key was removed since.
+        let latched = KeyRef {
+            namespace,
+            key: &key,
+            mode: LatchMode::Exclusive,
+        };
+        let Some(operation) = self.operation(&[latched], reads, 0) else {
+            self.shadows.note(noted.namespace, noted.hash, noted.unread);
+            return;
+        };
+        let Ok(Some(found)) = operation.found(noted.unread) else {
+            return;
+        };
+        if self.is_shadowed(noted, namespace, &key) && self.index.remove(noted.hash, noted.unread) {
+            let had_expiry = found.record.expires_at_ms().is_some();
+            self.key_counts.add(namespace, 0, -i64::from(had_expiry));
+            operation.free_pages(operation.pages_of(&found));
+        }
+    }
+
+    /// Whether a newer record of the key lies in memory, in front of the noted slot.
+    fn is_shadowed(&self, noted: &Noted, namespace: Namespace, key: &[u8]) -> bool {
+        let candidates = self.index.candidates(noted.hash, SlotKind::Root);
+        let newer = candidates
+            .into_iter()
+            .take_while(|slot| slot.address() != noted.unread.address());
+        newer.into_iter().any(|slot| {
+            matches!(self.log.table.place(slot.address()), Place::Memory { .. })
+                && self
+                    .in_memory(slot)
+                    .is_some_and(|record| record.is(namespace, key))
+        })
+    }
+}
