@@ -193,6 +193,17 @@ impl Field {
         }) as i64
     }
 
+    /// `value` for a signed field. So far below the field that its distance to the field's largest number takes more
+    /// than 64 bits, Redis saturates it to that largest number.
+    fn as_redis_compares(&self, value: i64, overflow: Overflow) -> i128 {
+        let max = i64::MAX >> (64 - self.bits);
+        let far_below = self.bits < 64 && max.checked_sub(value).is_none();
+        i128::from(match overflow {
+            Overflow::Saturate if far_below => max,
+            _ => value,
+        })
+    }
+
     /// The number to store for `value`; `None` if nothing is to be stored.
     fn fit(&self, value: i128, overflow: Overflow) -> Option<i64> {
         let (min, max) = if self.signed {
@@ -221,7 +232,7 @@ impl Step {
             Action::Set(value, overflow) => {
                 // A negative number for an unsigned field counts as the large one with the same bits.
                 let value = if self.field.signed {
-                    value.into()
+                    self.field.as_redis_compares(value, overflow)
                 } else {
                     i128::from(value as u64)
                 };

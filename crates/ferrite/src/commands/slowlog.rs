@@ -180,8 +180,8 @@ fn slowlog_help(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
 }
 
 fn get(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    let log = log_of(cx.server, &args[3])?;
     let count = entry_count(&args[2])?;
+    let log = log_of(cx.server, &args[3])?;
     reply_entries(cx.reply, log, count);
     Ok(())
 }

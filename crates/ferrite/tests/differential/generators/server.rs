@@ -65,7 +65,10 @@ pub(crate) const TABLE: &[Generator] = &[
     .check(Check::Type),
     Generator::new("memory|stats", |_| command!["MEMORY", "STATS"]).check(Check::Type),
     Generator::new("memory|doctor", |_| command!["MEMORY", "DOCTOR"]).check(Check::Type),
-    Generator::new("memory|malloc-stats", |_| command!["MEMORY", "MALLOC-STATS"]).check(Check::Type),
+    // A verbatim string with jemalloc, else a bulk string.
+    Generator::new("memory|malloc-stats", |_| command!["MEMORY", "MALLOC-STATS"])
+        .check(Check::By(|ferrite, oracle| ferrite.bytes().and(oracle.bytes()).is_some()))
+        .undistorted(),
     Generator::new("memory|purge", |_| command!["MEMORY", "PURGE"]),
     Generator::new("memory|help", |_| command!["MEMORY", "HELP"]).check(Check::Type),
     Generator::new("slowlog|get", |s| match s.random.below(4) {
