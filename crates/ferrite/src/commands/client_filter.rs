@@ -1,6 +1,7 @@
 //! Which connections CLIENT LIST shows and CLIENT KILL closes: options that each select some, all of which must hold.
 //! Every option but SKIPME and the two ages can be negated by a leading "NOT-".
 
+use std::mem::discriminant;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::args::Args;
@@ -158,6 +159,10 @@ fn parse(
             },
             _ => parse_condition(option, value, server)?,
         };
+        // Of an option that is given twice, the latter counts.
+        filter.conditions.retain(|(earlier, earlier_expected)| {
+            *earlier_expected != expected || discriminant(earlier) != discriminant(&condition)
+        });
         filter.conditions.push((condition, expected));
     }
     Ok(filter)

@@ -2,7 +2,9 @@
 //! our own.
 
 use std::fmt::{Display, Write as _};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use hybridlog::io::IoStats;
 
 use crate::commands::connection::REDIS_VERSION;
 use crate::commands::memory::Figures;
@@ -134,7 +136,7 @@ pub(crate) fn memory(text: &mut Lines, server: &Server) {
         format!("{:.2}%", figures.peak_percent()),
     );
     text.field("used_memory_overhead", figures.overhead_bytes());
-    text.field("used_memory_startup", figures.startup_bytes);
+    text.field("used_memory_startup", 0);
     text.field("used_memory_dataset", figures.dataset_bytes());
     text.field(
         "used_memory_dataset_perc",
@@ -260,13 +262,9 @@ pub(crate) fn stats(text: &mut Lines, server: &Server) {
         "rejected_connections",
         stats.total(|worker| &worker.rejected_connections),
     );
-    text.zeros(&[
-        "sync_full",
-        "sync_partial_ok",
-        "sync_partial_err",
-        "expired_keys",
-        "expired_subkeys",
-    ]);
+    text.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
+    text.field("expired_keys", server.store.stats().expired);
+    text.field("expired_subkeys", 0);
     text.field("expired_stale_perc", "0.00");
     text.zeros(&[
         "expired_time_cap_reached_count",
@@ -431,10 +429,48 @@ pub(crate) fn keyspace(text: &mut Lines, server: &Server) {
     }
 }
 
-/// Where the data lies.
+/// Where the data lies, and what moved between the tiers.
 pub(crate) fn tiers(text: &mut Lines, server: &Server) {
-    let keys: u64 = (0..server.databases.count())
-        .map(|db| server.store.len(server.databases.namespace(db)))
-        .sum();
-    text.field("keys", keys);
+    let store = server.store.stats();
+    text.field("segment_bytes", store.segment_bytes);
+    text.field("segment_budget", store.segment_budget);
+    for (tier, segments) in [
+        ("hot", store.mutable_segments),
+        ("warm", store.warm_segments),
+        ("cold", store.cold_segments),
+    ] {
+        text.field(&format!("{tier}_segments"), segments);
+        text.field(&format!("{tier}_bytes"), segments * store.segment_bytes);
+    }
+    text.field("index_slots", store.index_slots);
+    text.field("index_bytes", store.index_bytes);
+    text.field("appended_bytes", store.appended_bytes);
+    text.field("written_bytes", store.written_bytes);
+    text.field("flush_errors", store.flush_errors);
+    text.field("cold_reads", store.cold_reads);
+    device_reads(text, server);
+    text.field("warm_copied_bytes", store.warm_copied_bytes);
+    text.field("promotions", store.promotions);
+    text.field("second_chances", store.second_chances);
+    text.field("shadows", store.shadows);
+}
+
+/// What the workers' rings and the blocking readers have asked of the device.
+fn device_reads(text: &mut Lines, server: &Server) {
+    let blocking = server.store.blocking_io_stats();
+    let readers = || server.io_stats.iter().map(AsRef::as_ref).chain([blocking]);
+    let sum = |counter: fn(&IoStats) -> &AtomicU64| -> u64 {
+        readers().map(|stats| counter(stats).load(Relaxed)).sum()
+    };
+    let (submissions, reads) = (sum(|stats| &stats.submissions), sum(|stats| &stats.reads));
+    text.field("device_submissions", submissions);
+    text.field("device_reads", reads);
+    let reads_per_submission = reads as f64 / submissions.max(1) as f64;
+    text.field(
+        "device_reads_per_submission",
+        format!("{reads_per_submission:.2}"),
+    );
+    text.field("device_read_bytes", sum(|stats| &stats.bytes));
+    text.field("device_read_errors", sum(|stats| &stats.errors));
+    text.field("device_buffered_reads", sum(|stats| &stats.buffered_reads));
 }

@@ -175,7 +175,7 @@ fn stats(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
     let fields = [
         ("peak.allocated", Bytes(figures.peak_bytes)),
         ("total.allocated", Bytes(figures.used_bytes)),
-        ("startup.allocated", Bytes(figures.startup_bytes)),
+        ("startup.allocated", Bytes(0)),
         ("replication.backlog", Bytes(0)),
         ("clients.slaves", Bytes(0)),
         ("clients.normal", Bytes(figures.clients_bytes)),
@@ -241,8 +241,8 @@ pub(crate) struct Figures {
     /// What counts against `maxmemory`.
     pub(crate) used_bytes: u64,
     pub(crate) peak_bytes: u64,
-    /// Used before there was any data.
-    pub(crate) startup_bytes: u64,
+    /// Of it, what finds the records.
+    index_bytes: u64,
     /// Buffers of clients.
     pub(crate) clients_bytes: u64,
     pub(crate) keys: u64,
@@ -251,17 +251,21 @@ pub(crate) struct Figures {
 impl Figures {
     pub(crate) fn now(server: &Server) -> Figures {
         let system = usage::Memory::now();
+        let store = server.store.stats();
+        let segments = store.mutable_segments + store.warm_segments;
+        let clients_bytes = server
+            .clients
+            .all()
+            .iter()
+            .map(|entry| entry.memory_bytes())
+            .sum::<u64>();
+        let used_bytes = segments * store.segment_bytes + store.index_bytes + clients_bytes;
         let databases = 0..server.databases.count();
         Figures {
-            used_bytes: system.resident_bytes,
-            peak_bytes: system.resident_peak_bytes.max(system.resident_bytes),
-            startup_bytes: 0,
-            clients_bytes: server
-                .clients
-                .all()
-                .iter()
-                .map(|entry| entry.memory_bytes())
-                .sum(),
+            used_bytes,
+            peak_bytes: system.resident_peak_bytes.max(used_bytes),
+            clients_bytes,
+            index_bytes: store.index_bytes,
             keys: databases
                 .map(|database| server.store.len(server.databases.namespace(database)))
                 .sum(),
@@ -269,9 +273,9 @@ impl Figures {
         }
     }
 
-    /// What is no data: the state at the start, and the buffers of clients.
+    /// What is no data: the index, and the buffers of clients.
     pub(crate) fn overhead_bytes(&self) -> u64 {
-        self.startup_bytes + self.clients_bytes
+        self.index_bytes + self.clients_bytes
     }
 
     pub(crate) fn dataset_bytes(&self) -> u64 {
@@ -279,10 +283,7 @@ impl Figures {
     }
 
     pub(crate) fn dataset_percent(&self) -> f64 {
-        percent(
-            self.dataset_bytes(),
-            self.used_bytes.saturating_sub(self.startup_bytes),
-        )
+        percent(self.dataset_bytes(), self.used_bytes)
     }
 
     pub(crate) fn peak_percent(&self) -> f64 {
