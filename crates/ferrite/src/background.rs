@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::client::{ClientEntry, client_flags};
 use crate::config::{Settings, SettingsReader};
-use crate::connection::unlimited_output_bytes;
+use crate::connection::{clients_bytes, unlimited_output_bytes};
 use crate::log;
 use crate::pause::Paused;
 use crate::server::{Server, unix_ms};
-use crate::storage;
 
 /// Buckets of the index looked at in one go for expired keys, and how many of them mean that there are more.
 const EXPIRE_BUCKETS: usize = 1024;
@@ -91,13 +90,9 @@ fn look_at_clients(server: &Server, settings: &Settings) {
             client.kill();
         }
     }
-    let clients_bytes = clients.iter().map(|client| client.memory_bytes()).sum();
-    server
-        .store
-        .set_reserved_bytes(storage::reserved_bytes(settings, clients_bytes));
-    if let Some(limit_bytes) = settings.maxmemory_clients_bytes {
-        evict_clients(clients, clients_bytes, limit_bytes);
-    }
+    server.reserve_memory();
+    let clients_total = clients.iter().map(|client| client.memory_bytes()).sum();
+    evict_clients(clients, clients_total, clients_bytes(settings));
 }
 
 fn is_idle(client: &ClientEntry, settings: &Settings, now_ms: u64) -> bool {

@@ -36,9 +36,6 @@ use input::{Input, More};
 /// The most commands, and about the most bytes of replies, between two attempts to send.
 const SLICE_COMMANDS: usize = 1024;
 const SLICE_REPLY_BYTES: usize = 1024 * 1024;
-/// The least room offered to a read, and the most reserved because a request announced that it is that long.
-const READ_MIN_BYTES: usize = 16 * 1024;
-const READ_MAX_BYTES: usize = 1024 * 1024;
 /// Slices given to one vectored write.
 const WRITE_SLICES: usize = 64;
 /// How long replies may take to be sent once the connection is to be closed.
@@ -59,6 +56,8 @@ struct Bounds {
     output_hard_bytes: Option<usize>,
     /// Above this the client is not read from.
     output_bytes: usize,
+    /// The most that the large buffers of all clients may take.
+    clients_bytes: u64,
     records: RecordSettings,
 }
 
@@ -75,9 +74,17 @@ impl Bounds {
             } else {
                 unlimited_output_bytes(settings) as usize
             },
+            clients_bytes: clients_bytes(settings),
             records: RecordSettings::new(settings),
         }
     }
+}
+
+/// The most that the buffers of all clients may take: `maxmemory-clients`, or half of everything.
+pub(crate) fn clients_bytes(settings: &Settings) -> u64 {
+    settings
+        .maxmemory_clients_bytes
+        .unwrap_or(settings.maxmemory_bytes / 2)
 }
 
 /// Unsent bytes from which on a client without a configured limit is not read from any more.
@@ -91,6 +98,11 @@ pub(crate) fn unlimited_output_bytes(settings: &Settings) -> u64 {
 
 /// How long unsent replies may keep the engine's memory before they are copied.
 const LENT_FOR: Duration = Duration::from_millis(100);
+
+/// Buffers up to this size are not accounted for one by one.
+const CHARGED_BYTES: usize = 64 * 1024;
+/// By so much a value may be longer than the store takes before its request is a protocol error.
+const OVERSIZE_BYTES: u64 = 1024 * 1024;
 
 /// A stream socket.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + 'static {
@@ -135,6 +147,8 @@ pub(crate) struct Connection<S> {
     clock: Instant,
     /// Since when the output has held memory of the engine that the client is slow to take.
     lent_since: Option<Instant>,
+    /// What [`Connection::charge`] has accounted for.
+    charged_bytes: u64,
 }
 
 impl<S: Socket> Connection<S> {
@@ -150,6 +164,7 @@ impl<S: Socket> Connection<S> {
             latest_reply: Mark::default(),
             clock: Instant::now(),
             lent_since: None,
+            charged_bytes: 0,
         }
     }
 
@@ -167,7 +182,8 @@ impl<S: Socket> Connection<S> {
             // Whether it arrives is up to the client; either way the connection ends.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.send_rest()).await;
         }
-        self.worker.server.clients.disconnect(self.client.id());
+        self.server().clients.disconnect(self.client.id());
+        self.server().charge_clients(self.charged_bytes, 0);
         self.worker
             .give_buffer(std::mem::take(&mut self.input.buffer));
     }
@@ -207,6 +223,9 @@ impl<S: Socket> Connection<S> {
         self.input.drop_run(&self.worker);
         self.check_input()?;
         self.publish();
+        if self.charge() > self.bounds.clients_bytes {
+            return Err(self.closed_for_memory());
+        }
         self.wait().await
     }
 
@@ -252,8 +271,11 @@ impl<S: Socket> Connection<S> {
 
     fn limits(&self) -> Limits {
         let pending = !self.client.authenticated;
+        // What could never be stored is refused before it takes memory; a little more gets as far as its command, whose
+        // error reply does not close the connection.
+        let storable = self.server().store.value_max_bytes() + OVERSIZE_BYTES;
         Limits {
-            max_bulk_bytes: self.bounds.max_bulk_bytes,
+            max_bulk_bytes: self.bounds.max_bulk_bytes.min(storable as usize),
             authentication: if pending {
                 Authentication::Pending
             } else {
@@ -375,10 +397,14 @@ impl<S: Socket> Connection<S> {
         if input.buffer.capacity() == 0 {
             input.buffer = self.worker.take_buffer();
         }
-        input
-            .buffer
-            .reserve(input.need.clamp(READ_MIN_BYTES, READ_MAX_BYTES));
-        let read = std::task::ready!(pin!(self.socket.read_buf(&mut input.buffer)).poll(cx));
+        input.make_room();
+        if self.charge() > self.bounds.clients_bytes {
+            return Poll::Ready(Err(self.closed_for_memory()));
+        }
+        let Poll::Ready(read) = pin!(self.socket.read_buf(&mut self.input.buffer)).poll(cx) else {
+            self.input.drop_run(&self.worker);
+            return Poll::Pending;
+        };
         let read = read.map_err(|_| Closed::Gone)?;
         if read == 0 {
             return Poll::Ready(Err(Closed::Gone));
@@ -392,6 +418,35 @@ impl<S: Socket> Connection<S> {
             .last_interaction_ms
             .store(self.worker.server.uptime_ms(), Relaxed);
         Poll::Ready(Ok(()))
+    }
+
+    /// Accounts for the memory of this client's buffers as far as they are large; returns what those of all clients take,
+    /// or 0 if this one's have not grown.
+    fn charge(&mut self) -> u64 {
+        let large = |bytes: usize| {
+            if bytes > CHARGED_BYTES {
+                bytes as u64
+            } else {
+                0
+            }
+        };
+        let bytes = large(self.input.buffer.capacity()) + large(self.output.held_bytes());
+        let before = std::mem::replace(&mut self.charged_bytes, bytes);
+        if bytes == before {
+            return 0;
+        }
+        let total = self.server().charge_clients(before, bytes);
+        if bytes > before { total } else { 0 }
+    }
+
+    fn closed_for_memory(&self) -> Closed {
+        log::warning(format_args!(
+            "Client id={} addr={} closed: the buffers of all clients would take more than {} bytes.",
+            self.client.id(),
+            self.client.entry.addr,
+            self.bounds.clients_bytes
+        ));
+        Closed::Killed
     }
 
     /// Makes this client's figures visible to others.

@@ -149,6 +149,11 @@ impl Output {
         self.pieces.len()
     }
 
+    /// Memory taken by encoded bytes and copied pieces.
+    pub(crate) fn held_bytes(&mut self) -> usize {
+        self.capacity_bytes() + self.piece_bytes
+    }
+
     /// Memory taken by the encoded bytes.
     pub(crate) fn capacity_bytes(&mut self) -> usize {
         self.encoder.buffer_mut().capacity()

@@ -48,6 +48,8 @@ pub(crate) struct Server {
     max_clients_possible: AtomicUsize,
     /// Whether expired keys are removed that nobody asks for (DEBUG SET-ACTIVE-EXPIRE).
     active_expire: AtomicBool,
+    /// Memory of the large buffers of all clients.
+    clients_bytes: AtomicU64,
     /// The most that `maxmemory` can be set to while the server runs.
     memory_max_bytes: u64,
     random: AtomicU64,
@@ -84,6 +86,7 @@ impl Server {
             port,
             max_clients_possible: AtomicUsize::new(usize::MAX),
             active_expire: AtomicBool::new(true),
+            clients_bytes: AtomicU64::new(0),
             memory_max_bytes: storage::memory_max_bytes(&settings),
             random: AtomicU64::new(u64::from_le_bytes(seed)),
         })
@@ -122,6 +125,26 @@ impl Server {
     /// The most clients that the descriptor limit allows, whatever `maxclients` says.
     pub(crate) fn max_clients_possible(&self) -> usize {
         self.max_clients_possible.load(Relaxed)
+    }
+
+    /// Accounts for the memory of a client's large buffers, which was `before` and is `after`, and lets the engine know;
+    /// returns what those of all clients take.
+    pub(crate) fn charge_clients(&self, before: u64, after: u64) -> u64 {
+        // Wrapping: what is subtracted has been added before.
+        let difference = after.wrapping_sub(before);
+        let total = self
+            .clients_bytes
+            .fetch_add(difference, Relaxed)
+            .wrapping_add(difference);
+        self.reserve_memory();
+        total
+    }
+
+    /// Tells the engine what of `maxmemory` it cannot have.
+    pub(crate) fn reserve_memory(&self) {
+        let clients_bytes = self.clients_bytes.load(Relaxed);
+        let reserved = storage::reserved_bytes(self.io_stats.len(), clients_bytes);
+        self.store.set_reserved_bytes(reserved);
     }
 
     /// Puts changed settings into effect where nobody reads them again by himself.

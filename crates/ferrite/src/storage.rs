@@ -21,7 +21,7 @@ pub(crate) fn open(settings: &Settings) -> Result<Arc<Store>, String> {
         directory: settings.dir.clone(),
         memory_bytes: settings.maxmemory_bytes,
         memory_max_bytes: memory_max_bytes(settings),
-        reserved_bytes: reserved_bytes(settings, 0),
+        reserved_bytes: reserved_bytes(settings.workers, 0),
         segment_bytes: settings.segment_bytes.map(|bytes| bytes as usize),
         backend: backend(settings),
     };
@@ -36,9 +36,9 @@ pub(crate) fn memory_max_bytes(settings: &Settings) -> u64 {
         .max(settings.maxmemory_bytes)
 }
 
-/// What of `maxmemory` the engine cannot have, when clients hold `clients_bytes`.
-pub(crate) fn reserved_bytes(settings: &Settings, clients_bytes: u64) -> u64 {
-    PROCESS_BYTES + WORKER_BYTES * settings.workers as u64 + clients_bytes
+/// What of `maxmemory` the engine cannot have, when the large buffers of clients take `clients_bytes`.
+pub(crate) fn reserved_bytes(workers: usize, clients_bytes: u64) -> u64 {
+    PROCESS_BYTES + WORKER_BYTES * workers as u64 + clients_bytes
 }
 
 /// How a worker reads cold records.

@@ -110,3 +110,41 @@ fn large_requests_need_a_password_first() {
     assert_eq!(client.reply(), "+OK\r\n");
     assert_eq!(client.reply(), ":0\r\n");
 }
+
+#[test]
+fn values_larger_than_the_store_takes_change_nothing() {
+    let server = Server::start(&["--maxmemory", "64mb"]);
+    let mut client = server.connect();
+    assert_eq!(client.command(&["SET", "key", "old"]), "+OK\r\n");
+    let too_large = "x".repeat(17_000_000);
+    let refused = client.command(&["SET", "key", &too_large]);
+    assert!(refused.starts_with("-ERR "), "{refused}");
+    assert_eq!(client.command(&["GET", "key"]), "$3\r\nold\r\n");
+    // Much larger ones are refused when they are announced.
+    client.send("*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$40000000\r\n");
+    assert_eq!(
+        client.read_to_end(),
+        "-ERR Protocol error: invalid bulk length\r\n"
+    );
+    assert_eq!(server.connect().command(&["GET", "key"]), "$3\r\nold\r\n");
+}
+
+#[test]
+fn the_buffers_of_all_clients_together_are_bounded() {
+    let server = Server::start(&["--maxmemory", "64mb"]);
+    let part = "x".repeat(12_000_000);
+    let mut clients: Vec<_> = (0..6).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        // Those that are closed on the way do not take it all.
+        let _ = client.try_send(format!("*2\r\n$4\r\nECHO\r\n${}\r\n{part}", part.len()));
+    }
+    let whole = clients
+        .iter_mut()
+        .filter_map(|client| client.try_send("\r\n").ok()?.try_reply())
+        .count();
+    assert!(
+        (1..=2).contains(&whole),
+        "{whole} of 6 requests of 12 MB were taken with 64 MB of memory"
+    );
+    assert_eq!(server.connect().command(&["PING"]), "+PONG\r\n");
+}

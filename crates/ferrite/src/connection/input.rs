@@ -9,6 +9,9 @@ use crate::args::{ArgRange, Args};
 use crate::table::{CommandId, CommandTable, Lookup};
 use crate::worker::Worker;
 
+/// The least room offered to a read, and the most at first for a request that announced that it is longer.
+const READ_MIN_BYTES: usize = 16 * 1024;
+const READ_STEP_BYTES: usize = 1024 * 1024;
 /// Argument ranges that are kept for the next slice; one command may have a million.
 const RANGES_KEPT: usize = 16 * 1024;
 
@@ -101,6 +104,15 @@ impl Input {
             }
         }
         Ok(More::Yes)
+    }
+
+    /// Makes room for the next read.
+    pub(super) fn make_room(&mut self) {
+        // A request that announced a length gets room step by step: a quarter of what has come, so that what is merely
+        // announced takes little and moving what has come costs little.
+        let step = READ_STEP_BYTES.max(self.buffer.len() / 4);
+        self.buffer
+            .reserve_exact(self.need.clamp(READ_MIN_BYTES, step));
     }
 
     /// Drops the bytes of commands that have been run, and the buffer if none are left.

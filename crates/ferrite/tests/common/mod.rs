@@ -174,6 +174,21 @@ impl<S: Stream> Connection<S> {
         self.stream.get_mut().write_all(bytes.as_ref()).unwrap();
     }
 
+    /// As [`Connection::send`], to a server that may close the connection.
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<&mut Self> {
+        self.stream.get_mut().write_all(bytes.as_ref())?;
+        Ok(self)
+    }
+
+    /// The next byte and whatever came with it; none if the server has closed the connection.
+    pub(crate) fn try_reply(&mut self) -> Option<usize> {
+        self.stream
+            .fill_buf()
+            .ok()
+            .map(<[u8]>::len)
+            .filter(|len| *len > 0)
+    }
+
     /// Sends a command and returns its reply as [`Connection::reply`] does.
     pub(crate) fn command(&mut self, words: &[&str]) -> String {
         self.send(encode(words));
