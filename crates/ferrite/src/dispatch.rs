@@ -21,7 +21,7 @@ use crate::latency::Sample;
 use crate::output::{Mark, Output};
 use crate::pause::Paused;
 use crate::server::{Server, unix_ms};
-use crate::slowlog::{LogEntry, kept_args};
+use crate::slowlog::{CommandLog, LogEntry, kept_args};
 use crate::stats::WorkerStats;
 use crate::table::{Command, CommandId, Lookup};
 
@@ -282,7 +282,14 @@ pub(crate) fn conclude(done: Done, output: &mut Output, mark: Mark) -> Result<En
 pub(crate) struct RecordSettings {
     slow: Option<Duration>,
     slow_entries: usize,
+    /// Bytes.
+    large_request: Option<u64>,
+    large_request_entries: usize,
+    /// Bytes.
+    large_reply: Option<u64>,
+    large_reply_entries: usize,
     latency_event: Option<Duration>,
+    latency_tracking: bool,
 }
 
 impl RecordSettings {
@@ -290,7 +297,12 @@ impl RecordSettings {
         RecordSettings {
             slow: settings.slowlog_log_slower_than,
             slow_entries: settings.slowlog_max_len,
+            large_request: settings.commandlog_request_larger_than,
+            large_request_entries: settings.commandlog_large_request_max_len,
+            large_reply: settings.commandlog_reply_larger_than,
+            large_reply_entries: settings.commandlog_large_reply_max_len,
             latency_event: settings.latency_monitor_threshold,
+            latency_tracking: settings.latency_tracking,
         }
     }
 }
@@ -318,7 +330,7 @@ impl Finished<'_> {
     ) {
         stats.commands.add(1);
         let command = stats.command(self.command.id);
-        command.record(self.elapsed);
+        command.record(self.elapsed, settings.latency_tracking);
         if self.ended == Ended::Failed {
             command.fail();
             stats.count_error(output.error_text_since(self.reply_start));
@@ -331,7 +343,24 @@ impl Finished<'_> {
             .slow
             .is_some_and(|threshold| self.elapsed >= threshold)
         {
-            self.log_slow(server, client, settings);
+            let micros = self.elapsed.as_micros() as u64;
+            self.log(client, micros, &server.slowlog, settings.slow_entries);
+        }
+        let request_bytes = self.args.total_bytes() as u64;
+        if settings
+            .large_request
+            .is_some_and(|threshold| request_bytes >= threshold)
+        {
+            let entries = settings.large_request_entries;
+            self.log(client, request_bytes, &server.large_requests, entries);
+        }
+        let reply_bytes = output.bytes_since(self.reply_start) as u64;
+        if settings
+            .large_reply
+            .is_some_and(|threshold| reply_bytes >= threshold)
+        {
+            let entries = settings.large_reply_entries;
+            self.log(client, reply_bytes, &server.large_replies, entries);
         }
         if settings
             .latency_event
@@ -344,20 +373,21 @@ impl Finished<'_> {
         }
     }
 
+    /// Enters the command into one of the logs; `amount` is what makes it remarkable.
     #[cold]
-    fn log_slow(&self, server: &Server, client: &Client, settings: &RecordSettings) {
+    fn log(&self, client: &Client, amount: u64, log: &CommandLog, entries_max: usize) {
         if self.command.row.flags.has(Flags::SKIP_SLOWLOG) {
             return;
         }
         let entry = LogEntry {
             id: 0,
             unix_seconds: unix_ms() / 1000,
-            amount: self.elapsed.as_micros() as u64,
+            amount,
             args: kept_args(&self.command.full_name, self.args),
             client_addr: client.entry.addr.clone(),
             client_name: client.entry.details.lock().name.clone(),
         };
-        server.slowlog.push(entry, settings.slow_entries);
+        log.push(entry, entries_max);
     }
 
     #[cold]

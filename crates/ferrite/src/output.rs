@@ -100,6 +100,12 @@ impl Output {
             .unwrap_or_default()
     }
 
+    /// Bytes of what was written after `mark`.
+    pub(crate) fn bytes_since(&self, mark: Mark) -> usize {
+        let pieces = self.pieces.iter().skip(mark.pieces);
+        self.encoder.len() - mark.encoded + pieces.map(|(_, piece)| piece.len()).sum::<usize>()
+    }
+
     /// Takes out the reply that starts at `mark` and has no pieces.
     pub(crate) fn take_since(&mut self, mark: Mark) -> Vec<u8> {
         debug_assert_eq!(mark.pieces, self.pieces.len());

@@ -137,13 +137,15 @@ pub(crate) struct CommandStats {
 }
 
 impl CommandStats {
-    /// Counts a call that took `elapsed`.
+    /// Counts a call that took `elapsed`; `track_latency`: in the histogram too.
     #[inline]
-    pub(crate) fn record(&self, elapsed: Duration) {
+    pub(crate) fn record(&self, elapsed: Duration, track_latency: bool) {
         let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         self.calls.add(1);
         self.nanos.add(nanos);
-        self.latency.get_or_init(Box::default).record(nanos);
+        if track_latency {
+            self.latency.get_or_init(Box::default).record(nanos);
+        }
     }
 
     /// Counts a call that was refused before it ran.

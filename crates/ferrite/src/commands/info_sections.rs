@@ -393,20 +393,20 @@ pub(crate) fn errorstats(text: &mut Lines, server: &Server) {
 }
 
 pub(crate) fn latencystats(text: &mut Lines, server: &Server) {
+    let percents = &server.config.settings().latency_tracking_info_percentiles;
     for command in server.commands.all() {
         let totals = server.stats.command(command.id);
         if totals.latency.is_empty() {
             continue;
         }
-        let percentile = |percent: f64| totals.percentile_nanos(percent) as f64 / 1000.0;
+        let percentile = |percent: &f64| {
+            let micros = totals.percentile_nanos(*percent) as f64 / 1000.0;
+            format!("p{percent}={micros:.3}")
+        };
+        let percentiles: Vec<_> = percents.iter().map(percentile).collect();
         text.field(
             &format!("latency_percentiles_usec_{}", command.full_name),
-            format!(
-                "p50={:.3},p99={:.3},p99.9={:.3}",
-                percentile(50.0),
-                percentile(99.0),
-                percentile(99.9)
-            ),
+            percentiles.join(","),
         );
     }
 }

@@ -67,8 +67,16 @@ pub(crate) struct Settings {
     /// `None`: keep no slow commands.
     pub(crate) slowlog_log_slower_than: Option<Duration>,
     pub(crate) slowlog_max_len: usize,
+    /// Bytes; `None`: keep no large requests.
+    pub(crate) commandlog_request_larger_than: Option<u64>,
+    pub(crate) commandlog_large_request_max_len: usize,
+    /// Bytes; `None`: keep no large replies.
+    pub(crate) commandlog_reply_larger_than: Option<u64>,
+    pub(crate) commandlog_large_reply_max_len: usize,
     /// `None`: keep no latency events.
     pub(crate) latency_monitor_threshold: Option<Duration>,
+    pub(crate) latency_tracking: bool,
+    pub(crate) latency_tracking_info_percentiles: Vec<f64>,
 }
 
 /// An address to listen on: an IP address or host name, `*` (any IPv4) or `::*` (any IPv6).
@@ -213,6 +221,20 @@ impl Settings {
             },
             slowlog_log_slower_than: microseconds(values.integer("slowlog-log-slower-than")),
             slowlog_max_len: values.number("slowlog-max-len"),
+            commandlog_request_larger_than: u64::try_from(
+                values.integer("commandlog-request-larger-than"),
+            )
+            .ok(),
+            commandlog_large_request_max_len: values.number("commandlog-large-request-max-len"),
+            commandlog_reply_larger_than: u64::try_from(
+                values.integer("commandlog-reply-larger-than"),
+            )
+            .ok(),
+            commandlog_large_reply_max_len: values.number("commandlog-large-reply-max-len"),
+            latency_tracking: values.yes("latency-tracking"),
+            latency_tracking_info_percentiles: values
+                .percentiles("latency-tracking-info-percentiles")
+                .to_vec(),
             latency_monitor_threshold: non_zero(values.number("latency-monitor-threshold"))
                 .map(Duration::from_millis),
         }
@@ -360,6 +382,13 @@ impl<'a> Values<'a> {
     fn lines(&self, name: &str) -> &'a [Line] {
         match self.get(name) {
             Value::Lines(lines) => lines,
+            other => unreachable!("{name} is {other:?}"),
+        }
+    }
+
+    fn percentiles(&self, name: &str) -> &'a [f64] {
+        match self.get(name) {
+            Value::Percentiles(percentiles) => percentiles,
             other => unreachable!("{name} is {other:?}"),
         }
     }

@@ -352,11 +352,15 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     line("lua-replicate-commands", 1, 1).inert(REMOVED),
 
     // Observation.
-    row("slowlog-log-slower-than", long(-1), "10000").works("microseconds from which SLOWLOG keeps a command; -1 keeps none"),
-    row("slowlog-max-len", long(0), "128").works("commands that SLOWLOG keeps"),
+    row("slowlog-log-slower-than", long(-1), "10000").alias(&["commandlog-execution-slower-than"]).works("microseconds from which SLOWLOG keeps a command; -1 keeps none"),
+    row("slowlog-max-len", long(0), "128").alias(&["commandlog-slow-execution-max-len"]).works("commands that SLOWLOG keeps"),
+    row("commandlog-request-larger-than", long(-1), "1048576").works("bytes from which COMMANDLOG keeps a command for its request; -1 keeps none"),
+    row("commandlog-large-request-max-len", long(0), "128").works("large requests that COMMANDLOG keeps"),
+    row("commandlog-reply-larger-than", long(-1), "1048576").works("bytes from which COMMANDLOG keeps a command for its reply; -1 keeps none"),
+    row("commandlog-large-reply-max-len", long(0), "128").works("large replies that COMMANDLOG keeps"),
     row("latency-monitor-threshold", long(0), "0").works("milliseconds from which LATENCY keeps an event; 0 keeps none"),
-    row("latency-tracking", YesNo, "yes").inert("the latency of each command is not tracked"),
-    row("latency-tracking-info-percentiles", Percentiles, "50 99 99.9").inert("the latency of each command is not tracked"),
+    row("latency-tracking", YesNo, "yes").works("whether histograms are kept of what commands take, for LATENCY HISTOGRAM and INFO"),
+    row("latency-tracking-info-percentiles", Percentiles, "50 99 99.9").works("percentiles of those histograms that INFO shows"),
 
     // Snapshots and the append-only file.
     row("save", Save, "3600 1 300 100 60 10000").inert(SNAPSHOTS),

@@ -96,7 +96,7 @@ fn the_example_file_is_right_and_explains_what_works() {
 }
 
 /// The tables of docs/configuration.md are made from the table of directives. After a change, run
-/// this test with FERRITE_WRITE_DOCS=1 to bring the page up to date.
+/// this test with FERRITE_BLESS=1 to bring the page up to date.
 #[test]
 fn the_documentation_lists_every_directive() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
@@ -111,12 +111,12 @@ fn the_documentation_lists_every_directive() {
         let to = new.find(&end).expect("the marker of a table's end");
         new.replace_range(from..to, &directives_markdown(works));
     }
-    if std::env::var_os("FERRITE_WRITE_DOCS").is_some() {
+    if std::env::var_os("FERRITE_BLESS").is_some() {
         fs::write(&page, new).unwrap();
     } else {
         assert!(
             old == new,
-            "out of date; run this test with FERRITE_WRITE_DOCS=1"
+            "out of date; run this test with FERRITE_BLESS=1"
         );
     }
 }
