@@ -11,9 +11,10 @@
 //! ```
 #![allow(unsafe_code)] // Changes pages in place, under the latch of their key.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use crate::address::SlotKind;
+use crate::address::{Slot, SlotKind};
 use crate::index::Index;
 use crate::log::Urgency;
 use crate::operation::{Found, Operation, Tier};
@@ -81,7 +82,7 @@ pub(crate) fn page_key(object: u64, page: u32) -> [u8; 12] {
 }
 
 /// The pages that `from..to` of a value touches, each with the part of it that it holds, relative to the page.
-fn parts(from: u64, to: u64) -> impl Iterator<Item = (u32, std::ops::Range<usize>)> {
+fn parts(from: u64, to: u64) -> impl Iterator<Item = (u32, Range<usize>)> {
     (from / PAGE_BYTES..to.div_ceil(PAGE_BYTES)).map(move |page| {
         let start = page * PAGE_BYTES;
         let part = from.saturating_sub(start) as usize..(to - start).min(PAGE_BYTES) as usize;
@@ -97,6 +98,30 @@ fn overlay(page: &mut [u8], page_start: u64, source: &[u8], at: u64) {
         page[(from - page_start) as usize..(to - page_start) as usize]
             .copy_from_slice(&source[(from - at) as usize..(to - at) as usize]);
     }
+}
+
+/// Room for pages that hold `bytes`: two of them may be nearly empty, and each has a header and may end a segment early.
+fn pages_bytes(bytes: u64) -> u64 {
+    bytes + bytes / 16 + 2 * PAGE_BYTES
+}
+
+/// A lack of room met half-way is one of all that the write needs.
+fn with_need(stop: Stop, bytes: u64) -> Stop {
+    match stop {
+        Stop::NoRoom { .. } => Stop::NoRoom { bytes },
+        other => other,
+    }
+}
+
+/// Whether a page can be changed where it lies so that it ends at `end` or behind.
+fn changes_in_place(page: Option<&Found<'_>>, end: usize) -> bool {
+    page.is_some_and(|found| found.mutable && end <= found.record.value_capacity())
+}
+
+/// What of `bytes`, which go to `offset` of the value, goes to `part` of page `number`.
+fn page_part<'b>(bytes: &'b [u8], offset: u64, number: u32, part: &Range<usize>) -> &'b [u8] {
+    let from = (u64::from(number) * PAGE_BYTES + part.start as u64 - offset) as usize;
+    &bytes[from..from + part.len()]
 }
 
 impl<I: Index> Operation<'_, I> {
@@ -120,7 +145,7 @@ impl<I: Index> Operation<'_, I> {
         record: &RecordRef<'_>,
         from: u64,
         to: u64,
-        mut each: impl FnMut(std::ops::Range<usize>, Option<Found<'o>>),
+        mut each: impl FnMut(Range<usize>, Option<Found<'o>>),
     ) -> Result<(), Stop> {
         let root = Root::of(record)?;
         let mut stop = None;
@@ -187,7 +212,9 @@ impl<I: Index> Operation<'_, I> {
         bytes: &[u8],
     ) -> Result<u64, Stop> {
         let len = (old.len() as u64).max(offset + bytes.len() as u64);
-        self.shared.check_room((old.len() + bytes.len()) as u64)?;
+        let needed = pages_bytes((old.len() + bytes.len()) as u64);
+        self.shared.check_room(needed)?;
+        let urgency = self.urgency.get();
         let root = Root {
             len,
             object: self.shared.next_object.fetch_add(1, Ordering::Relaxed),
@@ -213,8 +240,8 @@ impl<I: Index> Operation<'_, I> {
             }
             Err(stop) => {
                 self.free_pages(Some(root));
-                self.urgency.set(Urgency::Normal);
-                Err(stop)
+                self.urgency.set(urgency);
+                Err(with_need(stop, needed))
             }
         }
     }
@@ -238,7 +265,8 @@ impl<I: Index> Operation<'_, I> {
             content.resize(part.len(), 0);
             overlay(&mut content, start, old, 0);
             overlay(&mut content, start, bytes, offset);
-            self.append_page(root.object, page, &content, 0, None)?;
+            let new = self.append_page(root.object, page, &content, 0)?;
+            self.publish_page(root.object, page, None, new);
         }
         Ok(())
     }
@@ -249,10 +277,8 @@ impl<I: Index> Operation<'_, I> {
         page: u32,
         content: &[u8],
         slack_bytes: usize,
-        previous: Option<&Found<'_>>,
-    ) -> Result<(), Stop> {
+    ) -> Result<Slot, Stop> {
         let key = page_key(object, page);
-        let hash = self.shared.page_hash(&key);
         let draft = Draft {
             namespace: Namespace::default(),
             key: &key,
@@ -261,14 +287,17 @@ impl<I: Index> Operation<'_, I> {
             flags: flag::PAGE,
             slack_bytes,
         };
-        let new = self.append(&draft)?;
+        self.append(&draft)
+    }
+
+    fn publish_page(&self, object: u64, page: u32, previous: Option<Found<'_>>, new: Slot) {
+        let hash = self.shared.page_hash(&page_key(object, page));
         let replaced =
             previous.is_some_and(|previous| self.shared.index.replace(hash, previous.slot, new));
         if !replaced {
             // Not there before, or moved by a relocation since: in front of whatever is there, which is then never found.
             self.shared.index.insert(hash, new);
         }
-        Ok(())
     }
 
     /// Overwrites a part of a large value, lengthening it if need be. Returns its length.
@@ -289,74 +318,89 @@ impl<I: Index> Operation<'_, I> {
         self.for_parts(&found.record, offset, end, |part, page| {
             pages.push((part, page));
         })?;
-        // All pages, and the root: nothing below stops for lack of room but for a race with other writers.
-        self.shared.check_room(pages.len() as u64 * PAGE_BYTES)?;
-        for ((part, page), (number, _)) in pages.into_iter().zip(parts(offset, end)) {
-            let from = (u64::from(number) * PAGE_BYTES + part.start as u64 - offset) as usize;
-            self.write_page(
-                root.object,
-                number,
-                part.start,
-                &bytes[from..from + part.len()],
-                page,
-            )?;
-        }
-        if end <= root.len {
-            return Ok(root.len);
-        }
+        let needed = pages_bytes(pages.len() as u64 * PAGE_BYTES);
+        self.shared.check_room(needed)?;
         let meta = found.record.meta();
         let value = Root { len: end, ..root }.encode();
-        if found.mutable {
+        let new_root = (end > root.len && !found.mutable).then_some(Draft {
+            namespace,
+            key,
+            value: &value,
+            meta,
+            flags: flag::CHUNKED,
+            slack_bytes: 0,
+        });
+        // All that may fail comes first: nothing is half done behind an error.
+        let (urgency, mut appended) = (self.urgency.get(), Vec::new());
+        let all = pages
+            .iter()
+            .zip(parts(offset, end))
+            .filter(|((part, page), _)| !changes_in_place(page.as_ref(), part.end))
+            .try_for_each(|((part, page), (number, _))| {
+                let bytes = page_part(bytes, offset, number, part);
+                let new = self.append_changed_page(root.object, number, part, bytes, page.as_ref());
+                appended.push(new?);
+                Ok(())
+            })
+            .and_then(|()| new_root.map(|draft| self.append(&draft)).transpose());
+        let new_root = all.map_err(|stop| {
+            let void = |&slot| self.shared.log.make_void(slot);
+            appended.iter().for_each(void);
+            self.urgency.set(urgency);
+            with_need(stop, needed)
+        })?;
+        let mut appended = appended.into_iter();
+        for ((part, page), (number, _)) in pages.into_iter().zip(parts(offset, end)) {
+            match page.filter(|page| changes_in_place(Some(page), part.end)) {
+                Some(page) => {
+                    let bytes = page_part(bytes, offset, number, &part);
+                    let len = page.record.value().len().max(part.end);
+                    // SAFETY: mutable, covered by the exclusive latch of its key (contract of `Operation`), within the
+                    // capacity; what lies between the old end and the part is slack, which is zero.
+                    unsafe { page.record.write_in_place(part.start, bytes, len, 0) };
+                }
+                None => {
+                    if let Some(new) = appended.next() {
+                        self.publish_page(root.object, number, page, new);
+                    }
+                }
+            }
+        }
+        self.urgency.set(Urgency::Emergency);
+        if let Some(new) = new_root {
+            self.publish(hash, namespace, key, new, meta, OldPages::Keep);
+        } else if end > root.len {
             // SAFETY: mutable, exclusively latched (contract of `Operation`), of the same length.
             unsafe {
                 found
                     .record
                     .write_in_place(0, &value, ROOT_BYTES, meta.kind);
             };
-        } else {
-            let draft = Draft {
-                namespace,
-                key,
-                value: &value,
-                meta,
-                flags: flag::CHUNKED,
-                slack_bytes: 0,
-            };
-            let new = self.append(&draft)?;
-            self.publish(hash, namespace, key, new, meta, OldPages::Keep);
         }
-        Ok(end)
+        Ok(end.max(root.len))
     }
 
-    fn write_page(
+    /// Appends a page's new content: `bytes` at `part` of it, the rest as it was.
+    fn append_changed_page(
         &self,
         object: u64,
         number: u32,
-        at: usize,
+        part: &Range<usize>,
         bytes: &[u8],
-        page: Option<Found<'_>>,
-    ) -> Result<(), Stop> {
+        page: Option<&Found<'_>>,
+    ) -> Result<Slot, Stop> {
         let old = page.map_or(&[][..], |found| found.record.value());
-        let len = old.len().max(at + bytes.len());
-        if let Some(found) =
-            page.filter(|found| found.mutable && len <= found.record.value_capacity())
-        {
-            // SAFETY: mutable, covered by the exclusive latch of its key (contract of `Operation`), within the capacity;
-            // what lies between the old end and `at` is slack, which is zero.
-            unsafe { found.record.write_in_place(at, bytes, len, 0) };
-            self.urgency.set(Urgency::Emergency);
-            return Ok(());
-        }
+        let len = old.len().max(part.end);
         let mut content = old.to_vec();
         content.resize(len, 0);
-        content[at..at + bytes.len()].copy_from_slice(bytes);
+        content[part.clone()].copy_from_slice(bytes);
         // A page that is being extended will be extended again.
         let slack_bytes = if old.len() < len {
             PAGE_BYTES as usize - len
         } else {
             0
         };
-        self.append_page(object, number, &content, slack_bytes, page.as_ref())
+        self.append_page(object, number, &content, slack_bytes)
     }
 
     pub(crate) fn pages_of(&self, found: &Found<'_>) -> Option<Root> {

@@ -22,6 +22,9 @@ use crate::sys::Reservation;
 /// What a thread takes from the open segment at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// Longer records take a part of the segment of their own: ending a chunk for one would waste up to as much again.
+const CHUNK_RECORD_MAX_BYTES: usize = CHUNK_BYTES / 8;
+
 /// Threads share these, so that a handful of threads have one each.
 const APPENDERS: usize = 16;
 
@@ -135,26 +138,36 @@ impl Log {
     pub(crate) fn append(&self, draft: &Draft<'_>, urgency: Urgency) -> Result<Slot, NoRoom> {
         let bytes = draft.record_bytes();
         let mut chunk = self.appenders[thread_number() % APPENDERS].lock();
-        let chunk = match &mut *chunk {
-            Some(chunk) if chunk.end - chunk.at >= bytes => chunk,
+        match &mut *chunk {
+            Some(chunk) if chunk.end - chunk.at >= bytes => Ok(self.write(chunk, draft, bytes)),
+            _ if bytes > CHUNK_RECORD_MAX_BYTES => {
+                let mut own = self.take_chunk(bytes, bytes, urgency)?;
+                Ok(self.write(&mut own, draft, bytes))
+            }
             spent => {
-                let fresh = self.take_chunk(bytes, urgency)?;
+                let mut fresh = self.take_chunk(bytes, CHUNK_BYTES, urgency)?;
+                let slot = self.write(&mut fresh, draft, bytes);
                 if let Some(spent) = spent.replace(fresh) {
                     fill(&spent);
                 }
-                spent.as_mut().ok_or(NoRoom)?
+                Ok(slot)
             }
-        };
+        }
+    }
+
+    /// Writes a record at the beginning of a chunk that has the room.
+    fn write(&self, chunk: &mut Chunk, draft: &Draft<'_>, bytes: usize) -> Slot {
         let kind = if draft.flags & flag::PAGE != 0 {
             SlotKind::Page
         } else {
             SlotKind::Root
         };
         let slot = Slot::new(self.geometry.address(chunk.segment, chunk.at), kind, bytes);
-        // SAFETY: `bytes` at `at` are the chunk's, unused, aligned; the frame outlives the caller's pin.
+        assert!(bytes <= chunk.end - chunk.at);
+        // SAFETY: `bytes` at `at` are the chunk's, unused, aligned; the frame outlives the pin of whoever appends.
         unsafe { draft.write(chunk.base.as_ptr().add(chunk.at)) };
         chunk.at += bytes;
-        Ok(slot)
+        slot
     }
 
     /// Marks a copy that lost the race for its slot. The caller appended it under its current pin.
@@ -166,8 +179,8 @@ impl Log {
         }
     }
 
-    /// At least `bytes` of the open segment, opening another one if they do not fit.
-    fn take_chunk(&self, bytes: usize, urgency: Urgency) -> Result<Chunk, NoRoom> {
+    /// `wanted` bytes of the open segment, or the `bytes` at least that it has left; opens another if those do not fit.
+    fn take_chunk(&self, bytes: usize, wanted: usize, urgency: Urgency) -> Result<Chunk, NoRoom> {
         let segment_bytes = self.geometry.segment_bytes();
         assert!(
             bytes <= segment_bytes - SEGMENT_HEADER_BYTES,
@@ -184,7 +197,7 @@ impl Log {
             }
         }
         let open = open.as_mut().ok_or(NoRoom)?;
-        let take = bytes.max(CHUNK_BYTES).min(segment_bytes - open.at);
+        let take = bytes.max(wanted).min(segment_bytes - open.at);
         let chunk = Chunk {
             segment: open.segment.number,
             base: open.base,
