@@ -1,12 +1,15 @@
 //! Ferrite's measuring tools, one command each:
 //!
 //! * `load` drives any server that speaks RESP, measures it, and checks every byte it returns;
+//! * `engine` measures the storage engine itself, without a server around it;
 //! * `rawread` is the yardstick for cold reads: random `O_DIRECT` reads and nothing else.
 //!
 //! Every command prints a table, and writes JSON and an SVG chart when asked to. A command exits
 //! with 1 when it could not run, or when an answer it got was wrong.
 
 mod chart;
+mod clock;
+mod engine;
 mod keys;
 mod latency;
 mod load;
@@ -35,6 +38,8 @@ struct Arguments {
 enum Command {
     /// Drive a RESP server with a mix of reads and writes, and check what it returns
     Load(Box<load::Options>),
+    /// Measure the storage engine itself, in memory and on disk
+    Engine(engine::Options),
     /// Random O_DIRECT reads of data files over one io_uring: what the disk itself can do
     Rawread(rawread::Options),
 }
@@ -49,6 +54,7 @@ enum Verdict {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Load(options) => load::run(&options),
+        Command::Engine(options) => engine::run(&options),
         Command::Rawread(options) => rawread::run(&options),
     };
     match outcome {
