@@ -58,6 +58,7 @@
 
 mod address;
 mod epoch;
+mod flush;
 mod index;
 pub mod io;
 mod large;
@@ -82,6 +83,7 @@ mod sys;
 mod tiering;
 mod write;
 
+pub use flush::Retired;
 pub use index::{BucketIndex, DashIndex, Index};
 pub use latch::LatchMode;
 pub use operation::{KeptLatches, KeyRef, Meta, Operation, Record, Tier};

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -74,6 +74,14 @@ pub(crate) struct Ages {
     pub(crate) warm: VecDeque<Arc<Segment>>,
 }
 
+impl Ages {
+    /// Takes a segment out, wherever it is.
+    pub(crate) fn forget(&mut self, segment: &Arc<Segment>) {
+        self.mutable.retain(|other| !Arc::ptr_eq(other, segment));
+        self.warm.retain(|other| !Arc::ptr_eq(other, segment));
+    }
+}
+
 pub(crate) struct Log {
     pub(crate) geometry: Geometry,
     pub(crate) table: SegmentTable,
@@ -85,6 +93,8 @@ pub(crate) struct Log {
     in_memory: AtomicUsize,
     /// How many may be; shrinks as the index grows.
     budget: AtomicUsize,
+    /// Whether the rest of the memory leaves the log too little: then only what must not fail opens a segment.
+    out_of_memory: AtomicBool,
     next_file_id: AtomicU64,
     pub(crate) appended_bytes: AtomicU64,
 }
@@ -104,6 +114,7 @@ impl Log {
             ages: Mutex::new(Ages::default()),
             in_memory: AtomicUsize::new(0),
             budget: AtomicUsize::new(budget),
+            out_of_memory: AtomicBool::new(false),
             next_file_id: AtomicU64::new(1),
             appended_bytes: AtomicU64::new(0),
         })
@@ -118,6 +129,14 @@ impl Log {
 
     pub(crate) fn budget(&self) -> usize {
         self.budget.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_out_of_memory(&self, is: bool) {
+        self.out_of_memory.store(is, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        self.out_of_memory.load(Ordering::Relaxed)
     }
 
     pub(crate) fn in_memory(&self) -> usize {
@@ -218,7 +237,8 @@ impl Log {
                 0
             };
         // Only here does the count grow, and the lock on `open` is held.
-        if self.in_memory() >= limit {
+        let refused = urgency == Urgency::Normal && self.is_out_of_memory();
+        if refused || self.in_memory() >= limit {
             return Err(NoRoom);
         }
         let (frame, base) = self.frames.take().ok_or(NoRoom)?;

@@ -1,7 +1,7 @@
 //! Waiting for room in the log, and waking the thread that makes it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
@@ -65,12 +65,16 @@ impl Room {
         self.notify.notify_waiters();
     }
 
-    /// Waits for the end of a round of the tiering thread, or for `limit`.
-    pub(crate) fn wait_for_round(&self, limit: Duration) {
+    /// How many rounds of the tiering thread have ended.
+    pub(crate) fn round(&self) -> u64 {
+        *self.rounds.lock()
+    }
+
+    /// Waits for the end of a round of the tiering thread after `round`, or for `limit`.
+    pub(crate) fn wait_for_round_after(&self, round: u64, limit: Duration) {
         let mut rounds = self.rounds.lock();
-        let before = *rounds;
         self.round_over
-            .wait_while_for(&mut rounds, |rounds| *rounds == before, limit);
+            .wait_while_for(&mut rounds, |rounds| *rounds == round, limit);
     }
 
     pub(crate) fn wake_tiering(&self) {
@@ -85,6 +89,15 @@ impl Room {
         let mut woken = self.sleeper.lock();
         self.wake.wait_while_for(&mut woken, |woken| !*woken, limit);
         *woken = false;
-        self.woken.store(false, Ordering::Release);
+        // Acquire pairs with the Release of whoever woke the thread: it sees what was wanted before.
+        self.woken.swap(false, Ordering::AcqRel);
+    }
+
+    /// The tiering thread sleeps for `time`, whoever wakes it, unless `stop` says that it has to end.
+    pub(crate) fn pause(&self, time: Duration, stop: &dyn Fn() -> bool) {
+        let begin = Instant::now();
+        while let Some(left) = time.checked_sub(begin.elapsed()).filter(|_| !stop()) {
+            self.sleep(left);
+        }
     }
 }

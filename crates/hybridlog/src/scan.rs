@@ -23,6 +23,9 @@ const CURSOR_SHIFT: u32 = 24;
 /// A step of an iteration looks at no more cold records than this, so that the memory it takes is bounded.
 const COLD_PER_STEP: usize = 1024;
 
+/// Expired keys that readers met and that are removed in one go: they may need as many cold reads.
+const EXPIRED_PER_STEP: usize = 256;
+
 /// What one step of [`Operation::scan`] found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
@@ -134,10 +137,41 @@ impl<I: Index> Operation<'_, I> {
 }
 
 impl<I: Index> Shared<I> {
-    /// Removes keys that have expired: those that readers met, then those found in memory in the next `buckets` buckets.
-    /// Returns how many were removed.
+    /// Removes keys that have expired: some of those that readers met, reading the cold ones again, then those found in
+    /// memory in the next `buckets` buckets. Returns how many were removed.
     pub(crate) fn expire_some(&self, now_ms: u64, buckets: usize) -> u64 {
-        let mut expired = std::mem::take(&mut *self.expired.lock());
+        let removed = self.expire_met(now_ms) + self.expire_in_memory(now_ms, buckets);
+        count(&self.counters.expired, removed);
+        removed
+    }
+
+    fn expire_met(&self, now_ms: u64) -> u64 {
+        let met: Vec<_> = {
+            let mut expired = self.expired.lock();
+            let kept = expired.len().saturating_sub(EXPIRED_PER_STEP);
+            expired.drain(kept..).collect()
+        };
+        let mut reads = ColdReads::default();
+        let (mut removed, mut cold) = (0, Vec::new());
+        for (namespace, key) in met {
+            match self.remove_expired(namespace, &key, &reads, now_ms) {
+                Err(Stop::Cold) => cold.push((namespace, key)),
+                other => removed += u64::from(other.unwrap_or(false)),
+            }
+        }
+        if reads.is_wanting() {
+            reads.fetch_blocking(&self.blocking_reader);
+        }
+        // One that still cannot be read is left to its next reader.
+        let again = |(namespace, key): &(_, Vec<u8>)| {
+            let result = self.remove_expired(*namespace, key, &reads, now_ms);
+            result.unwrap_or(false)
+        };
+        removed + cold.iter().filter(|&expired| again(expired)).count() as u64
+    }
+
+    fn expire_in_memory(&self, now_ms: u64, buckets: usize) -> u64 {
+        let mut expired = Vec::new();
         let pin = epoch::pin();
         let mut position = Some(self.expiry_position.load(Ordering::Relaxed));
         for _ in 0..buckets {
@@ -154,12 +188,13 @@ impl<I: Index> Shared<I> {
         self.expiry_position
             .store(position.unwrap_or(0), Ordering::Relaxed);
         drop(pin);
-        let removed = expired
-            .iter()
-            .filter(|(namespace, key)| self.remove_expired(*namespace, key, now_ms))
-            .count() as u64;
-        count(&self.counters.expired, removed);
-        removed
+        // One that has a cold shadow is left to its next reader.
+        let reads = ColdReads::default();
+        let remove = |(namespace, key): &(_, Vec<u8>)| {
+            let result = self.remove_expired(*namespace, key, &reads, now_ms);
+            result.unwrap_or(false)
+        };
+        expired.iter().filter(|&expired| remove(expired)).count() as u64
     }
 
     #[allow(unsafe_code)] // Reads a record's immutable parts without its latch.
@@ -175,20 +210,23 @@ impl<I: Index> Shared<I> {
         Some(unsafe { RecordRef::new(base.as_ptr()) })
     }
 
-    fn remove_expired(&self, namespace: Namespace, key: &[u8], now_ms: u64) -> bool {
-        let reads = ColdReads::default();
+    /// Removes the key if it has expired; not one that is latched, which is left to a later round or its next reader.
+    fn remove_expired(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        reads: &ColdReads,
+        now_ms: u64,
+    ) -> Result<bool, Stop> {
         let key = KeyRef {
             namespace,
             key,
             mode: LatchMode::Exclusive,
         };
-        // A latched key, or one that needs a cold read, is left to a later round or its next reader.
-        self.operation(&[key], &reads, now_ms)
-            .is_some_and(|mut operation| {
-                operation
-                    .remove_expired(namespace, key.key)
-                    .unwrap_or(false)
-            })
+        match self.operation(&[key], reads, now_ms) {
+            Some(mut operation) => operation.remove_expired(namespace, key.key),
+            None => Ok(false),
+        }
     }
 
     /// Takes every key of `namespace` out of the index, reading cold records as needed. The namespace must not be in use.

@@ -13,7 +13,7 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -62,6 +62,8 @@ pub(crate) struct Segment {
     pub(crate) file_id: u64,
     /// Which records were read; empty once the segment is cold.
     marks: Mutex<Box<[AtomicU64]>>,
+    /// Everything in it is dead: it is about to be discarded.
+    pub(crate) retired: AtomicBool,
     /// Number of its frame in the arena, while it has one.
     pub(crate) frame: Mutex<Option<usize>>,
     pub(crate) mapping: Mutex<Option<Arc<FileMapping>>>,
@@ -125,6 +127,7 @@ impl SegmentTable {
             number: number as u32,
             file_id,
             marks: Mutex::new((0..marks).map(|_| AtomicU64::new(0)).collect()),
+            retired: AtomicBool::new(false),
             frame: Mutex::new(Some(frame)),
             mapping: Mutex::new(None),
             file: Mutex::new(None),
@@ -149,6 +152,13 @@ impl SegmentTable {
         debug_assert!(base & STATE_MASK == 0);
         // Release pairs with the Acquire in `place`: who sees the pointer sees the bytes behind it.
         entry.word.store(base | state as u64, Ordering::Release);
+    }
+
+    /// Forgets a segment; its number may be given to another.
+    pub(crate) fn remove(&self, segment: &Segment) {
+        let mut segments = self.segments.write();
+        self.publish(segment, None, State::Free);
+        segments[segment.number as usize] = None;
     }
 
     #[inline]

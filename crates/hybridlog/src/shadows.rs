@@ -66,6 +66,11 @@ impl CalmClock {
 }
 
 impl Shadows {
+    /// Forgets all that has been noted. The tiering lock is held, so nobody is looking into it.
+    pub(crate) fn forget(&self) {
+        self.noted.lock().clear();
+    }
+
     pub(crate) fn note(&self, namespace: Namespace, hash: u64, unread: Slot) {
         let mut noted = self.noted.lock();
         if noted.len() < NOTED_MAX {
@@ -84,6 +89,8 @@ impl<I: Index> Shared<I> {
         if !clock.is_calm(self.counters.shadows.load(Ordering::Relaxed)) {
             return;
         }
+        // What is noted names segments, and only under this lock do those stay what they are.
+        let _alone = self.tiering.lock();
         let batch: Vec<Noted> = {
             let mut noted = self.shadows.noted.lock();
             let from = noted.len().saturating_sub(BATCH);

@@ -18,6 +18,7 @@ use crate::residence::RecentColdReads;
 use crate::room::Room;
 use crate::shadows::Shadows;
 use crate::stats::{Counters, KeyCounts};
+use crate::tiering::SEGMENTS_KEPT;
 use crate::{Namespace, Stop};
 
 /// Keys found expired that wait to be removed; more are found again by the next reader.
@@ -38,6 +39,8 @@ pub(crate) struct Shared<I> {
     pub(crate) directory: PathBuf,
     /// Bytes that everything together may take.
     pub(crate) memory_bytes: AtomicU64,
+    /// The most that may become, for which address space is reserved.
+    pub(crate) memory_max_bytes: u64,
     /// Bytes of it that are taken by what the engine does not see.
     pub(crate) reserved_bytes: AtomicU64,
     /// Held by whoever moves segments between tiers.
@@ -125,8 +128,18 @@ impl<I: Index> Shared<I> {
 
     /// Whether `bytes` can be appended without waiting. Others may take the room meanwhile.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        let segment_bytes = self.log.geometry.segment_bytes() as u64;
-        self.log.free_segments() as u64 > bytes.div_ceil(segment_bytes)
+        let segments = self.segments_for(bytes);
+        !self.log.is_out_of_memory() && self.log.free_segments() as u64 > segments
+    }
+
+    /// Whether there can be room for `bytes` once all that can leave memory has left it.
+    pub(crate) fn can_have_room(&self, bytes: u64) -> bool {
+        let free_max = self.log.budget().saturating_sub(SEGMENTS_KEPT) as u64;
+        !self.log.is_out_of_memory() && free_max > self.segments_for(bytes)
+    }
+
+    fn segments_for(&self, bytes: u64) -> u64 {
+        bytes.div_ceil(self.log.geometry.segment_bytes() as u64)
     }
 
     pub(crate) fn check_room(&self, bytes: u64) -> Result<(), Stop> {

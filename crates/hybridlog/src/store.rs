@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use crate::address::{Geometry, SlotKind};
 use crate::epoch::{self, Guard};
+use crate::flush::Retired;
 use crate::index::{BucketIndex, Index};
 use crate::io::{Backend, BlockingReader, IoStats};
 use crate::latch::{LatchMode, Latches};
@@ -30,6 +31,9 @@ use crate::{Namespace, Stop};
 
 /// Segments are between these sizes.
 const SEGMENT_BYTES: std::ops::RangeInclusive<usize> = 1 << 20..=32 << 20;
+
+/// More memory than this finds no address space beside the rest of a process.
+const MEMORY_MAX_BYTES: u64 = 1 << 46;
 
 /// How to open a [`Store`].
 #[derive(Clone, Debug)]
@@ -66,6 +70,10 @@ impl Options {
     pub fn memory_bytes(mut self, bytes: u64) -> Options {
         self.memory_bytes = bytes;
         self
+    }
+
+    fn memory_max(&self) -> u64 {
+        self.memory_bytes.max(self.memory_max_bytes)
     }
 
     fn segment_size(&self) -> usize {
@@ -140,13 +148,14 @@ impl<I: Index> Store<I> {
                 SEGMENT_BYTES.end()
             )));
         }
-        let least = options.reserved_bytes
-            + ((SEGMENTS_MIN + SEGMENTS_IN_TRANSIT + 1) * segment_bytes) as u64;
-        if options.memory_bytes < least {
-            let given = options.memory_bytes;
-            return Err(OpenError::Option(format!(
-                "memory of {given} bytes: must be at least {least}"
-            )));
+        let log_least = (SEGMENTS_MIN + SEGMENTS_IN_TRANSIT + 1) * segment_bytes;
+        let least = options.reserved_bytes.saturating_add(log_least as u64);
+        for given in [options.memory_bytes, options.memory_max()] {
+            if !(least..=MEMORY_MAX_BYTES).contains(&given) {
+                return Err(OpenError::Option(format!(
+                    "memory of {given} bytes: must be from {least} to {MEMORY_MAX_BYTES}"
+                )));
+            }
         }
         let directory = &options.directory;
         fs::create_dir_all(directory).map_err(io_error("cannot make data directory", directory))?;
@@ -277,10 +286,12 @@ impl<I: Index> Store<I> {
 
     pub(crate) fn wait_for_room_blocking(&self, bytes: u64) -> Result<(), NoRoomReason> {
         loop {
+            let round = self.shared.room.round();
             if let Some(done) = self.room_or_reason(bytes) {
                 return done;
             }
-            self.shared.room.wait_for_round(Duration::from_millis(100));
+            let limit = Duration::from_millis(100);
+            self.shared.room.wait_for_round_after(round, limit);
         }
     }
 
@@ -289,7 +300,15 @@ impl<I: Index> Store<I> {
             return Some(Ok(()));
         }
         self.shared.room.want(bytes);
-        self.shared.room.refused().map(Err)
+        if self.shared.can_have_room(bytes) {
+            // That memory is used up may have been true when it was said.
+            let refused = self.shared.room.refused();
+            refused
+                .filter(|why| *why != NoRoomReason::OutOfMemory)
+                .map(Err)
+        } else {
+            Some(Err(NoRoomReason::OutOfMemory))
+        }
     }
 
     /// Number of keys in `namespace`; O(1). Exact, but that expired keys count until they are removed, and a blind write
@@ -301,6 +320,11 @@ impl<I: Index> Store<I> {
     /// Whether `namespace` has no keys.
     pub fn is_empty(&self, namespace: Namespace) -> bool {
         self.len(namespace) == 0
+    }
+
+    /// Whether nothing is stored in any namespace.
+    pub fn has_nothing(&self) -> bool {
+        self.shared.index.slots() == 0
     }
 
     /// Number of keys in `namespace` that carry an expiry; O(1). A blind write over a cold record does not know whether
@@ -315,13 +339,20 @@ impl<I: Index> Store<I> {
         self.shared.sweep(namespace);
     }
 
+    /// Discards what [`Operation::retire_everything`] has retired: slots, memory and files; blocks the thread, for well under
+    /// a microsecond a slot. `namespaces` are those that were in use; they may be used again afterwards.
+    pub fn sweep(&self, retired: Retired, namespaces: &[Namespace]) {
+        self.shared.sweep_retired(&retired, namespaces);
+    }
+
     /// Removes keys that have expired by `now_ms`, looking at `buckets` more buckets of the index each time it is called.
     /// Returns how many it removed.
     pub fn expire_some(&self, now_ms: u64, buckets: usize) -> u64 {
         self.shared.expire_some(now_ms, buckets)
     }
 
-    /// Changes the memory that may be used; segments leave memory as needed.
+    /// Changes the memory that may be used, to no more than [`Options::memory_max_bytes`] (or what it was opened with, if
+    /// that is more); segments leave memory as needed.
     pub fn set_memory_bytes(&self, bytes: u64) {
         self.shared.set_memory(bytes);
     }
@@ -425,7 +456,7 @@ impl<I: Index> Drop for Store<I> {
 }
 
 fn new_shared<I: Index>(options: &Options, segment_bytes: usize) -> io::Result<Shared<I>> {
-    let memory_max = options.memory_bytes.max(options.memory_max_bytes);
+    let memory_max = options.memory_max();
     let segments_max = (memory_max / segment_bytes as u64) as usize;
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(io::Error::other)?;
@@ -448,6 +479,7 @@ fn new_shared<I: Index>(options: &Options, segment_bytes: usize) -> io::Result<S
         blocking_stats,
         directory: options.directory.clone(),
         memory_bytes: AtomicU64::new(options.memory_bytes),
+        memory_max_bytes: memory_max,
         reserved_bytes: AtomicU64::new(options.reserved_bytes),
         tiering: parking_lot::Mutex::new(()),
         expired: parking_lot::Mutex::default(),

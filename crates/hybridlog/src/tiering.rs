@@ -36,6 +36,9 @@ pub(crate) const SEGMENTS_IN_TRANSIT: usize = EMERGENCY_SEGMENTS + 2;
 /// Below so many free segments the oldest leave memory.
 pub(crate) const FREE_SEGMENTS_LOW: usize = 3;
 
+/// Segments that stay in memory whatever is wanted: the one that is appended to, and the one that leaves next.
+pub(crate) const SEGMENTS_KEPT: usize = 2;
+
 /// With fewer segments than this the log cannot work: one to append to, one to leave memory, and the free ones.
 pub(crate) const SEGMENTS_MIN: usize = FREE_SEGMENTS_LOW + 3;
 
@@ -64,9 +67,13 @@ impl<I: Index> Shared<I> {
     pub(crate) fn run_tiering(&self, stop: &dyn Fn() -> bool) {
         let mut clock = CalmClock::new();
         while !stop() {
-            let failed = self.make_room().is_err();
+            let made_room = self.make_room();
             self.resolve_shadows(&mut clock);
-            self.room.sleep(if failed { RETRY } else { IDLE });
+            match made_room {
+                // Those who want room meanwhile are refused; trying for each of them would do nothing but write.
+                Err(NoRoomReason::CannotWrite(_)) => self.room.pause(RETRY, stop),
+                _ => self.room.sleep(IDLE),
+            }
         }
     }
 
@@ -81,15 +88,19 @@ impl<I: Index> Shared<I> {
 
     fn make_room_alone(&self) -> Result<(), NoRoomReason> {
         loop {
-            let fit = self.segments_that_fit();
-            self.log.set_budget(fit.max(SEGMENTS_MIN));
-            let out_of_memory = fit < SEGMENTS_MIN;
+            let fit = self.update_budget();
+            let out_of_memory = self.log.is_out_of_memory();
             let budget = self.log.budget();
             let wanted =
                 self.room
                     .wanted_bytes()
                     .div_ceil(self.log.geometry.segment_bytes() as u64) as usize;
-            let target = (FREE_SEGMENTS_LOW + wanted).min(budget - 2);
+            let target = if out_of_memory {
+                budget.saturating_sub(fit)
+            } else {
+                FREE_SEGMENTS_LOW + wanted
+            };
+            let target = target.min(budget - SEGMENTS_KEPT);
             let (mutable, warm) = {
                 let ages = self.log.ages.lock();
                 (ages.mutable.len(), ages.warm.len())
@@ -117,6 +128,14 @@ impl<I: Index> Shared<I> {
                 self.room.notify.notify_waiters();
             }
         }
+    }
+
+    /// Gives the log what the rest leaves of the memory, and says how many segments that is.
+    fn update_budget(&self) -> usize {
+        let fit = self.segments_that_fit();
+        self.log.set_budget(fit.max(SEGMENTS_MIN));
+        self.log.set_out_of_memory(fit < SEGMENTS_MIN);
+        fit
     }
 
     /// Writes the oldest mutable segment to its file and maps it. `false` if there is none.
@@ -159,7 +178,7 @@ impl<I: Index> Shared<I> {
         Ok(true)
     }
 
-    fn segment_path(&self, segment: &Segment) -> PathBuf {
+    pub(crate) fn segment_path(&self, segment: &Segment) -> PathBuf {
         self.directory.join(segment_file_name(segment.file_id))
     }
 
@@ -201,7 +220,7 @@ impl<I: Index> Shared<I> {
         let Some(segment) = self.log.ages.lock().warm.pop_front() else {
             return false;
         };
-        if second_chance == SecondChance::Give {
+        if second_chance == SecondChance::Give && !segment.retired.load(Ordering::Relaxed) {
             self.give_second_chances(&segment);
         }
         self.log.table.publish(&segment, None, State::Cold);
@@ -304,7 +323,9 @@ impl<I: Index> Shared<I> {
     }
 
     pub(crate) fn set_memory(&self, bytes: u64) {
-        self.memory_bytes.store(bytes, Ordering::Relaxed);
+        self.memory_bytes
+            .store(bytes.min(self.memory_max_bytes), Ordering::Relaxed);
+        self.update_budget();
         self.room.wake_tiering();
     }
 }

@@ -70,3 +70,74 @@ fn the_largest_value_is_stored_whatever_was_there() {
         assert!(appended < 7 * MIB, "{appended} bytes of log for 6 MiB");
     }
 }
+
+/// The budget of segments never fell below the least that the log works with, so an index that outgrew the memory went on
+/// growing beside it until it met its own limit and panicked with a bucket latched.
+#[test]
+fn writes_stop_when_the_index_has_taken_the_memory() {
+    let directory = directory();
+    let store = open(&directory, |options| options.memory_bytes = 11 * MIB);
+    let mut refused = None;
+    for n in 0..2_000_000u64 {
+        if let Err(stop) = store.set(&n.to_be_bytes(), b"") {
+            refused = Some((n, stop));
+            break;
+        }
+    }
+    let (written, stop) = refused.expect("memory is used up at some point");
+    assert!(matches!(stop, Stop::NoRoom { .. }), "{stop}");
+    let stats = store.stats();
+    assert!(stats.index_bytes < 11 * MIB, "{stats:?}");
+    // What is there can be read, changed where it lies, and removed.
+    for n in (0..written).step_by(997) {
+        assert!(store.get(&n.to_be_bytes()).expect("readable").is_some());
+    }
+    assert!(store.delete(&0u64.to_be_bytes()).expect("removable"));
+    // More memory, as far as was said when it was opened, lets writes go on; beyond that the index could not grow.
+    store.set_memory_bytes(1 << 40);
+    assert!(
+        store.set(b"key", b"value").is_err(),
+        "no more than memory_max_bytes"
+    );
+}
+
+#[test]
+fn writes_go_on_when_memory_is_raised() {
+    let directory = directory();
+    let store = open(&directory, |options| {
+        options.memory_bytes = 11 * MIB;
+        options.memory_max_bytes = 64 * MIB;
+    });
+    let refused = (0..2_000_000u64).find(|n| store.set(&n.to_be_bytes(), b"").is_err());
+    assert!(refused.is_some(), "memory is used up at some point");
+    store.set_memory_bytes(32 * MIB);
+    store.set(b"key", b"value").expect("there is room again");
+}
+
+/// A value that is not over the limit, but longer than what memory can ever hold free at once, was waited for forever.
+#[test]
+fn a_value_that_never_fits_is_refused() {
+    let directory = directory();
+    let store = open(&directory, |options| options.reserved_bytes = 13 * MIB);
+    let result = within(Duration::from_secs(20), {
+        let store = store.clone();
+        move || store.set(b"large", &vec![1; 6 * MIB as usize - 1])
+    });
+    assert!(matches!(result, Err(Stop::NoRoom { .. })), "{result:?}");
+    assert_eq!(store.get(b"large").expect("readable"), None);
+}
+
+#[test]
+fn options_out_of_any_range_are_refused() {
+    let directory = directory();
+    for (memory_bytes, reserved_bytes) in
+        [(u64::MAX, 0), (64 * MIB, u64::MAX), (0, 0), (1 << 60, 0)]
+    {
+        let options = Options {
+            reserved_bytes,
+            ..Options::new(directory.path()).memory_bytes(memory_bytes)
+        };
+        let opened = Store::<BucketIndex>::open(options);
+        assert!(opened.is_err(), "{memory_bytes} {reserved_bytes}");
+    }
+}

@@ -283,7 +283,7 @@ fn the_store_agrees_with_a_map() {
     let seeds = std::env::var("MODEL_SEEDS")
         .ok()
         .and_then(|seeds| seeds.parse().ok())
-        .unwrap_or(40);
+        .unwrap_or(20);
     for seed in 0..seeds {
         run::<BucketIndex>(seed);
         run::<DashIndex>(seed);

@@ -1,10 +1,9 @@
 //! Commands on whole databases: DBSIZE, FLUSHDB, FLUSHALL, SWAPDB.
 //!
 //! A database number stands for a namespace of the engine. To empty a database is to give it a
-//! fresh namespace, to swap two is to swap theirs: both are O(1) while every key is latched. The
-//! old namespace is swept in the background, which is why ASYNC and SYNC do the same.
+//! fresh namespace, to swap two is to swap theirs: both are O(1) while every key is latched. What
+//! was in the old one is swept in the background, which is why ASYNC and SYNC do the same.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use hybridlog::Namespace;
@@ -76,38 +75,37 @@ fn dbsize(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
 
 fn flushdb(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     check_flush_mode(args)?;
-    let database = cx.client.database();
-    flush(cx, database..database + 1)
+    let Some(old) = cx.server.databases.renew(cx.client.database()) else {
+        return Err(SWEEPS_PENDING.into());
+    };
+    let server = Arc::clone(cx.server);
+    tokio::task::spawn_blocking(move || {
+        server.store.clear(old);
+        server.databases.release(old);
+    });
+    cx.reply.ok();
+    Ok(())
 }
 
 fn flushall(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     check_flush_mode(args)?;
-    let all = 0..cx.server.databases.count();
-    flush(cx, all)
-}
-
-/// Empties the databases, and has what was in them swept in the background.
-fn flush(cx: &mut Ctx<'_>, databases: Range<usize>) -> Done {
-    let server = cx.server;
-    let is_filled = |&database: &usize| {
-        server.store.len(server.databases.namespace(database)) > 0
-    };
-    let filled: Vec<usize> = databases.filter(is_filled).collect();
+    if cx.server.store.has_nothing() {
+        cx.reply.ok();
+        return Ok(());
+    }
+    let databases = &cx.server.databases;
     // All latches are held: nobody else takes a namespace in between.
-    if !server.databases.can_renew(filled.len()) {
+    if !databases.can_renew(databases.count()) {
         return Err(SWEEPS_PENDING.into());
     }
+    let retired = cx.op.retire_everything()?;
     let old: Vec<Namespace> =
-        filled.iter().filter_map(|&database| server.databases.renew(database)).collect();
-    if !old.is_empty() {
-        let server = Arc::clone(server);
-        tokio::task::spawn_blocking(move || {
-            for namespace in old {
-                server.store.clear(namespace);
-                server.databases.release(namespace);
-            }
-        });
-    }
+        (0..databases.count()).filter_map(|database| databases.renew(database)).collect();
+    let server = Arc::clone(cx.server);
+    tokio::task::spawn_blocking(move || {
+        server.store.sweep(retired, &old);
+        old.into_iter().for_each(|namespace| server.databases.release(namespace));
+    });
     cx.reply.ok();
     Ok(())
 }

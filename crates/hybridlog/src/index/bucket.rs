@@ -36,7 +36,7 @@ const LEVEL_MIN: u32 = 10;
 /// Splits that a tag survives: its bits below the marker.
 const TAG_BITS: u32 = 19;
 
-/// Counters of slots, by hash, so that inserts do not share one; each sees 1/64 of all slots.
+/// Counters of slots, by the low bits of the hash, so that inserts do not share one; each sees 1/64 of all slots.
 const COUNTERS: usize = 64;
 
 /// The index on buckets of one cache line.
@@ -283,8 +283,7 @@ impl BucketIndex {
     }
 
     fn count(&self, hash: u64, change: i64) -> i64 {
-        self.counters[(hash >> 40) as usize % COUNTERS].fetch_add(change, Ordering::Relaxed)
-            + change
+        self.counters[hash as usize % COUNTERS].fetch_add(change, Ordering::Relaxed) + change
     }
 
     /// Splits the next bucket in line, unless another thread is at it or the table is as large as it may become.
@@ -452,6 +451,25 @@ impl Slots for BucketIndex {
                 return address.reverse_bits().checked_add(1 << (64 - level_read));
             }
         }
+    }
+
+    fn retain(&self, position: u64, keep: &mut dyn FnMut(Slot) -> bool) -> NextPosition {
+        let hash = position.reverse_bits();
+        let latched = self.latch(hash);
+        let level = latched.control.level();
+        let words = latched.words();
+        let mut kept = words.clone();
+        kept.retain(|word| keep(Slot::from_bits(*word)));
+        if kept.len() == words.len() {
+            latched.release_unchanged_shape();
+        } else {
+            latched.rewrite(&kept, level);
+        }
+        // A bucket's hashes agree in their low bits, and those choose the counter.
+        self.count(hash, kept.len() as i64 - words.len() as i64);
+        low_bits(hash, level)
+            .reverse_bits()
+            .checked_add(1 << (64 - level))
     }
 }
 

@@ -107,4 +107,12 @@ impl Slots for DashIndex {
         }
         None
     }
+
+    fn retain(&self, _position: u64, keep: &mut dyn FnMut(Slot) -> bool) -> NextPosition {
+        self.map.retain(|_, slots| {
+            slots.retain(|slot| keep(*slot));
+            !slots.is_empty()
+        });
+        None
+    }
 }

@@ -54,6 +54,9 @@ pub(crate) mod sealed {
         /// Visits the slots of one bucket, beginning at `position` (0 first), and says where the next begins. A slot
         /// that is in the index from the first step to the last is visited at least once, however the index grows.
         fn visit(&self, position: u64, visit: &mut dyn FnMut(Slot)) -> NextPosition;
+
+        /// As `visit`, and takes out the slots that are not to be kept.
+        fn retain(&self, position: u64, keep: &mut dyn FnMut(Slot) -> bool) -> NextPosition;
     }
 }
 

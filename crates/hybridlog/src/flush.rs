@@ -1,0 +1,92 @@
+//! Forgetting everything at once: the segments that exist are retired as they are, without reading a record.
+//!
+//! [`Operation::retire_everything`] runs with all latches held, so nobody is between looking a record up and using it. It
+//! marks every segment and closes the open one, so that what is written afterwards lies in other segments. The sweep can
+//! then go by segment: it takes out all slots that name a retired one, waits for the epoch, and deletes the files.
+//! Nothing can escape it: relocation skips retired segments, and nothing else writes old records anew.
+
+use std::collections::HashSet;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::epoch;
+use crate::index::Index;
+use crate::operation::Operation;
+use crate::segment::{Segment, State};
+use crate::shared::Shared;
+use crate::{Namespace, Stop};
+
+/// Segments that hold nothing any more; to be given to [`Store::sweep`](crate::Store::sweep).
+#[must_use = "the segments stay until they are swept"]
+pub struct Retired {
+    segments: Vec<Arc<Segment>>,
+}
+
+impl<I: Index> Operation<'_, I> {
+    /// Retires everything there is, in all namespaces: O(number of segments). The operation must hold all latches, and the
+    /// caller must not use the old namespaces again until the sweep is over.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::NoRoom`] while a segment is on its way to another tier; nothing has changed then.
+    pub fn retire_everything(&mut self) -> Result<Retired, Stop> {
+        // Whoever moves a segment has looked at its mark already: let it finish.
+        let Some(_alone) = self.shared.tiering.try_lock() else {
+            return Err(Stop::NoRoom { bytes: 0 });
+        };
+        let segments = self.shared.log.table.all();
+        for segment in &segments {
+            segment.retired.store(true, Ordering::Relaxed);
+        }
+        for segment in &segments {
+            self.shared.log.detach(segment);
+        }
+        self.shared.shadows.forget();
+        Ok(Retired { segments })
+    }
+}
+
+impl<I: Index> Shared<I> {
+    /// Takes what is retired out of the index, and its segments out of memory and off the device.
+    pub(crate) fn sweep_retired(&self, retired: &Retired, namespaces: &[Namespace]) {
+        let numbers: HashSet<u32> = retired
+            .segments
+            .iter()
+            .map(|segment| segment.number)
+            .collect();
+        let is_retired = |slot| numbers.contains(&self.log.geometry.segment(slot));
+        let mut position = Some(0);
+        while let Some(at) = position {
+            position = self
+                .index
+                .retain(at, &mut |slot| !is_retired(slot.address()));
+        }
+        for &namespace in namespaces {
+            self.key_counts.reset(namespace);
+        }
+        // Nobody holds a slot of a retired segment after this, so that their numbers can be used again.
+        epoch::barrier();
+        let _alone = self.tiering.lock();
+        for segment in &retired.segments {
+            self.discard(segment);
+        }
+    }
+
+    /// Gives a segment's memory, file and number back. No slot names it, and no reader is left that found one.
+    fn discard(&self, segment: &Arc<Segment>) {
+        let in_memory = self.log.table.state(segment.number) != State::Cold;
+        self.log.ages.lock().forget(segment);
+        self.log.table.remove(segment);
+        self.log.free_frame(segment);
+        segment.mapping.lock().take();
+        segment.forget_marks();
+        if in_memory {
+            self.log.left_memory();
+        }
+        if segment.file.lock().take().is_some() {
+            // It may be gone already; if it cannot be removed, it only takes space.
+            let _ = fs::remove_file(self.segment_path(segment));
+        }
+    }
+}
