@@ -42,7 +42,7 @@ impl<I: Index> Operation<'_, I> {
         for segment in &segments {
             self.shared.log.detach(segment);
         }
-        self.shared.shadows.forget();
+        self.shared.shadows.forget(|_| true);
         Ok(Retired { segments })
     }
 }
@@ -68,6 +68,8 @@ impl<I: Index> Shared<I> {
         // Nobody holds a slot of a retired segment after this, so that their numbers can be used again.
         epoch::barrier();
         let _alone = self.tiering.lock();
+        // Writes since the retirement may have noted slots that the walk above has taken out by now.
+        self.shadows.forget(|slot| is_retired(slot.address()));
         for segment in &retired.segments {
             self.discard(segment);
         }

@@ -21,7 +21,7 @@ use crate::operation::{Found, Operation, Tier};
 use crate::record::{Draft, RecordRef, flag};
 use crate::segment::Place;
 use crate::stats::count;
-use crate::write::OldPages;
+use crate::write::Over;
 use crate::{Meta, Namespace, Stop};
 
 /// Longer values are stored in pages.
@@ -235,7 +235,7 @@ impl<I: Index> Operation<'_, I> {
         match written {
             Ok(slot) => {
                 let hash = self.shared.hash(namespace, key);
-                self.publish(hash, namespace, key, slot, meta, OldPages::Free);
+                self.publish(hash, namespace, key, slot, meta, Over::Unknown);
                 Ok(len)
             }
             Err(stop) => {
@@ -368,7 +368,7 @@ impl<I: Index> Operation<'_, I> {
         }
         self.urgency.set(Urgency::Emergency);
         if let Some(new) = new_root {
-            self.publish(hash, namespace, key, new, meta, OldPages::Keep);
+            self.publish(hash, namespace, key, new, meta, Over::SamePages(found));
         } else if end > root.len {
             // SAFETY: mutable, exclusively latched (contract of `Operation`), of the same length.
             unsafe {

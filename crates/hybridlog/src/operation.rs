@@ -13,7 +13,7 @@ use crate::index::{BucketIndex, Index};
 use crate::latch::{LatchMode, Latches};
 use crate::log::Urgency;
 use crate::reads::{ColdReads, Known};
-use crate::record::{Draft, RecordRef, flag};
+use crate::record::{Draft, NO_EXPIRY, RecordRef, flag};
 use crate::segment::{Place, State};
 use crate::shared::Shared;
 use crate::stats::count;
@@ -35,8 +35,18 @@ pub struct KeyRef<'k> {
 pub struct Meta {
     /// Type of the value; the engine only stores it.
     pub kind: u8,
-    /// Unix time in milliseconds from which on the key no longer exists.
+    /// Unix time in milliseconds from which on the key no longer exists; `u64::MAX` is as good as `None`.
     pub expires_at_ms: Option<u64>,
+}
+
+impl Meta {
+    /// As it comes back from a record, where the end of time means that there is no expiry.
+    pub(crate) fn stored(self) -> Meta {
+        Meta {
+            expires_at_ms: self.expires_at_ms.filter(|&at| at != NO_EXPIRY),
+            ..self
+        }
+    }
 }
 
 /// Where a record lies.

@@ -27,7 +27,7 @@ const LONG_KEY: u16 = u16::MAX;
 const SLACK_MAX_UNITS: usize = u16::MAX as usize;
 
 /// An expiry field with this value means "none": the field was there and has been cleared in place.
-const NO_EXPIRY: u64 = u64::MAX;
+pub(crate) const NO_EXPIRY: u64 = u64::MAX;
 
 /// Flag bits of a record.
 pub(crate) mod flag {

@@ -53,13 +53,13 @@ impl<I: Index> Operation<'_, I> {
         while let Some(at) = position.filter(|_| looked_at < count.max(1) && cold < COLD_PER_STEP) {
             let slots;
             (slots, position) = self.bucket(at);
-            for slot in slots {
+            for &slot in &slots {
                 looked_at += 1;
                 cold += usize::from(matches!(
                     self.shared.log.table.place(slot.address()),
                     Place::Cold
                 ));
-                match self.live_key(slot, namespace) {
+                match self.live_key(slot, &slots, namespace) {
                     Ok(Some(found)) => scanned
                         .keys
                         .push((found.record.key().to_vec(), found.record.meta())),
@@ -82,8 +82,15 @@ impl<I: Index> Operation<'_, I> {
         (slots, next)
     }
 
-    /// The record of a slot if it is the live record of a key of `namespace`, rather than expired, or a shadow.
-    fn live_key(&self, slot: Slot, namespace: Namespace) -> Result<Option<Found<'_>>, Stop> {
+    /// The record of a slot if it is the live record of a key of `namespace`, rather than expired, or a shadow. It is a
+    /// shadow if a newer record of the key was in its `bucket` too: one that has taken its place since is not in there, and
+    /// the key would be missed if neither counted.
+    fn live_key(
+        &self,
+        slot: Slot,
+        bucket: &[Slot],
+        namespace: Namespace,
+    ) -> Result<Option<Found<'_>>, Stop> {
         let Some(found) = self.found(slot)? else {
             return Ok(None);
         };
@@ -96,6 +103,7 @@ impl<I: Index> Operation<'_, I> {
         for newer in candidates
             .into_iter()
             .take_while(|candidate| candidate.address() != slot.address())
+            .filter(|candidate| bucket.contains(candidate))
         {
             if self
                 .found(newer)?
@@ -123,8 +131,8 @@ impl<I: Index> Operation<'_, I> {
                 let slots;
                 (slots, position) = self.bucket(at);
                 let mut keys = SmallVec::<[Found<'_>; 16]>::new();
-                for slot in slots {
-                    keys.extend(self.live_key(slot, namespace)?);
+                for &slot in &slots {
+                    keys.extend(self.live_key(slot, &slots, namespace)?);
                 }
                 if !keys.is_empty() {
                     let chosen = (random as usize) % keys.len();
@@ -235,8 +243,8 @@ impl<I: Index> Shared<I> {
         let mut position = Some(0);
         while let Some(at) = position {
             let mut reads = ColdReads::default();
-            // Twice at most: what was cold has been fetched then; what cannot be read stays, and is never found again.
-            for _ in 0..2 {
+            // Ends: what was cold has been fetched then. What cannot be read stays, and is never found again.
+            loop {
                 let operation = Operation::new(self, Held::none(&self.latches), &reads, 0);
                 position = operation.sweep_some(namespace, at);
                 drop(operation);
@@ -263,8 +271,9 @@ impl<I: Index> Operation<'_, I> {
                     continue;
                 };
                 if found.record.namespace() == namespace {
-                    let hash = self.shared.hash(namespace, found.record.key());
-                    self.shared.index.remove(hash, slot);
+                    let key = found.record.key();
+                    let hash = self.shared.hash(namespace, key);
+                    self.remove_slot(hash, namespace, key, slot);
                     self.free_pages(self.pages_of(&found));
                 }
             }

@@ -66,9 +66,10 @@ impl CalmClock {
 }
 
 impl Shadows {
-    /// Forgets all that has been noted. The tiering lock is held, so nobody is looking into it.
-    pub(crate) fn forget(&self) {
-        self.noted.lock().clear();
+    /// Forgets what has been noted about the slots that `gone` names. The tiering lock is held, so nobody is looking into
+    /// them.
+    pub(crate) fn forget(&self, gone: impl Fn(Slot) -> bool) {
+        self.noted.lock().retain(|noted| !gone(noted.unread));
     }
 
     pub(crate) fn note(&self, namespace: Namespace, hash: u64, unread: Slot) {

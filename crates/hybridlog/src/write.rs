@@ -11,7 +11,7 @@ use crate::address::{Slot, SlotKind};
 use crate::index::Index;
 use crate::log::Urgency;
 use crate::operation::{Found, Meta, Operation};
-use crate::record::{Draft, flag};
+use crate::record::{Draft, NO_EXPIRY, flag};
 use crate::segment::Place;
 use crate::stats::count;
 use crate::{Namespace, Stop};
@@ -22,6 +22,16 @@ pub(crate) enum OldPages {
     Free,
     /// Another root has them now.
     Keep,
+}
+
+/// What a new record takes the place of.
+pub(crate) enum Over<'a> {
+    /// Whatever is there.
+    Unknown,
+    /// This record of the key; its pages are freed.
+    Found(Found<'a>),
+    /// This record of the key; the new one has its pages.
+    SamePages(Found<'a>),
 }
 
 /// What a blind write finds under its key.
@@ -48,6 +58,7 @@ impl<I: Index> Operation<'_, I> {
         meta: Meta,
     ) -> Result<(), Stop> {
         self.shared.check_lengths(key, value.len() as u64)?;
+        let meta = meta.stored();
         if value.len() > crate::large::INLINE_MAX_BYTES {
             return self.set_large(namespace, key, value, meta);
         }
@@ -58,6 +69,7 @@ impl<I: Index> Operation<'_, I> {
     fn put(&self, namespace: Namespace, key: &[u8], value: &[u8], meta: Meta) -> Result<(), Stop> {
         let hash = self.shared.hash(namespace, key);
         let mut slack_bytes = 0;
+        let mut over = Over::Unknown;
         if let Previous::Found(found) = self.previous(hash, namespace, key) {
             if self.put_in_place(&found, value, meta) {
                 self.urgency.set(Urgency::Emergency);
@@ -65,6 +77,7 @@ impl<I: Index> Operation<'_, I> {
             }
             // What has grown once may grow again.
             slack_bytes = if found.mutable { value.len() / 8 } else { 0 };
+            over = Over::Found(found);
         }
         let new = self.append(&Draft {
             namespace,
@@ -74,7 +87,7 @@ impl<I: Index> Operation<'_, I> {
             flags: 0,
             slack_bytes,
         })?;
-        self.publish(hash, namespace, key, new, meta, OldPages::Free);
+        self.publish(hash, namespace, key, new, meta, over);
         Ok(())
     }
 
@@ -139,7 +152,9 @@ impl<I: Index> Operation<'_, I> {
         Ok(slot)
     }
 
-    /// Makes `new` the key's slot: in the place of the previous one, in front of one that nobody has read, or alone.
+    /// Makes `new` the key's slot: in the place of the previous one, in front of one that nobody has read, or alone. A
+    /// record that the caller has found is replaced even if it has gone cold since: as a shadow it would have its pages
+    /// freed one day, which are the new record's by then.
     pub(crate) fn publish(
         &self,
         hash: u64,
@@ -147,14 +162,23 @@ impl<I: Index> Operation<'_, I> {
         key: &[u8],
         new: Slot,
         meta: Meta,
-        pages: OldPages,
+        over: Over<'_>,
     ) {
         let has = meta.expires_at_ms.is_some();
+        let (mut known, same_pages) = match over {
+            Over::Unknown => (None, false),
+            Over::Found(found) => (Some(found), false),
+            Over::SamePages(found) => (Some(found), true),
+        };
         loop {
-            match self.previous(hash, namespace, key) {
+            let previous = match known.take() {
+                Some(found) => Previous::Found(found),
+                None => self.previous(hash, namespace, key),
+            };
+            match previous {
                 Previous::Found(found) => {
                     let had = found.record.expires_at_ms().is_some();
-                    let old = self.pages_of(&found).filter(|_| pages == OldPages::Free);
+                    let old = self.pages_of(&found).filter(|_| !same_pages);
                     // A relocation may have moved it since it was looked up: then look again.
                     if self.shared.index.replace(hash, found.slot, new) {
                         self.count_expiry(namespace, had, has);
@@ -247,7 +271,7 @@ impl<I: Index> Operation<'_, I> {
             flags: 0,
             slack_bytes,
         })?;
-        self.publish(hash, namespace, key, new, meta, OldPages::Free);
+        self.publish(hash, namespace, key, new, meta, Over::Found(found));
         Ok(len)
     }
 
@@ -263,6 +287,7 @@ impl<I: Index> Operation<'_, I> {
         expires_at_ms: Option<u64>,
     ) -> Result<bool, Stop> {
         let hash = self.shared.hash(namespace, key);
+        let expires_at_ms = expires_at_ms.filter(|&at| at != NO_EXPIRY);
         let found = self
             .find(hash, namespace, key)?
             .filter(|found| !self.is_expired(&found.record));
@@ -285,7 +310,7 @@ impl<I: Index> Operation<'_, I> {
             meta,
             ..found.draft()
         })?;
-        self.publish(hash, namespace, key, new, meta, OldPages::Keep);
+        self.publish(hash, namespace, key, new, meta, Over::SamePages(found));
         Ok(true)
     }
 
@@ -376,16 +401,20 @@ impl<I: Index> Operation<'_, I> {
             .add(namespace, -1, -(expiring as i64));
         self.urgency.set(Urgency::Emergency);
         for found in mine {
-            let mut slot = found.slot;
-            // A relocation may have moved the record meanwhile, which only ever moves it into memory: find it there.
-            while !self.shared.index.remove(hash, slot) {
-                match self.moved(hash, namespace, key) {
-                    Some(there) => slot = there,
-                    None => break,
-                }
-            }
+            self.remove_slot(hash, namespace, key, found.slot);
             if pages == OldPages::Free {
                 self.free_pages(self.pages_of(&found));
+            }
+        }
+    }
+
+    /// Takes a slot of the key out of the index, wherever a relocation may have moved its record meanwhile.
+    pub(crate) fn remove_slot(&self, hash: u64, namespace: Namespace, key: &[u8], mut slot: Slot) {
+        while !self.shared.index.remove(hash, slot) {
+            // A relocation only ever moves a record into memory: find it there.
+            match self.moved(hash, namespace, key) {
+                Some(there) => slot = there,
+                None => return,
             }
         }
     }
@@ -441,7 +470,7 @@ impl<I: Index> Operation<'_, I> {
             to.1,
             new,
             meta,
-            OldPages::Free,
+            Over::Unknown,
         );
         self.remove_all(hash, from.0, from.1, mine, OldPages::Keep);
         Ok(true)

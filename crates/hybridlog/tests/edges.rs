@@ -46,31 +46,6 @@ fn a_tiny_record_at_the_end_of_its_segment_is_read_back() {
     all.expect("every record can be read");
 }
 
-/// Pages of 32 KiB and their headers did not fit twice into a chunk of 64 KiB: half of the log was lost, so that a large
-/// value found less room than it had been promised, half-way, again and again.
-#[test]
-fn the_largest_value_is_stored_whatever_was_there() {
-    let directory = directory();
-    let store = open(&directory, |_| {});
-    for n in 0..40_000u64 {
-        store
-            .set(&n.to_be_bytes(), &[7; 1000])
-            .expect("there is room");
-    }
-    let value: Vec<u8> = (0..6 * MIB).map(|n| (n * n >> 7) as u8).collect();
-    for round in 0..3 {
-        let appended = store.stats().appended_bytes;
-        let value = within(Duration::from_secs(20), {
-            let (store, value) = (store.clone(), value.clone());
-            move || store.set(b"large", &value).map(|()| value)
-        })
-        .unwrap_or_else(|stop| panic!("round {round}: {stop}"));
-        assert_eq!(store.get(b"large").expect("readable"), Some(value));
-        let appended = store.stats().appended_bytes - appended;
-        assert!(appended < 7 * MIB, "{appended} bytes of log for 6 MiB");
-    }
-}
-
 /// The budget of segments never fell below the least that the log works with, so an index that outgrew the memory went on
 /// growing beside it until it met its own limit and panicked with a bucket latched.
 #[test]
@@ -125,6 +100,72 @@ fn a_value_that_never_fits_is_refused() {
     });
     assert!(matches!(result, Err(Stop::NoRoom { .. })), "{result:?}");
     assert_eq!(store.get(b"large").expect("readable"), None);
+}
+
+/// Pages of 32 KiB and their headers did not fit twice into a chunk of 64 KiB: half of the log was lost, so that a large
+/// value found less room than it had been promised, half-way, again and again.
+#[test]
+fn the_largest_value_is_stored_whatever_was_there() {
+    let directory = directory();
+    let store = open(&directory, |_| {});
+    for n in 0..40_000u64 {
+        store
+            .set(&n.to_be_bytes(), &[7; 1000])
+            .expect("there is room");
+    }
+    let value: Vec<u8> = (0..6 * MIB).map(|n| (n * n >> 7) as u8).collect();
+    for round in 0..3 {
+        let appended = store.stats().appended_bytes;
+        let value = within(Duration::from_secs(20), {
+            let (store, value) = (store.clone(), value.clone());
+            move || store.set(b"large", &value).map(|()| value)
+        })
+        .unwrap_or_else(|stop| panic!("round {round}: {stop}"));
+        assert_eq!(store.get(b"large").expect("readable"), Some(value));
+        let appended = store.stats().appended_bytes - appended;
+        assert!(appended < 7 * MIB, "{appended} bytes of log for 6 MiB");
+    }
+}
+
+/// The sweep fetched what was cold once, but a record with a long key takes a second, longer read.
+#[test]
+fn clearing_a_namespace_finds_cold_records_with_long_keys() {
+    let directory = directory();
+    let store = open(&directory, |_| {});
+    let (namespace, key) = (Namespace(5), vec![b'k'; 100_000]);
+    let key_ref = |mode| KeyRef {
+        namespace,
+        key: &key,
+        mode,
+    };
+    let set = store.blocking(&[key_ref(LatchMode::Exclusive)], 0, |op| {
+        op.set(namespace, &key, b"value", Meta::default())
+    });
+    set.expect("there is room");
+    store.force_cold().expect("segments can be written");
+    store.clear(namespace);
+    let found = store.blocking(&[key_ref(LatchMode::Shared)], 0, |op| {
+        Ok(op.read(namespace, &key)?.is_some())
+    });
+    assert!(!found.expect("readable"), "cleared");
+    assert_eq!(store.stats().index_slots, 0);
+}
+
+/// The end of time means "no expiry" on the device, but was counted as one.
+#[test]
+fn an_expiry_at_the_end_of_time_is_none() {
+    let directory = directory();
+    let store = open(&directory, |_| {});
+    let meta = Meta {
+        kind: 0,
+        expires_at_ms: Some(u64::MAX),
+    };
+    store
+        .set_with(b"key", b"value", meta)
+        .expect("there is room");
+    assert_eq!(store.expiring(Namespace(0)), 0);
+    store.delete(b"key").expect("removable");
+    assert_eq!(store.expiring(Namespace(0)), 0);
 }
 
 #[test]
