@@ -63,13 +63,10 @@ fn write(level: LogLevel, message: impl Display) {
     };
     let text = message.to_string().replace(['\r', '\n'], " ");
     let line = format!("{}:M {} {mark} {text}\n", std::process::id(), timestamp());
+    let append = |path| OpenOptions::new().append(true).create(true).open(path);
     // A log that cannot be written must not stop the server, and there is nowhere else to say it.
     let _ = match &*FILE.read() {
-        Some(path) => OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .and_then(|mut file| file.write_all(line.as_bytes())),
+        Some(path) => append(path).and_then(|mut file| file.write_all(line.as_bytes())),
         None => io::stdout().lock().write_all(line.as_bytes()),
     };
     if SYSLOG.load(Relaxed) {

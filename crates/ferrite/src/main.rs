@@ -152,7 +152,11 @@ fn pid_file_path(settings: &Settings) -> Option<std::path::PathBuf> {
 }
 
 /// Does the background work until a signal or SHUTDOWN asks the server to stop, then stops it.
-async fn run(server: &Arc<Server>, workers: Vec<WorkerThread>, patience: Duration) -> Result<(), String> {
+async fn run(
+    server: &Arc<Server>,
+    workers: Vec<WorkerThread>,
+    patience: Duration,
+) -> Result<(), String> {
     let watch = |kind| signal(kind).map_err(|error| format!("can't watch for signals: {error}"));
     let mut interrupt = watch(SignalKind::interrupt())?;
     let mut terminate = watch(SignalKind::terminate())?;

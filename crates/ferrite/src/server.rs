@@ -143,7 +143,7 @@ impl Server {
     /// Tells the engine what of `maxmemory` it cannot have.
     pub(crate) fn reserve_memory(&self) {
         let clients_bytes = self.clients_bytes.load(Relaxed);
-        let reserved = storage::reserved_bytes(self.io_stats.len(), clients_bytes);
+        let reserved = storage::reserved_bytes(&self.config.settings(), clients_bytes);
         self.store.set_reserved_bytes(reserved);
     }
 

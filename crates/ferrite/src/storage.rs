@@ -11,6 +11,8 @@ use crate::config::{IndexKind, IoBackend, Settings};
 /// Memory outside the engine: code, stacks, runtimes, the allocator's slack, and for each worker its ring and buffers.
 const PROCESS_BYTES: u64 = 6 << 20;
 const WORKER_BYTES: u64 = 2 << 20;
+/// This share of `maxmemory` is for cold records on their way to a reply.
+const COLD_SHARE: u64 = 32;
 
 /// Opens the store in the directory of the settings. The error is one line.
 pub(crate) fn open(settings: &Settings) -> Result<Arc<Store>, String> {
@@ -21,7 +23,7 @@ pub(crate) fn open(settings: &Settings) -> Result<Arc<Store>, String> {
         directory: settings.dir.clone(),
         memory_bytes: settings.maxmemory_bytes,
         memory_max_bytes: memory_max_bytes(settings),
-        reserved_bytes: reserved_bytes(settings.workers, 0),
+        reserved_bytes: reserved_bytes(settings, 0),
         segment_bytes: settings.segment_bytes.map(|bytes| bytes as usize),
         backend: backend(settings),
     };
@@ -36,9 +38,15 @@ pub(crate) fn memory_max_bytes(settings: &Settings) -> u64 {
         .max(settings.maxmemory_bytes)
 }
 
+/// Cold records that one worker fetches ahead of the commands that need them, in bytes.
+pub(crate) fn worker_cold_bytes(settings: &Settings) -> u64 {
+    settings.maxmemory_bytes / COLD_SHARE / settings.workers as u64
+}
+
 /// What of `maxmemory` the engine cannot have, when the large buffers of clients take `clients_bytes`.
-pub(crate) fn reserved_bytes(workers: usize, clients_bytes: u64) -> u64 {
-    PROCESS_BYTES + WORKER_BYTES * workers as u64 + clients_bytes
+pub(crate) fn reserved_bytes(settings: &Settings, clients_bytes: u64) -> u64 {
+    let workers_bytes = (WORKER_BYTES + worker_cold_bytes(settings)) * settings.workers as u64;
+    PROCESS_BYTES + workers_bytes + clients_bytes
 }
 
 /// How a worker reads cold records.

@@ -1,5 +1,4 @@
-//! The system calls that the standard library does not have: local time, descriptor limits, daemons, syslog, the
-//! process title.
+//! The system calls that the standard library does not have: local time, descriptor limits, daemons, syslog.
 #![allow(unsafe_code)] // Each of them is a call into the C library.
 
 use std::ffi::CString;

@@ -55,6 +55,8 @@ pub(crate) struct Worker {
     reader: ColdReader,
     settings: RefCell<SettingsReader>,
     buffers: RefCell<Vec<Vec<u8>>>,
+    /// Memory of the cold records that connections have fetched and are not done with.
+    cold_bytes: Cell<u64>,
     connections: Cell<usize>,
     connection_ended: Notify,
 }
@@ -72,6 +74,21 @@ impl Worker {
     /// What `read` takes out of the current settings.
     pub(crate) fn settings<T>(&self, read: impl FnOnce(&Settings) -> T) -> T {
         read(self.settings.borrow_mut().get())
+    }
+
+    /// What further cold records may take that nobody waits for yet. A command that waits reads what it needs whatever
+    /// this says.
+    pub(crate) fn cold_bytes_left(&self) -> u64 {
+        self.settings(storage::worker_cold_bytes)
+            .saturating_sub(self.cold_bytes.get())
+    }
+
+    pub(crate) fn hold_cold_bytes(&self, bytes: u64) {
+        self.cold_bytes.set(self.cold_bytes.get() + bytes);
+    }
+
+    pub(crate) fn release_cold_bytes(&self, bytes: u64) {
+        self.cold_bytes.set(self.cold_bytes.get() - bytes);
     }
 
     /// An empty buffer to read into.
@@ -119,6 +136,7 @@ pub(crate) fn start(
             reader,
             settings,
             buffers: RefCell::default(),
+            cold_bytes: Cell::new(0),
             connections: Cell::new(0),
             connection_ended: Notify::new(),
         });
@@ -262,10 +280,7 @@ fn welcome<S: Socket>(worker: &Rc<Worker>, socket: S, peer: Peer) {
     let most = worker
         .settings(|settings| settings.maxclients)
         .min(server.max_clients_possible());
-    let Some(entry) = server
-        .clients
-        .connect(peer, server.uptime_ms(), most)
-    else {
+    let Some(entry) = server.clients.connect(peer, server.uptime_ms(), most) else {
         turn_away(worker, socket, TOO_MANY_CLIENTS);
         return;
     };

@@ -199,3 +199,59 @@ fn outside_address() -> Option<String> {
     let ip = socket.local_addr().ok()?.ip();
     (!ip.is_loopback() && !ip.is_unspecified()).then(|| ip.to_string())
 }
+
+#[test]
+fn a_directory_in_use_refuses_the_start() {
+    let server = Server::start(&[]);
+    let dir = server.dir.path().to_str().unwrap();
+    let output = Server::refused(&["--dir", dir]);
+    assert_eq!(output.status.code(), Some(1));
+    let line = one_line(&output.stderr);
+    assert!(
+        line.contains(dir) && line.contains("in use by another process"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_daemon_writes_its_pid_file_and_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (pid_file, log_file, socket) = (path("pid"), path("log"), path("socket"));
+    let directives = [
+        "--daemonize",
+        "yes",
+        "--pidfile",
+        &pid_file,
+        "--logfile",
+        &log_file,
+        "--unixsocket",
+        &socket,
+    ];
+    let started = std::process::Command::new(env!("CARGO_BIN_EXE_ferrite"))
+        .args(["--port", "0", "--dir"])
+        .arg(dir.path())
+        .args(directives)
+        .status()
+        .unwrap();
+    assert_eq!(started.code(), Some(0));
+    let stream = common::eventually(|| UnixStream::connect(&socket).ok());
+    let mut client = Connection::new(stream);
+    assert_eq!(client.command(&["PING"]), "+PONG\r\n");
+    let pid = std::fs::read_to_string(&pid_file).unwrap();
+    assert!(
+        client
+            .command(&["INFO", "server"])
+            .contains(&format!("process_id:{}", pid.trim()))
+    );
+    client.send("SHUTDOWN NOSAVE\r\n");
+    assert_eq!(client.read_to_end(), "");
+    common::eventually(|| (!std::path::Path::new(&pid_file).exists()).then_some(()));
+    let log = std::fs::read_to_string(&log_file).unwrap();
+    assert!(
+        log.lines()
+            .all(|line| line.starts_with(&format!("{}:M ", pid.trim()))),
+        "{log}"
+    );
+    assert!(log.contains("bye bye..."), "{log}");
+}

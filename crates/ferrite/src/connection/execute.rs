@@ -16,10 +16,11 @@ use crate::ctx::SlowCtx;
 use crate::dispatch::{self, Call, Ended, Finished, Wait};
 use crate::output::{Mark, Output};
 use crate::server::unix_ms;
+use crate::worker::Worker;
 
 /// Commands run under one pin of the epoch and with one reading of the time.
 const PIN_COMMANDS: usize = 64;
-/// Memory that the cold reads of one prefetch may take.
+/// Memory that the cold reads of one prefetch may take, if the worker's connections together leave it so much.
 const PREFETCH_COLD_BYTES: u64 = 4 << 20;
 /// How often a taken latch is tried again after letting others run, before it is left alone for a moment.
 const LATCH_TRIES: usize = 64;
@@ -33,6 +34,25 @@ enum Stopped {
     Attend,
 }
 
+/// Memory of cold reads that a slice holds, accounted to its worker until the slice ends.
+struct ColdLease {
+    worker: Rc<Worker>,
+    bytes: u64,
+}
+
+impl ColdLease {
+    fn extend(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.worker.hold_cold_bytes(bytes);
+    }
+}
+
+impl Drop for ColdLease {
+    fn drop(&mut self) {
+        self.worker.release_cold_bytes(self.bytes);
+    }
+}
+
 impl<S: Socket> Connection<S> {
     /// Runs the parsed commands in order.
     pub(super) async fn run_slice(&mut self) -> Result<(), Closed> {
@@ -42,7 +62,11 @@ impl<S: Socket> Connection<S> {
         }
         self.stats().reset_if_asked();
         let mut reads = ColdReads::default();
-        self.prefetch_slice(&mut reads).await;
+        let mut lease = ColdLease {
+            worker: Rc::clone(&self.worker),
+            bytes: 0,
+        };
+        self.prefetch_slice(&mut reads, &mut lease).await;
         let mut next = 0;
         while next < count {
             let end = (next + PIN_COMMANDS).min(count);
@@ -50,7 +74,7 @@ impl<S: Socket> Connection<S> {
                 None => {}
                 Some(Stopped::Attend) => self.attend().await?,
                 Some(Stopped::Waits(wait)) => {
-                    self.run_waiting(next, wait, &mut reads).await?;
+                    self.run_waiting(next, wait, &mut reads, &mut lease).await?;
                     next += 1;
                     self.attend().await?;
                 }
@@ -61,7 +85,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Loads what the slice will read, and fetches the cold records among it.
-    async fn prefetch_slice(&mut self, reads: &mut ColdReads) {
+    async fn prefetch_slice(&mut self, reads: &mut ColdReads, lease: &mut ColdLease) {
         self.input.resolve(&self.worker.server.commands);
         // A command with one key alone finds out by itself what it needs.
         if self.input.command_count() == 1 {
@@ -72,16 +96,21 @@ impl<S: Socket> Connection<S> {
         store.prefetch(
             self.keys(|row| !row.flags.has(Flags::BLIND)),
             reads,
-            PREFETCH_COLD_BYTES,
+            self.prefetch_cold_bytes(),
         );
         store.prefetch(self.keys(|row| row.flags.has(Flags::BLIND)), reads, 0);
-        self.fetch(reads).await;
+        self.fetch(reads, lease).await;
     }
 
-    async fn fetch(&self, reads: &mut ColdReads) {
+    async fn fetch(&self, reads: &mut ColdReads, lease: &mut ColdLease) {
         if reads.is_wanting() {
+            lease.extend(reads.wanted_bytes());
             reads.fetch(self.worker.reader()).await;
         }
+    }
+
+    fn prefetch_cold_bytes(&self) -> u64 {
+        PREFETCH_COLD_BYTES.min(self.worker.cold_bytes_left())
     }
 
     /// The keys of all commands of the slice whose row is `wanted`.
@@ -214,12 +243,13 @@ impl<S: Socket> Connection<S> {
         i: usize,
         first: Wait,
         reads: &mut ColdReads,
+        lease: &mut ColdLease,
     ) -> Result<(), Closed> {
         let mut wait = first;
         let mut latch_tries = 0;
         loop {
             match wait {
-                Wait::ColdReads => self.fetch_for(i, reads).await,
+                Wait::ColdReads => self.fetch_for(i, reads, lease).await,
                 Wait::Latch => {
                     latch_tries += 1;
                     if latch_tries < LATCH_TRIES {
@@ -249,7 +279,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Fetches what command `i` met, and with it whatever else its keys need.
-    async fn fetch_for(&mut self, i: usize, reads: &mut ColdReads) {
+    async fn fetch_for(&mut self, i: usize, reads: &mut ColdReads, lease: &mut ColdLease) {
         let server = self.server();
         if let Some(command) = self.input.command(i) {
             let row = server.commands.get(command).row;
@@ -259,14 +289,15 @@ impl<S: Socket> Connection<S> {
                 .keys
                 .positions(args)
                 .map(|position| (namespace, &args[position]));
-            let cold_bytes = if row.flags.has(Flags::BLIND) {
+            let is_blind = row.flags.has(Flags::BLIND);
+            let cold_bytes = if is_blind {
                 0
             } else {
-                PREFETCH_COLD_BYTES
+                self.prefetch_cold_bytes()
             };
             server.store.prefetch(keys, reads, cold_bytes);
         }
-        self.fetch(reads).await;
+        self.fetch(reads, lease).await;
     }
 
     async fn wait_for_room(&mut self, bytes: u64) -> Result<Result<(), NoRoomReason>, Closed> {

@@ -90,14 +90,7 @@ impl Server {
 
     /// Waits for the process to end; returns its status and the rest of its log.
     pub(crate) fn wait(&mut self) -> (ExitStatus, String) {
-        let deadline = Instant::now() + PATIENCE;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(Instant::now() < deadline, "the server does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        };
+        let status = eventually(|| self.child.try_wait().unwrap());
         let mut rest = String::new();
         self.log.read_to_string(&mut rest).unwrap();
         (status, rest)
@@ -242,6 +235,18 @@ impl<S: Stream> Connection<S> {
             Err(error) => panic!("the server does not close the connection: {error}"),
         }
         String::from_utf8_lossy(&rest).into_owned()
+    }
+}
+
+/// What `attempt` returns once it returns something.
+pub(crate) fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(done) = attempt() {
+            return done;
+        }
+        assert!(Instant::now() < deadline, "it does not happen");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
