@@ -154,28 +154,29 @@ impl<I: Index> Shared<I> {
     }
 
     fn expire_met(&self, now_ms: u64) -> u64 {
-        let met: Vec<_> = {
+        let mut met: Vec<_> = {
             let mut expired = self.expired.lock();
             let kept = expired.len().saturating_sub(EXPIRED_PER_STEP);
             expired.drain(kept..).collect()
         };
         let mut reads = ColdReads::default();
-        let (mut removed, mut cold) = (0, Vec::new());
-        for (namespace, key) in met {
-            match self.remove_expired(namespace, &key, &reads, now_ms) {
-                Err(Stop::Cold) => cold.push((namespace, key)),
-                other => removed += u64::from(other.unwrap_or(false)),
+        let mut removed = 0;
+        // A record longer than its size class told is known after the second read; what is still missing then has moved
+        // meanwhile, and is left to its next reader.
+        for _ in 0..3 {
+            met.retain(|(namespace, key)| {
+                match self.remove_expired(*namespace, key, &reads, now_ms) {
+                    Err(Stop::Cold) => return true,
+                    result => removed += u64::from(result.unwrap_or(false)),
+                }
+                false
+            });
+            if met.is_empty() {
+                break;
             }
-        }
-        if reads.is_wanting() {
             reads.fetch_blocking(&self.blocking_reader);
         }
-        // One that still cannot be read is left to its next reader.
-        let again = |(namespace, key): &(_, Vec<u8>)| {
-            let result = self.remove_expired(*namespace, key, &reads, now_ms);
-            result.unwrap_or(false)
-        };
-        removed + cold.iter().filter(|&expired| again(expired)).count() as u64
+        removed
     }
 
     fn expire_in_memory(&self, now_ms: u64, buckets: usize) -> u64 {
