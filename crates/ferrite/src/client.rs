@@ -23,6 +23,16 @@ pub(crate) enum After {
     Sleep(Duration),
 }
 
+impl After {
+    /// For how long the client is left alone; statistics count it as time of the command.
+    pub(crate) fn pause(self) -> Duration {
+        match self {
+            After::Sleep(pause) => pause,
+            After::Continue | After::Close => Duration::ZERO,
+        }
+    }
+}
+
 /// CLIENT REPLY.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum ReplyMode {

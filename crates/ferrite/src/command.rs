@@ -169,6 +169,8 @@ impl Flags {
     pub(crate) const PROTECTED: Flags = Flags(1 << 18);
     /// Ours: overwrites its keys without reading them, so cold ones are not fetched first (SET without options, MSET).
     pub(crate) const BLIND: Flags = Flags(1 << 24);
+    /// Ours: may change data, yet the keys it finds count as hits like those of a command that only reads (GETDEL).
+    pub(crate) const COUNTS_HITS: Flags = Flags(1 << 25);
 
     pub(crate) const fn and(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)

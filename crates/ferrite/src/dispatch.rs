@@ -13,7 +13,7 @@ use hybridlog::{ColdReads, KeyRef, LatchMode, Namespace, Operation};
 use smallvec::SmallVec;
 
 use crate::args::Args;
-use crate::client::Client;
+use crate::client::{Client, client_flags};
 use crate::command::{Done, Flags, Handler, Keys, Stop};
 use crate::config::Settings;
 use crate::ctx::Ctx;
@@ -23,6 +23,7 @@ use crate::pause::Paused;
 use crate::server::{Server, unix_ms};
 use crate::slowlog::{CommandLog, LogEntry, kept_args};
 use crate::stats::WorkerStats;
+use crate::sys::error_text;
 use crate::table::{Command, CommandId, Lookup};
 
 /// The longest part of an unknown command, and of its arguments, that is sent back, in bytes.
@@ -174,9 +175,12 @@ pub(crate) fn run(
         Handler::Container => return Ok(Ended::Replied),
     };
     let scope = Scope::of(server, call, client.database());
-    let op = scope
+    let mut op = scope
         .latch(server, call, reads, now_ms)
         .ok_or(Wait::Latch)?;
+    if client.entry.has_flag(client_flags::NO_TOUCH) {
+        op.leave_reads_unnoted();
+    }
     if scope != Scope::of(server, call, client.database()) {
         // SWAPDB or FLUSHDB came in between: the latches are those of another database's keys.
         return Err(Wait::Latch);
@@ -191,6 +195,11 @@ pub(crate) fn run(
         server,
     };
     let done = handler(&mut cx, call.args);
+    if call.command.counts_hits {
+        let lookups = cx.op.lookups();
+        cx.client.keyspace_hits = lookups.found;
+        cx.client.keyspace_misses = lookups.absent;
+    }
     drop(cx);
     conclude(done, output, mark)
 }
@@ -271,7 +280,9 @@ pub(crate) fn conclude(done: Done, output: &mut Output, mark: Mark) -> Result<En
         Stop::Engine(error @ hybridlog::Stop::TooLarge { .. }) => {
             output.error(&format!("ERR {error}"));
         }
-        Stop::Engine(hybridlog::Stop::Io(error)) => output.error(&format!("IOERR {error}")),
+        Stop::Engine(hybridlog::Stop::Io(error)) => {
+            output.error(&format!("IOERR {}", error_text(&error)))
+        }
         Stop::Reply(text) => output.error(&text),
     }
     Ok(Ended::Failed)
@@ -330,7 +341,8 @@ impl Finished<'_> {
     ) {
         stats.commands.add(1);
         let command = stats.command(self.command.id);
-        command.record(self.elapsed, settings.latency_tracking);
+        let elapsed = self.elapsed + client.after.pause();
+        command.record(elapsed, settings.latency_tracking);
         if self.ended == Ended::Failed {
             command.fail();
             stats.count_error(output.error_text_since(self.reply_start));
@@ -339,11 +351,8 @@ impl Finished<'_> {
             stats.keyspace_hits.add(u64::from(client.keyspace_hits));
             stats.keyspace_misses.add(u64::from(client.keyspace_misses));
         }
-        if settings
-            .slow
-            .is_some_and(|threshold| self.elapsed >= threshold)
-        {
-            let micros = self.elapsed.as_micros() as u64;
+        if settings.slow.is_some_and(|threshold| elapsed >= threshold) {
+            let micros = elapsed.as_micros() as u64;
             self.log(client, micros, &server.slowlog, settings.slow_entries);
         }
         let request_bytes = self.args.total_bytes() as u64;
@@ -364,9 +373,9 @@ impl Finished<'_> {
         }
         if settings
             .latency_event
-            .is_some_and(|threshold| self.elapsed >= threshold)
+            .is_some_and(|threshold| elapsed >= threshold)
         {
-            self.note_latency(server);
+            self.note_latency(server, elapsed);
         }
         if !client.wants_reply() {
             output.rewind(self.reply_start);
@@ -391,7 +400,7 @@ impl Finished<'_> {
     }
 
     #[cold]
-    fn note_latency(&self, server: &Server) {
+    fn note_latency(&self, server: &Server, elapsed: Duration) {
         let event = if self.command.row.flags.has(Flags::FAST) {
             "fast-command"
         } else {
@@ -399,7 +408,7 @@ impl Finished<'_> {
         };
         let sample = Sample {
             unix_seconds: unix_ms() / 1000,
-            latency_ms: self.elapsed.as_millis() as u64,
+            latency_ms: elapsed.as_millis() as u64,
         };
         server.latency.add(event, sample);
     }

@@ -20,6 +20,9 @@ pub(crate) struct Command {
     pub(crate) row: &'static Row,
     /// "get", or "config|get" of a subcommand.
     pub(crate) full_name: String,
+    /// Whether the keys it finds or misses count in `keyspace_hits` and `keyspace_misses`: those of commands that read
+    /// data, and not of subcommands, which look at keys from outside (OBJECT, MEMORY).
+    pub(crate) counts_hits: bool,
     subcommands: Names,
 }
 
@@ -73,6 +76,8 @@ impl CommandTable {
             id,
             row,
             full_name,
+            counts_hits: container.is_none()
+                && (row.flags.has(Flags::READONLY) || row.flags.has(Flags::COUNTS_HITS)),
             subcommands: Names::default(),
         });
         let help = (!row.subcommands.is_empty()

@@ -86,7 +86,7 @@ mod write;
 pub use flush::Retired;
 pub use index::{BucketIndex, DashIndex, Index};
 pub use latch::LatchMode;
-pub use operation::{KeptLatches, KeyRef, Meta, Operation, Record, Tier};
+pub use operation::{KeptLatches, KeyRef, Lookups, Meta, Operation, Record, Tier};
 pub use piece::Piece;
 pub use reads::ColdReads;
 pub use room::NoRoomReason;

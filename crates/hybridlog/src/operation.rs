@@ -183,6 +183,17 @@ pub struct Operation<'s, I: Index = BucketIndex> {
     _pin: Guard,
     /// Once it has changed something it may use the emergency reserve, so that it is not left half done.
     pub(crate) urgency: Cell<Urgency>,
+    notes_reads: bool,
+    lookups: Cell<Lookups>,
+}
+
+/// How often an operation was asked for a key that was there, and for one that was not.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Lookups {
+    /// It was there.
+    pub found: u32,
+    /// It was absent, or had expired.
+    pub absent: u32,
 }
 
 impl<'s, I: Index> Operation<'s, I> {
@@ -199,7 +210,35 @@ impl<'s, I: Index> Operation<'s, I> {
             held,
             _pin: epoch::pin(),
             urgency: Cell::new(Urgency::Normal),
+            notes_reads: true,
+            lookups: Cell::default(),
         }
+    }
+
+    /// What [`read`](Self::read) was asked for so far.
+    pub fn lookups(&self) -> Lookups {
+        self.lookups.get()
+    }
+
+    fn count_absent(&self) {
+        let Lookups { found, absent } = self.lookups.get();
+        self.lookups.set(Lookups {
+            found,
+            absent: absent + 1,
+        });
+    }
+
+    fn count_found(&self) {
+        let Lookups { found, absent } = self.lookups.get();
+        self.lookups.set(Lookups {
+            found: found + 1,
+            absent,
+        });
+    }
+
+    /// From now on what it reads does not count for staying in memory or coming back to it.
+    pub fn leave_reads_unnoted(&mut self) {
+        self.notes_reads = false;
     }
 
     /// Ends the operation but keeps its latches, for a caller that must not lose them while it fetches cold records.
@@ -224,13 +263,16 @@ impl<'s, I: Index> Operation<'s, I> {
     pub fn read(&self, namespace: Namespace, key: &[u8]) -> Result<Option<Record<'_>>, Stop> {
         let hash = self.shared.hash(namespace, key);
         let Some(found) = self.find(hash, namespace, key)? else {
+            self.count_absent();
             return Ok(None);
         };
         if self.is_expired(&found.record) {
             self.shared.note_expired(namespace, key);
+            self.count_absent();
             return Ok(None);
         }
         self.note_read(hash, &found);
+        self.count_found();
         let len = match found.is_chunked() {
             false => found.record.value().len() as u64,
             true => crate::large::Root::of(&found.record)?.len,
@@ -308,6 +350,9 @@ impl<'s, I: Index> Operation<'s, I> {
     /// Lets a read count towards staying in memory or coming back to it.
     #[inline]
     pub(crate) fn note_read(&self, hash: u64, found: &Found<'_>) {
+        if !self.notes_reads {
+            return;
+        }
         if found.tier != Tier::Cold {
             self.shared.log.table.mark_read(found.slot.address());
         } else if self.reads.first_use(found.slot.address())

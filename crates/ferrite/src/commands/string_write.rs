@@ -51,7 +51,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "getset",
         arity: 3,
-        flags: GROW_FAST,
+        flags: GROW_FAST.and(Flags::COUNTS_HITS),
         summary: "Stores a string under a key and returns the one it held.",
         handler: Handler::Worker(getset),
         ..STRING_ROW
@@ -59,7 +59,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "getdel",
         arity: 2,
-        flags: WRITE_FAST,
+        flags: WRITE_FAST.and(Flags::COUNTS_HITS),
         since: "6.2.0",
         summary: "Returns the string stored under a key and deletes the key.",
         handler: Handler::Worker(getdel),
@@ -68,7 +68,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "getex",
         arity: -2,
-        flags: WRITE_FAST,
+        flags: WRITE_FAST.and(Flags::COUNTS_HITS),
         since: "6.2.0",
         summary: "Returns the string stored under a key and sets or removes its expiry.",
         handler: Handler::Worker(getex),
