@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::{BindAddress, Settings};
 use crate::log;
+use crate::sys::error_text;
 
 /// The listening sockets of one worker.
 #[derive(Default)]
@@ -32,12 +33,17 @@ pub(crate) fn open(settings: &Settings) -> Result<(Vec<Listeners>, u16), String>
         0
     };
     if let Some(path) = &settings.unixsocket {
-        let listener = open_unix(path, settings)
-            .map_err(|error| format!("Failed opening Unix socket {}: {error}", path.display()))?;
+        let listener = open_unix(path, settings).map_err(|error| {
+            format!(
+                "Failed opening Unix socket {}: {}",
+                path.display(),
+                error_text(&error)
+            )
+        })?;
         for worker in &mut workers {
-            let shared = listener
-                .try_clone()
-                .map_err(|error| format!("Failed sharing the Unix socket: {error}"))?;
+            let shared = listener.try_clone().map_err(|error| {
+                format!("Failed sharing the Unix socket: {}", error_text(&error))
+            })?;
             worker.unix = Some(shared);
         }
     }
@@ -51,7 +57,7 @@ fn open_tcp(settings: &Settings, workers: &mut [Listeners]) -> Result<u16, Strin
             format!(
                 "Could not create server TCP listening socket {}:{port}: bind: {}",
                 bind.address,
-                plain(error)
+                error_text(error)
             )
         };
         match open_address(bind, port, settings.tcp_backlog, workers) {
@@ -132,15 +138,6 @@ fn is_missing_here(error: &io::Error) -> bool {
             ]
             .contains(&code)
         })
-}
-
-/// The error without Rust's "(os error 98)".
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error")
-        .next()
-        .unwrap_or_default()
-        .to_owned()
 }
 
 fn open_unix(path: &Path, settings: &Settings) -> io::Result<UnixListener> {

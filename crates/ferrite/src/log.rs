@@ -24,7 +24,13 @@ pub(crate) fn open(settings: &Settings) -> Result<(), String> {
     set_level(settings.loglevel);
     if let Some(path) = &settings.logfile {
         let opened = OpenOptions::new().append(true).create(true).open(path);
-        opened.map_err(|error| format!("Can't open the log file {}: {error}", path.display()))?;
+        opened.map_err(|error| {
+            format!(
+                "Can't open the log file {}: {}",
+                path.display(),
+                sys::error_text(&error)
+            )
+        })?;
         *FILE.write() = Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()));
     }
     if let Some(Syslog { ident, facility }) = &settings.syslog {

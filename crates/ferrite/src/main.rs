@@ -73,11 +73,17 @@ fn start(cli: &Cli) -> Result<(), String> {
     let (config, notices) = Config::load(cli).map_err(|error| error.to_string())?;
     let config = Arc::new(config);
     let settings = config.settings();
-    std::env::set_current_dir(&settings.dir)
-        .map_err(|error| format!("Can't chdir to '{}': {error}", settings.dir.display()))?;
+    std::env::set_current_dir(&settings.dir).map_err(|error| {
+        format!(
+            "Can't chdir to '{}': {}",
+            settings.dir.display(),
+            sys::error_text(&error)
+        )
+    })?;
     log::open(&settings)?;
     if settings.daemonize {
-        sys::daemonize().map_err(|error| format!("can't daemonize: {error}"))?;
+        sys::daemonize()
+            .map_err(|error| format!("can't daemonize: {}", sys::error_text(&error)))?;
     }
     process::abort_on_panic();
     log::notice("Ferrite is starting");
@@ -120,7 +126,11 @@ fn serve(config: Arc<Config>, settings: &Settings) -> Result<(), String> {
     let mut workers = Vec::new();
     for (index, listeners) in listeners.into_iter().enumerate() {
         let worker = worker::start(Arc::clone(&server), index, listeners);
-        workers.push(worker.map_err(|error| format!("can't start worker {index}: {error}"))?);
+        workers.push(
+            worker.map_err(|error| {
+                format!("can't start worker {index}: {}", sys::error_text(&error))
+            })?,
+        );
     }
     let _pid_file = pid_file_path(settings).and_then(|path| PidFile::create(&path));
     if port != 0 {

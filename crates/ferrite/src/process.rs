@@ -19,7 +19,8 @@ pub(crate) fn raise_client_limit(clients: usize) -> usize {
         Ok(limit) => limit,
         Err(error) => {
             log::warning(format_args!(
-                "Can't raise the maximum number of open files to {wanted}: {error}"
+                "Can't raise the maximum number of open files to {wanted}: {}",
+                sys::error_text(&error)
             ));
             sys::open_files_limit().unwrap_or(1024)
         }
@@ -49,7 +50,7 @@ pub(crate) fn set_oom_score(score: OomScore) -> Result<(), String> {
         return Ok(());
     }
     fs::write(PATH, value.clamp(-1000, 1000).to_string())
-        .map_err(|error| format!("{PATH}: {error}"))
+        .map_err(|error| format!("{PATH}: {}", sys::error_text(&error)))
 }
 
 /// A file that holds the process id while the process runs.
@@ -64,8 +65,9 @@ impl PidFile {
             Ok(()) => Some(PidFile(path.to_owned())),
             Err(error) => {
                 log::warning(format_args!(
-                    "Can't write the pid file {}: {error}",
-                    path.display()
+                    "Can't write the pid file {}: {}",
+                    path.display(),
+                    sys::error_text(&error)
                 ));
                 None
             }

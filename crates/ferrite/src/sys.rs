@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // Each of them is a call into the C library.
 
 use std::ffi::CString;
+use std::fmt::Display;
 use std::io;
 use std::mem::MaybeUninit;
 
@@ -136,6 +137,15 @@ pub(crate) fn syslog(level: LogLevel, text: &str) {
     let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
     // SAFETY: the format takes one C string, and gets one that lives through the call.
     unsafe { libc::syslog(priority, c"%s".as_ptr(), text.as_ptr()) }
+}
+
+/// The text of an error without Rust's "(os error 98)".
+pub(crate) fn error_text(error: &impl Display) -> String {
+    let text = error.to_string();
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {

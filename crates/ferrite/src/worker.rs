@@ -26,12 +26,17 @@ use crate::log;
 use crate::server::Server;
 use crate::stats::WorkerStats;
 use crate::storage;
+use crate::sys;
 
 /// The size of a fresh read buffer, and how many are kept for the next connection that has something to read.
 const BUFFER_BYTES: usize = 64 * 1024;
 const BUFFERS_KEPT: usize = 16;
 /// How long accepting pauses after it failed for want of descriptors or memory.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Threads on which a worker reads cold records where there is no io_uring: as many reads as a device gains from, and
+/// few enough that their stacks take little memory.
+const BLOCKING_THREADS: usize = 32;
 
 /// What a client gets that comes from another machine while protected mode is on.
 const DENIED: &str = concat!(
@@ -124,6 +129,7 @@ pub(crate) fn start(
     let thread = thread.spawn(move || {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
         let reader = {
             let _runtime = runtime.enter();
@@ -270,7 +276,10 @@ fn set_tcp_options(worker: &Worker, socket: &TcpStream) {
 
 /// Out of descriptors or memory, most likely: the client stays in the backlog.
 async fn pause_accepting(error: &io::Error) {
-    log::warning(format_args!("Accepting client connection: {error}"));
+    log::warning(format_args!(
+        "Accepting client connection: {}",
+        sys::error_text(error)
+    ));
     tokio::time::sleep(ACCEPT_RETRY).await;
 }
 

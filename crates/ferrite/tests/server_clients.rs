@@ -170,3 +170,29 @@ fn await_listed(admin: &mut Connection, what: &str) {
         assert!(std::time::Instant::now() < deadline, "no {what} in {list}");
     }
 }
+
+#[test]
+fn a_damaged_record_fails_its_command_alone() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.connect();
+    assert_eq!(client.command(&["SET", "damaged", "value"]), "+OK\r\n");
+    assert_eq!(client.command(&["DEBUG", "FORCE-COLD"]), "+OK\r\n");
+    for entry in server.dir.path().read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "seg") {
+            let len = path.metadata().unwrap().len();
+            std::fs::write(&path, vec![0xa5; len as usize]).unwrap();
+        }
+    }
+    assert_eq!(client.command(&["SET", "whole", "value"]), "+OK\r\n");
+    client.send([encode(&["GET", "damaged"]), encode(&["GET", "whole"])].concat());
+    let damaged = client.reply();
+    assert!(
+        damaged.starts_with("-IOERR ") && damaged.contains(".seg"),
+        "{damaged}"
+    );
+    assert_eq!(client.reply(), "$5\r\nvalue\r\n");
+    // What does not read it works.
+    assert_eq!(client.command(&["SET", "damaged", "new"]), "+OK\r\n");
+    assert_eq!(client.command(&["GET", "damaged"]), "$3\r\nnew\r\n");
+}

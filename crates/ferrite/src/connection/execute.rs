@@ -16,6 +16,7 @@ use crate::ctx::SlowCtx;
 use crate::dispatch::{self, Call, Ended, Finished, Wait};
 use crate::output::{Mark, Output};
 use crate::server::unix_ms;
+use crate::sys::error_text;
 use crate::worker::Worker;
 
 /// Commands run under one pin of the epoch and with one reading of the time.
@@ -357,7 +358,10 @@ impl<S: Socket> Connection<S> {
                 reply.error("OOM command not allowed when used memory > 'maxmemory'.");
             }
             NoRoomReason::CannotWrite(why) => {
-                reply.error(&format!("MISCONF Errors writing to the data files: {why}"));
+                reply.error(&format!(
+                    "MISCONF Errors writing to the data files: {}",
+                    error_text(why)
+                ));
             }
         }
         self.finish(i, Ended::Failed, reply);
