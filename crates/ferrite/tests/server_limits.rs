@@ -67,7 +67,10 @@ fn a_client_that_reads_late_gets_everything() {
     client.send(encode(&["GET", "key"]).repeat(gets));
     // The server runs into full socket buffers, and after a while copies what it would send from where it lies; another
     // client is served meanwhile.
-    assert_eq!(server.connect().command(&["DEBUG", "SLEEP", "0.3"]), "+OK\r\n");
+    assert_eq!(
+        server.connect().command(&["DEBUG", "SLEEP", "0.3"]),
+        "+OK\r\n"
+    );
     let expected = format!("$100000\r\n{value}\r\n");
     for _ in 0..gets {
         assert!(client.reply() == expected);
