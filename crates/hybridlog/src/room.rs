@@ -29,7 +29,7 @@ pub(crate) struct Room {
     /// The most that anybody waits for, in bytes.
     wanted_bytes: AtomicU64,
     refused: Mutex<Option<NoRoomReason>>,
-    /// Counts rounds of the tiering thread, for blocking waiters.
+    /// Counts what the tiering thread has told, for blocking waiters.
     rounds: Mutex<u64>,
     round_over: Condvar,
     pub(crate) notify: Notify,
@@ -59,18 +59,27 @@ impl Room {
         if satisfied {
             self.wanted_bytes.store(0, Ordering::Relaxed);
         }
+        self.tell(refused);
+    }
+
+    /// The tiering thread has made some room, and goes on. What it could not do before it can do again.
+    pub(crate) fn some_was_made(&self) {
+        self.tell(None);
+    }
+
+    fn tell(&self, refused: Option<NoRoomReason>) {
         *self.refused.lock() = refused;
         *self.rounds.lock() += 1;
         self.round_over.notify_all();
         self.notify.notify_waiters();
     }
 
-    /// How many rounds of the tiering thread have ended.
+    /// How often the tiering thread has told how it is getting on.
     pub(crate) fn round(&self) -> u64 {
         *self.rounds.lock()
     }
 
-    /// Waits for the end of a round of the tiering thread after `round`, or for `limit`.
+    /// Waits until the tiering thread tells something after `round`, or for `limit`.
     pub(crate) fn wait_for_round_after(&self, round: u64, limit: Duration) {
         let mut rounds = self.rounds.lock();
         self.round_over

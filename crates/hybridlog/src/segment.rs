@@ -62,6 +62,8 @@ pub(crate) struct Segment {
     pub(crate) file_id: u64,
     /// Which records were read; empty once the segment is cold.
     marks: Mutex<Box<[AtomicU64]>>,
+    /// Whether a file of the segment may be there that is not complete.
+    pub(crate) half_written: AtomicBool,
     /// Everything in it is dead: it is about to be discarded.
     pub(crate) retired: AtomicBool,
     /// Number of its frame in the arena, while it has one.
@@ -127,6 +129,7 @@ impl SegmentTable {
             number: number as u32,
             file_id,
             marks: Mutex::new((0..marks).map(|_| AtomicU64::new(0)).collect()),
+            half_written: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             frame: Mutex::new(Some(frame)),
             mapping: Mutex::new(None),

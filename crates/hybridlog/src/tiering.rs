@@ -10,7 +10,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -125,7 +125,7 @@ impl<I: Index> Shared<I> {
             }
             if short_of_room {
                 // Those who wait need not wait for all of it.
-                self.room.notify.notify_waiters();
+                self.room.some_was_made();
             }
         }
     }
@@ -188,11 +188,14 @@ impl<I: Index> Shared<I> {
         let bytes = self.log.geometry.segment_bytes();
         // SAFETY: the frame of a sealed segment: `bytes` long and unchanged until it is given back.
         let frame = unsafe { std::slice::from_raw_parts(base.as_ptr(), bytes) };
+        self.remove_half_written(segment, &path)?;
+        // A file that is there all the same is not ours: it stays as it is.
+        let mut file: File = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        segment.half_written.store(true, Ordering::Relaxed);
         let written = (|| {
-            let mut file: File = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(&path)?;
             file.write_all(frame)?;
             // Only clean pages can be dropped from the page cache when the segment goes cold. Nothing depends on the file
             // being there after a crash, so it is not synced: that would wait for the file system's journal as well.
@@ -203,15 +206,28 @@ impl<I: Index> Shared<I> {
         })();
         match written {
             Ok((data_file, mapping)) => {
+                segment.half_written.store(false, Ordering::Relaxed);
                 *segment.file.lock() = Some(data_file);
                 count(&self.counters.written_bytes, bytes as u64);
                 Ok(mapping)
             }
             Err(error) => {
-                // The next try creates it afresh. If removing fails too, that try says so.
-                let _ = fs::remove_file(&path);
+                // If the file cannot be removed now, the next try does it.
+                let _ = self.remove_half_written(segment, &path);
                 Err(error)
             }
+        }
+    }
+
+    /// Removes what an earlier try to write the segment may have left.
+    fn remove_half_written(&self, segment: &Segment, path: &Path) -> io::Result<()> {
+        if !segment.half_written.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // It may be gone, or its whole directory may be, and come back.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
     }
 
