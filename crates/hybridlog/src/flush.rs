@@ -35,10 +35,9 @@ impl<I: Index> Operation<'_, I> {
         let Some(_alone) = self.shared.tiering.try_lock() else {
             return Err(Stop::NoRoom { bytes: 0 });
         };
-        let segments = self.shared.log.table.all();
-        for segment in &segments {
-            segment.retired.store(true, Ordering::Relaxed);
-        }
+        // One that an earlier call has retired, and whose sweep is still to come, is that sweep's to discard.
+        let mut segments = self.shared.log.table.all();
+        segments.retain(|segment| !segment.retired.swap(true, Ordering::Relaxed));
         for segment in &segments {
             self.shared.log.detach(segment);
         }
