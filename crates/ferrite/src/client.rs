@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use hybridlog::KeptLatches;
+
 use crate::config::Origin;
 
 /// What the connection does once the current command's reply has been written to the output.
@@ -58,6 +60,9 @@ pub(crate) struct Client {
     /// that a run that is repeated does not count twice.
     pub(crate) keyspace_hits: u32,
     pub(crate) keyspace_misses: u32,
+    /// How often the command that runs has met cold records, and its latches once that is too often.
+    pub(crate) cold_runs: u32,
+    pub(crate) kept_latches: Option<KeptLatches>,
     database: usize,
 }
 
@@ -70,6 +75,8 @@ impl Client {
             after: After::Continue,
             keyspace_hits: 0,
             keyspace_misses: 0,
+            cold_runs: 0,
+            kept_latches: None,
             database: 0,
         }
     }

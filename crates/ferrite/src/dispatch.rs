@@ -151,6 +151,10 @@ pub(crate) fn is_paused(server: &Server, command: &Command) -> bool {
     }
 }
 
+/// A command that has met cold records so often keeps its latches while they are fetched: only who wants the same keys
+/// waits, and as nothing can change under it any more, it ends.
+const COLD_RUNS_BEFORE_KEEPING_LATCHES: u32 = 2;
+
 /// A command that is called.
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
@@ -175,9 +179,12 @@ pub(crate) fn run(
         Handler::Container => return Ok(Ended::Replied),
     };
     let scope = Scope::of(server, call, client.database());
-    let mut op = scope
-        .latch(server, call, reads, now_ms)
-        .ok_or(Wait::Latch)?;
+    let mut op = match client.kept_latches.take() {
+        Some(kept) => server.store.resume(kept, reads, now_ms),
+        None => scope
+            .latch(server, call, reads, now_ms)
+            .ok_or(Wait::Latch)?,
+    };
     if client.entry.has_flag(client_flags::NO_TOUCH) {
         op.leave_reads_unnoted();
     }
@@ -200,8 +207,19 @@ pub(crate) fn run(
         cx.client.keyspace_hits = lookups.found;
         cx.client.keyspace_misses = lookups.absent;
     }
-    drop(cx);
-    conclude(done, output, mark)
+    let Ctx {
+        op, client, reply, ..
+    } = cx;
+    if let Err(Stop::Engine(hybridlog::Stop::Cold)) = done {
+        client.cold_runs += 1;
+        if client.cold_runs > COLD_RUNS_BEFORE_KEEPING_LATCHES {
+            client.kept_latches = Some(op.keep_latches());
+        }
+    } else {
+        client.cold_runs = 0;
+        drop(op);
+    }
+    conclude(done, reply, mark)
 }
 
 /// The namespaces of the databases that a command works in.
@@ -281,7 +299,7 @@ pub(crate) fn conclude(done: Done, output: &mut Output, mark: Mark) -> Result<En
             output.error(&format!("ERR {error}"));
         }
         Stop::Engine(hybridlog::Stop::Io(error)) => {
-            output.error(&format!("IOERR {}", error_text(&error)))
+            output.error(&format!("IOERR {}", error_text(&error)));
         }
         Stop::Reply(text) => output.error(&text),
     }

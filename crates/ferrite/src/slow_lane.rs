@@ -1,5 +1,5 @@
-//! A few threads for what may block: commands that walk the whole data set, and commands that keep meeting cold
-//! records. How many run at once is bounded; the rest wait in line.
+//! A few threads for what may block: commands that walk the whole data set. How many run at once is bounded; the rest
+//! wait in line.
 
 use tokio::sync::Semaphore;
 

@@ -265,7 +265,10 @@ impl<S: Socket> Connection<S> {
                         return Ok(());
                     }
                 }
-                Wait::Pause => self.wait_for_pause().await?,
+                Wait::Pause => {
+                    self.client.kept_latches = None;
+                    self.wait_for_pause().await?;
+                }
                 Wait::SlowLane => {
                     self.send().await?;
                     self.run_slow(i).await;
