@@ -6,19 +6,18 @@ use hybridlog::io::{Backend, ReaderOptions};
 use hybridlog::{Options, Store};
 
 use crate::config::machine::Machine;
-use crate::config::{IndexKind, IoBackend, Settings};
+use crate::config::{IoBackend, Settings};
 
 /// Memory outside the engine: code, stacks, runtimes, the allocator's slack, and for each worker its ring and buffers.
 const PROCESS_BYTES: u64 = 6 << 20;
 const WORKER_BYTES: u64 = 2 << 20;
+/// What the threads of a worker that reads without a ring take: stacks, and arenas of the allocator.
+const WORKER_THREADS_BYTES: u64 = 2 << 20;
 /// This share of `maxmemory` is for cold records on their way to a reply.
 const COLD_SHARE: u64 = 32;
 
 /// Opens the store in the directory of the settings. The error is one line.
 pub(crate) fn open(settings: &Settings) -> Result<Arc<Store>, String> {
-    if settings.index == IndexKind::DashMap {
-        return Err("index dashmap: the server is built for the bucket index only".to_owned());
-    }
     let options = Options {
         directory: settings.dir.clone(),
         memory_bytes: settings.maxmemory_bytes,
@@ -45,8 +44,12 @@ pub(crate) fn worker_cold_bytes(settings: &Settings) -> u64 {
 
 /// What of `maxmemory` the engine cannot have, when the large buffers of clients take `clients_bytes`.
 pub(crate) fn reserved_bytes(settings: &Settings, clients_bytes: u64) -> u64 {
-    let workers_bytes = (WORKER_BYTES + worker_cold_bytes(settings)) * settings.workers as u64;
-    PROCESS_BYTES + workers_bytes + clients_bytes
+    let threads_bytes = match settings.io_backend {
+        IoBackend::Tokio => WORKER_THREADS_BYTES,
+        IoBackend::Auto | IoBackend::Uring => 0,
+    };
+    let worker_bytes = WORKER_BYTES + threads_bytes + worker_cold_bytes(settings);
+    PROCESS_BYTES + worker_bytes * settings.workers as u64 + clients_bytes
 }
 
 /// How a worker reads cold records.

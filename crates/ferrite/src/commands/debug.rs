@@ -24,8 +24,11 @@ const VALUE_MAX_BYTES: usize = 512 << 20;
 const POPULATE_KEY_MAX_BYTES: usize = 127;
 
 /// Flags that every row here has.
-const FLAGS: Flags =
-    Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::LOADING).and(Flags::STALE).and(Flags::PROTECTED);
+const FLAGS: Flags = Flags::ADMIN
+    .and(Flags::NOSCRIPT)
+    .and(Flags::LOADING)
+    .and(Flags::STALE)
+    .and(Flags::PROTECTED);
 
 /// Redis counts the arguments of DEBUG's subcommands itself and has one error for wrong names and
 /// wrong numbers, so the rows allow any number and the handlers look.
@@ -58,7 +61,11 @@ pub(crate) const ROWS: &[Row] = &[Row {
         },
         Row {
             name: "digest-value",
-            keys: Keys::Range { first: 2, last: -1, step: 1 },
+            keys: Keys::Range {
+                first: 2,
+                last: -1,
+                step: 1,
+            },
             complexity: "O(N) for N bytes of values",
             summary: "Computes fingerprints of values.",
             handler: Handler::Worker(digest_value),
@@ -78,6 +85,13 @@ pub(crate) const ROWS: &[Row] = &[Row {
             ..SUBCOMMAND
         },
         Row {
+            name: "force-warm",
+            complexity: "O(N) for N bytes in the hot tier",
+            summary: "Moves everything in the hot tier to the warm tier.",
+            handler: Handler::Slow(force_warm),
+            ..SUBCOMMAND
+        },
+        Row {
             name: "help",
             summary: "Lists the subcommands.",
             handler: Handler::Worker(help),
@@ -85,7 +99,11 @@ pub(crate) const ROWS: &[Row] = &[Row {
         },
         Row {
             name: "object",
-            keys: Keys::Range { first: 2, last: 2, step: 1 },
+            keys: Keys::Range {
+                first: 2,
+                last: 2,
+                step: 1,
+            },
             summary: "Tells how a value is held.",
             handler: Handler::Worker(object),
             ..SUBCOMMAND
@@ -117,7 +135,11 @@ pub(crate) const ROWS: &[Row] = &[Row {
         },
         Row {
             name: "tier",
-            keys: Keys::Range { first: 2, last: 2, step: 1 },
+            keys: Keys::Range {
+                first: 2,
+                last: 2,
+                step: 1,
+            },
             summary: "Tells in which tier a key's record lies.",
             handler: Handler::Worker(tier),
             ..SUBCOMMAND
@@ -131,7 +153,11 @@ fn unknown(_cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 }
 
 fn check_arguments(args: Args<'_>, correct: bool) -> Result<(), Stop> {
-    if correct { Ok(()) } else { Err(unknown_or_wrong_number("DEBUG", args)) }
+    if correct {
+        Ok(())
+    } else {
+        Err(unknown_or_wrong_number("DEBUG", args))
+    }
 }
 
 fn digest(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
@@ -153,8 +179,19 @@ fn digest_value(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 fn error(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     check_arguments(args, args.len() == 3)?;
     // Not `Err`: the text is the client's own, need not be UTF-8, and counts as no error of a command.
-    let one_line = args[2].iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte });
-    let line: Vec<u8> = b"-".iter().copied().chain(one_line).chain(*b"\r\n").collect();
+    let one_line = args[2].iter().map(|&byte| {
+        if matches!(byte, b'\r' | b'\n') {
+            b' '
+        } else {
+            byte
+        }
+    });
+    let line: Vec<u8> = b"-"
+        .iter()
+        .copied()
+        .chain(one_line)
+        .chain(*b"\r\n")
+        .collect();
     cx.reply.raw(&line);
     Ok(())
 }
@@ -166,13 +203,24 @@ fn force_cold(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
     Ok(())
 }
 
+fn force_warm(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
+    check_arguments(args, args.len() == 2)?;
+    cx.store.seal_all()?;
+    cx.reply.ok();
+    Ok(())
+}
+
 fn object(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     check_arguments(args, args.len() == 3)?;
     let Some(record) = cx.op.read(cx.namespace, &args[2])? else {
         return Err(NO_SUCH_KEY.into());
     };
     let encoding = encoding(&cx.op, &record)?;
-    let number = if encoding == "int" { strict_integer(&cx.op.value(&record)?) } else { None };
+    let number = if encoding == "int" {
+        strict_integer(&cx.op.value(&record)?)
+    } else {
+        None
+    };
     let serialized_bytes = serialized_bytes(record.len(), number);
     // The address means nothing to a client and would differ from run to run.
     cx.reply.simple(&format!(
@@ -208,7 +256,10 @@ fn populate(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
     if size > VALUE_MAX_BYTES {
         return Err("ERR string exceeds maximum allowed size (proto-max-bulk-len)".into());
     }
-    let meta = Meta { kind: KIND_STRING, expires_at_ms: None };
+    let meta = Meta {
+        kind: KIND_STRING,
+        expires_at_ms: None,
+    };
     for number in 0..count {
         let mut key = [prefix, format!(":{number}").as_bytes()].concat();
         key.truncate(POPULATE_KEY_MAX_BYTES);
@@ -216,7 +267,11 @@ fn populate(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
         if size > 0 {
             value.resize(size, 0);
         }
-        let latch = KeyRef { namespace: cx.namespace, key: &key, mode: LatchMode::Exclusive };
+        let latch = KeyRef {
+            namespace: cx.namespace,
+            key: &key,
+            mode: LatchMode::Exclusive,
+        };
         cx.store.blocking(&[latch], cx.now_ms, |op| {
             if op.read(cx.namespace, &key)?.is_none() {
                 op.set(cx.namespace, &key, &value, meta)?;
@@ -229,7 +284,9 @@ fn populate(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
 }
 
 fn positive(arg: &[u8]) -> Result<i64, Stop> {
-    strict_integer(arg).filter(|&number| number >= 0).ok_or(NOT_POSITIVE.into())
+    strict_integer(arg)
+        .filter(|&number| number >= 0)
+        .ok_or(NOT_POSITIVE.into())
 }
 
 fn protocol(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
@@ -279,9 +336,11 @@ fn protocol(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         b"verbatim" => reply.verbatim("txt", b"This is a verbatim\nstring"),
         b"bignum" => reply.big_number("1234567999999999999999999999999999999"),
         _ => {
-            return Err("ERR Wrong protocol type name. Please use one of the following: \
+            return Err(
+                "ERR Wrong protocol type name. Please use one of the following: \
                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false"
-                .into());
+                    .into(),
+            );
         }
     }
     Ok(())
@@ -297,7 +356,9 @@ fn set_active_expire(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 
 fn sleep(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     check_arguments(args, args.len() == 3)?;
-    let seconds = std::str::from_utf8(&args[2]).ok().and_then(|text| text.parse().ok());
+    let seconds = std::str::from_utf8(&args[2])
+        .ok()
+        .and_then(|text| text.parse().ok());
     let time = Duration::try_from_secs_f64(seconds.unwrap_or(0.0)).unwrap_or_default();
     cx.client.after = After::Sleep(time);
     cx.reply.ok();
@@ -306,7 +367,11 @@ fn sleep(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 
 fn tier(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     check_arguments(args, args.len() == 3)?;
-    match cx.op.read(cx.namespace, &args[2])?.map(|record| record.tier()) {
+    match cx
+        .op
+        .read(cx.namespace, &args[2])?
+        .map(|record| record.tier())
+    {
         Some(Tier::Hot) => cx.reply.simple("hot"),
         Some(Tier::Warm) => cx.reply.simple("warm"),
         Some(Tier::Cold) => cx.reply.simple("cold"),
@@ -329,6 +394,8 @@ fn help(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
             "    Reply <string> as an error.",
             "FORCE-COLD",
             "    Move everything in memory to the cold tier.",
+            "FORCE-WARM",
+            "    Move everything in the hot tier to the warm tier.",
             "OBJECT <key>",
             "    Tell how the value of <key> is held.",
             "POPULATE <count> [<prefix>] [<size>]",
