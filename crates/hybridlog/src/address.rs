@@ -65,10 +65,12 @@ impl Geometry {
         Address(u64::from(segment) << self.offset_bits | (offset / RECORD_ALIGN) as u64)
     }
 
+    #[inline]
     pub(crate) fn segment(self, address: Address) -> u32 {
         (address.0 >> self.offset_bits) as u32
     }
 
+    #[inline]
     pub(crate) fn offset(self, address: Address) -> usize {
         (address.0 & ((1 << self.offset_bits) - 1)) as usize * RECORD_ALIGN
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 pub(crate) use crossbeam_epoch::Guard;
 
 /// Pins the current thread: memory reachable now stays valid until the guard is dropped. Nested pins are cheap.
+#[inline]
 pub(crate) fn pin() -> Guard {
     crossbeam_epoch::pin()
 }

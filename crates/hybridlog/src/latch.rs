@@ -37,6 +37,7 @@ impl Latches {
     }
 
     /// The stripe of a key hash. Uses other bits than the index takes first, so that one bucket's keys spread.
+    #[inline]
     pub(crate) fn stripe(hash: u64) -> u32 {
         (hash >> 50) as u32 & (STRIPES as u32 - 1)
     }
@@ -46,21 +47,14 @@ impl Latches {
     }
 
     /// Takes the latch, spinning for about a microsecond at most.
+    #[inline]
     pub(crate) fn try_acquire(&self, stripe: u32, mode: LatchMode) -> bool {
         let latch = &self.stripes[stripe as usize];
-        (0..SPINS).any(|_| {
-            let taken = match mode {
-                LatchMode::Shared => try_shared(latch),
-                LatchMode::Exclusive => try_exclusive(latch),
-            };
-            if !taken {
-                std::hint::spin_loop();
-            }
-            taken
-        })
+        try_once(latch, mode) || spin(latch, mode)
     }
 
     /// Lets go of a latch taken in `mode`.
+    #[inline]
     pub(crate) fn release(&self, stripe: u32, mode: LatchMode) {
         let latch = &self.stripes[stripe as usize];
         match mode {
@@ -72,6 +66,23 @@ impl Latches {
     }
 }
 
+#[inline]
+fn try_once(latch: &AtomicU64, mode: LatchMode) -> bool {
+    match mode {
+        LatchMode::Shared => try_shared(latch),
+        LatchMode::Exclusive => try_exclusive(latch),
+    }
+}
+
+#[cold]
+fn spin(latch: &AtomicU64, mode: LatchMode) -> bool {
+    (0..SPINS).any(|_| {
+        std::hint::spin_loop();
+        try_once(latch, mode)
+    })
+}
+
+#[inline]
 fn try_shared(latch: &AtomicU64) -> bool {
     if latch.load(Ordering::Relaxed) & WRITER != 0 {
         return false;
@@ -84,6 +95,7 @@ fn try_shared(latch: &AtomicU64) -> bool {
     false
 }
 
+#[inline]
 fn try_exclusive(latch: &AtomicU64) -> bool {
     let seen = latch.load(Ordering::Relaxed);
     // Acquire pairs with the Release of readers and of the last writer.

@@ -118,6 +118,19 @@ impl<'s> Held<'s> {
         }
     }
 
+    /// Latches one stripe: what nearly every operation does.
+    #[inline]
+    pub(crate) fn acquire_one(
+        latches: &'s Arc<Latches>,
+        stripe: u32,
+        mode: LatchMode,
+    ) -> Option<Held<'s>> {
+        latches.try_acquire(stripe, mode).then(|| Held {
+            latches,
+            stripes: Stripes::from_buf_and_len([(stripe, mode); 2], 1),
+        })
+    }
+
     /// Latches all of `wanted` or nothing.
     pub(crate) fn acquire(latches: &'s Arc<Latches>, mut wanted: Stripes) -> Option<Held<'s>> {
         if wanted.len() > 1 {
@@ -148,6 +161,7 @@ impl<'s> Held<'s> {
 }
 
 impl Drop for Held<'_> {
+    #[inline]
     fn drop(&mut self) {
         release(self.latches, &self.stripes);
     }
@@ -166,10 +180,21 @@ impl Drop for KeptLatches {
     }
 }
 
+#[inline]
 fn release(latches: &Latches, stripes: &[(u32, LatchMode)]) {
     for &(stripe, mode) in stripes {
         latches.release(stripe, mode);
     }
+}
+
+/// As the time of an operation: the clock is read when a record with an expiry is met. Most records have none, and reading
+/// the clock takes as long as reading a record.
+pub(crate) const WHEN_ASKED: u64 = u64::MAX;
+
+/// Unix time in milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 /// A running operation. The latched keys change only through it until it is dropped.
@@ -178,7 +203,8 @@ fn release(latches: &Latches, stripes: &[(u32, LatchMode)]) {
 pub struct Operation<'s, I: Index = BucketIndex> {
     pub(crate) shared: &'s Shared<I>,
     pub(crate) reads: &'s ColdReads,
-    now_ms: u64,
+    /// [`WHEN_ASKED`] until somebody asks.
+    now_ms: Cell<u64>,
     held: Held<'s>,
     _pin: Guard,
     /// Once it has changed something it may use the emergency reserve, so that it is not left half done.
@@ -197,6 +223,7 @@ pub struct Lookups {
 }
 
 impl<'s, I: Index> Operation<'s, I> {
+    #[inline]
     pub(crate) fn new(
         shared: &'s Shared<I>,
         held: Held<'s>,
@@ -206,7 +233,7 @@ impl<'s, I: Index> Operation<'s, I> {
         Operation {
             shared,
             reads,
-            now_ms,
+            now_ms: Cell::new(now_ms),
             held,
             _pin: epoch::pin(),
             urgency: Cell::new(Urgency::Normal),
@@ -251,7 +278,10 @@ impl<'s, I: Index> Operation<'s, I> {
 
     /// The time that decides about expiry in this operation, Unix milliseconds.
     pub fn now_ms(&self) -> u64 {
-        self.now_ms
+        if self.now_ms.get() == WHEN_ASKED {
+            self.now_ms.set(now_ms());
+        }
+        self.now_ms.get()
     }
 
     /// Finds `key`; expired records count as absent.
@@ -261,7 +291,17 @@ impl<'s, I: Index> Operation<'s, I> {
     /// [`Stop::Cold`] if the record (or one that might be it) has to be fetched, [`Stop::Io`] if fetching it failed.
     #[inline]
     pub fn read(&self, namespace: Namespace, key: &[u8]) -> Result<Option<Record<'_>>, Stop> {
-        let hash = self.shared.hash(namespace, key);
+        self.read_hashed(self.shared.hash(namespace, key), namespace, key)
+    }
+
+    /// [`Self::read`] for one who has the key's hash already.
+    #[inline]
+    pub(crate) fn read_hashed(
+        &self,
+        hash: u64,
+        namespace: Namespace,
+        key: &[u8],
+    ) -> Result<Option<Record<'_>>, Stop> {
         let Some(found) = self.find(hash, namespace, key)? else {
             self.count_absent();
             return Ok(None);
@@ -281,7 +321,7 @@ impl<'s, I: Index> Operation<'s, I> {
     }
 
     pub(crate) fn is_expired(&self, record: &RecordRef<'_>) -> bool {
-        record.expires_at_ms().is_some_and(|at| at <= self.now_ms)
+        record.expires_at_ms().is_some_and(|at| at <= self.now_ms())
     }
 
     /// The newest record of the key.
@@ -292,7 +332,7 @@ impl<'s, I: Index> Operation<'s, I> {
         namespace: Namespace,
         key: &[u8],
     ) -> Result<Option<Found<'_>>, Stop> {
-        for slot in self.shared.index.candidates(hash, SlotKind::Root) {
+        for &slot in &self.shared.index.candidates(hash, SlotKind::Root) {
             if let Some(found) = self
                 .found(slot)?
                 .filter(|found| found.record.is(namespace, key))
@@ -328,6 +368,7 @@ impl<'s, I: Index> Operation<'s, I> {
         }
     }
 
+    #[cold]
     fn found_cold(&self, slot: Slot) -> Result<Option<Found<'_>>, Stop> {
         let Some(segment) = self.shared.log.table.segment(slot.address()) else {
             return Ok(None);

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::sync::Arc;
 
@@ -19,7 +20,27 @@ use crate::segment::Segment;
 pub struct ColdReads {
     wants: RefCell<Vec<Want>>,
     wanted_bytes: RefCell<u64>,
-    fetched: HashMap<Address, Fetched>,
+    fetched: HashMap<Address, Fetched, BuildHasherDefault<AddressHasher>>,
+}
+
+/// Addresses are the engine's own, so nobody can choose them to collide: one multiplication spreads them (Knuth, "The Art of
+/// Computer Programming", vol. 3, 6.4).
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(self.0 ^ u64::from(byte));
+        }
+    }
+    fn write_u64(&mut self, address: u64) {
+        // The map takes its place from the low bits and its tag from the high ones.
+        self.0 = address.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
 }
 
 struct Want {

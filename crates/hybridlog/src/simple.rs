@@ -4,9 +4,9 @@
 use crate::index::Index;
 use crate::io::ColdReader;
 use crate::latch::LatchMode;
-use crate::operation::{KeyRef, Meta, Operation};
+use crate::operation::{KeyRef, Meta, Operation, WHEN_ASKED};
 use crate::reads::ColdReads;
-use crate::store::Store;
+use crate::store::{Hashes, Store};
 use crate::{Namespace, Scanned, Stop};
 
 /// How many records [`Store::get_many`] has on their way from memory or the device at once.
@@ -17,11 +17,6 @@ const KEYS_PER_STEP: usize = 1024;
 
 /// Keys of the simple interface live in one namespace.
 const PLAIN: Namespace = Namespace(0);
-
-fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
-}
 
 fn plain(key: &[u8], mode: LatchMode) -> [KeyRef<'_>; 1] {
     [KeyRef {
@@ -75,17 +70,20 @@ impl<I: Index> Store<I> {
     fn get_group<K: AsRef<[u8]>>(
         &self,
         keys: &[K],
+        hashes: &[u64],
         reads: &ColdReads,
-        now_ms: u64,
         mut each: impl FnMut(Option<&[u8]>),
     ) -> Result<Option<Pause>, Stop> {
         let _pin = self.pin();
-        for key in keys.iter().map(AsRef::as_ref) {
-            let Some(operation) = self.operation(&plain(key, LatchMode::Shared), reads, now_ms)
-            else {
+        for (key, &hash) in keys.iter().map(AsRef::as_ref).zip(hashes) {
+            let latch = LatchMode::Shared;
+            let operation = self
+                .shared
+                .operation_on_hash(hash, latch, reads, WHEN_ASKED);
+            let Some(operation) = operation else {
                 return Ok(Some(Pause::Latched));
             };
-            let value = match operation.read(PLAIN, key) {
+            let value = match operation.read_hashed(hash, PLAIN, key) {
                 Ok(None) => {
                     each(None);
                     continue;
@@ -102,9 +100,10 @@ impl<I: Index> Store<I> {
         Ok(None)
     }
 
-    fn prefetch_group<K: AsRef<[u8]>>(&self, group: &[K], reads: &ColdReads) {
+    /// Prefetches a group and returns the hashes of its keys.
+    fn prefetch_group<K: AsRef<[u8]>>(&self, group: &[K], reads: &ColdReads) -> Hashes {
         let keys = group.iter().map(|key| (PLAIN, key.as_ref()));
-        self.prefetch(keys, reads, u64::MAX);
+        self.prefetch_hashed(keys, reads, u64::MAX)
     }
 }
 
@@ -128,7 +127,7 @@ impl<I: Index> Store<I> {
     #[inline]
     pub fn get_into(&self, key: &[u8], buffer: &mut Vec<u8>) -> Result<bool, Stop> {
         let keys = plain(key, LatchMode::Shared);
-        self.blocking(&keys, now_ms(), |operation| {
+        self.blocking(&keys, WHEN_ASKED, |operation| {
             get_step(operation, key, buffer)
         })
     }
@@ -144,21 +143,22 @@ impl<I: Index> Store<I> {
         keys: &[K],
         mut each: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<(), Stop> {
-        let now_ms = now_ms();
         let mut reads = ColdReads::default();
         let mut done = 0;
         for group in keys.chunks(GET_MANY_GROUP) {
             reads.clear();
-            self.prefetch_group(group, &reads);
+            let hashes = self.prefetch_group(group, &reads);
             if reads.is_wanting() {
                 reads.fetch_blocking(&self.shared.blocking_reader);
             }
-            let end = done + group.len();
+            let begin = done;
+            let end = begin + group.len();
             while done < end {
-                let pause = self.get_group(&keys[done..end], &reads, now_ms, |value| {
-                    each(done, value);
-                    done += 1;
-                })?;
+                let pause =
+                    self.get_group(&keys[done..end], &hashes[done - begin..], &reads, |value| {
+                        each(done, value);
+                        done += 1;
+                    })?;
                 match pause {
                     None => {}
                     Some(Pause::Cold) => reads.fetch_blocking(&self.shared.blocking_reader),
@@ -201,7 +201,7 @@ impl<I: Index> Store<I> {
         mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
     ) -> Result<bool, Stop> {
         let keys = plain(key, LatchMode::Exclusive);
-        self.blocking(&keys, now_ms(), |operation| {
+        self.blocking(&keys, WHEN_ASKED, |operation| {
             update_step(operation, key, &mut change)
         })
     }
@@ -213,7 +213,7 @@ impl<I: Index> Store<I> {
     /// As [`Self::get`].
     pub fn delete(&self, key: &[u8]) -> Result<bool, Stop> {
         let keys = plain(key, LatchMode::Exclusive);
-        self.blocking(&keys, now_ms(), |operation| operation.remove(PLAIN, key))
+        self.blocking(&keys, WHEN_ASKED, |operation| operation.remove(PLAIN, key))
     }
 
     /// Calls `each` with every key, in no order. A key that exists throughout is visited at least once.
@@ -224,7 +224,8 @@ impl<I: Index> Store<I> {
     pub fn for_each_key(&self, mut each: impl FnMut(&[u8])) -> Result<(), Stop> {
         let mut cursor = 0;
         loop {
-            let scanned = self.blocking(&[], now_ms(), |operation| scan_step(operation, cursor))?;
+            let scanned =
+                self.blocking(&[], WHEN_ASKED, |operation| scan_step(operation, cursor))?;
             scanned.keys.iter().for_each(|(key, _)| each(key));
             cursor = scanned.cursor;
             if cursor == 0 {
@@ -262,7 +263,7 @@ impl<I: Index> AsyncStore<'_, I> {
             Ok(get_step(operation, key, &mut value)?.then_some(value))
         };
         self.store
-            .asynchronous(self.reader, &keys, now_ms(), body)
+            .asynchronous(self.reader, &keys, WHEN_ASKED, body)
             .await
     }
 
@@ -281,18 +282,22 @@ impl<I: Index> AsyncStore<'_, I> {
         let mut done = 0;
         for group in keys.chunks(GET_MANY_GROUP) {
             reads.clear();
-            self.store.prefetch_group(group, &reads);
+            let hashes = self.store.prefetch_group(group, &reads);
             if reads.is_wanting() {
                 reads.fetch(self.reader).await;
             }
-            let end = done + group.len();
+            let begin = done;
+            let end = begin + group.len();
             while done < end {
-                let pause = self
-                    .store
-                    .get_group(&keys[done..end], &reads, now_ms(), |value| {
+                let pause = self.store.get_group(
+                    &keys[done..end],
+                    &hashes[done - begin..],
+                    &reads,
+                    |value| {
                         each(done, value);
                         done += 1;
-                    })?;
+                    },
+                )?;
                 match pause {
                     None => {}
                     Some(Pause::Cold) => reads.fetch(self.reader).await,
@@ -328,7 +333,7 @@ impl<I: Index> AsyncStore<'_, I> {
         let keys = plain(key, LatchMode::Exclusive);
         let body = |operation: &mut Operation<'_, I>| update_step(operation, key, &mut change);
         self.store
-            .asynchronous(self.reader, &keys, now_ms(), body)
+            .asynchronous(self.reader, &keys, WHEN_ASKED, body)
             .await
     }
 
@@ -341,7 +346,7 @@ impl<I: Index> AsyncStore<'_, I> {
         let keys = plain(key, LatchMode::Exclusive);
         let body = |operation: &mut Operation<'_, I>| operation.remove(PLAIN, key);
         self.store
-            .asynchronous(self.reader, &keys, now_ms(), body)
+            .asynchronous(self.reader, &keys, WHEN_ASKED, body)
             .await
     }
 
@@ -356,7 +361,7 @@ impl<I: Index> AsyncStore<'_, I> {
             let body = |operation: &mut Operation<'_, I>| scan_step(operation, cursor);
             let scanned = self
                 .store
-                .asynchronous(self.reader, &[], now_ms(), body)
+                .asynchronous(self.reader, &[], WHEN_ASKED, body)
                 .await?;
             scanned.keys.iter().for_each(|(key, _)| each(key));
             cursor = scanned.cursor;

@@ -35,6 +35,9 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<usize> = 1 << 20..=32 << 20;
 /// More memory than this finds no address space beside the rest of a process.
 const MEMORY_MAX_BYTES: u64 = 1 << 46;
 
+/// Hashes of the keys of one batch.
+pub(crate) type Hashes = SmallVec<[u64; 64]>;
+
 /// How to open a [`Store`].
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -230,18 +233,33 @@ impl<I: Index> Store<I> {
     where
         K: Iterator<Item = (Namespace, &'k [u8])>,
     {
-        let mut hashes = SmallVec::<[u64; 64]>::new();
+        self.prefetch_hashed(keys, reads, cold_bytes_max);
+    }
+
+    /// [`Self::prefetch`] for one who needs the hashes of the keys too.
+    pub(crate) fn prefetch_hashed<'k, K>(
+        &self,
+        keys: K,
+        reads: &ColdReads,
+        cold_bytes_max: u64,
+    ) -> Hashes
+    where
+        K: Iterator<Item = (Namespace, &'k [u8])>,
+    {
+        let mut hashes = Hashes::new();
         for (namespace, key) in keys {
             let hash = self.shared.hash(namespace, key);
             self.shared.index.prefetch(hash);
             hashes.push(hash);
         }
         let _pin = epoch::pin();
-        for hash in hashes {
+        for &hash in &hashes {
             self.prefetch_records(hash, reads, cold_bytes_max);
         }
+        hashes
     }
 
+    #[inline]
     fn prefetch_records(&self, hash: u64, reads: &ColdReads, cold_bytes_max: u64) {
         let candidates = self.shared.index.candidates(hash, SlotKind::Root);
         let Some(slot) = candidates.first() else {
@@ -431,12 +449,30 @@ pub struct Pin {
 }
 
 impl<I: Index> Shared<I> {
+    /// An operation on the one key that has this hash.
+    #[inline]
+    pub(crate) fn operation_on_hash<'s>(
+        &'s self,
+        hash: u64,
+        mode: LatchMode,
+        reads: &'s ColdReads,
+        now_ms: u64,
+    ) -> Option<Operation<'s, I>> {
+        let held = Held::acquire_one(&self.latches, Latches::stripe(hash), mode)?;
+        Some(Operation::new(self, held, reads, now_ms))
+    }
+
+    #[inline]
     pub(crate) fn operation<'s>(
         &'s self,
         keys: &[KeyRef<'_>],
         reads: &'s ColdReads,
         now_ms: u64,
     ) -> Option<Operation<'s, I>> {
+        if let [key] = keys {
+            let hash = self.hash(key.namespace, key.key);
+            return self.operation_on_hash(hash, key.mode, reads, now_ms);
+        }
         let stripe = |key: &KeyRef<'_>| Latches::stripe(self.hash(key.namespace, key.key));
         let stripes = keys.iter().map(|key| (stripe(key), key.mode)).collect();
         let held = Held::acquire(&self.latches, stripes)?;

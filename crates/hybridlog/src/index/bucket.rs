@@ -94,13 +94,16 @@ fn tagged(slot: Slot, hash: u64, level: u32) -> u64 {
     slot.bits() | (1 << TAG_BITS | low_bits(hash >> level, TAG_BITS)) << SLOT_BITS
 }
 
-/// Whether the tag bits that `word` still has are those of `hash`. The marker is the word's highest set bit.
+/// Whether the tag bits that `word` still has are those of `hash`; never for an empty word. Without a branch, since which
+/// of a bucket's slots are empty, and which matches, is as good as random.
+#[inline]
 fn matches(word: u64, hash: u64, level: u32) -> bool {
-    if word == 0 {
-        return false;
-    }
-    let below_marker = (1u64 << (63 - word.leading_zeros())) - 1;
-    (word ^ (hash >> level) << SLOT_BITS) & below_marker & !SLOT_MASK == 0
+    let tag = (word >> SLOT_BITS) as u32;
+    let differs = tag ^ (hash >> level) as u32 | 2 << TAG_BITS;
+    // The marker is the tag's highest set bit. No bit below it differs if and only if the lowest that differs is not below
+    // it, which is if the tag is below twice that bit. The subtraction sends the empty word above everything.
+    let twice_lowest = (differs & differs.wrapping_neg()) << 1;
+    tag.wrapping_sub(1) < twice_lowest - 1
 }
 
 /// A bucket whose latch is held.
@@ -223,9 +226,15 @@ impl BucketIndex {
         }
     }
 
-    /// Calls `each` with the words of the bucket that holds `hash` and its level, under the sequence lock: what `each`
-    /// gathered is only good if this returns `true`; else it is called again from the start.
-    fn try_read(&self, address: &mut u64, hash: u64, mut each: impl FnMut(u64, u32)) -> bool {
+    /// Calls `each` with the slots of the bucket that holds `hash`, some at a time, and its level, under the sequence lock:
+    /// what `each` gathered is only good if this returns `true`; else it is called again from the start.
+    #[inline]
+    fn try_read(
+        &self,
+        address: &mut u64,
+        hash: u64,
+        mut each: impl FnMut(&[AtomicU64], u32),
+    ) -> bool {
         let bucket = self.table.bucket(*address);
         // Acquire pairs with the Release of the last holder of the latch.
         let control = Control(bucket.control.load(Ordering::Acquire));
@@ -239,20 +248,14 @@ impl BucketIndex {
             *address = home;
             return false;
         }
-        bucket
-            .slots
-            .iter()
-            .for_each(|slot| each(slot.load(Ordering::Relaxed), level));
+        each(&bucket.slots, level);
         let mut node = control.overflow();
         for _ in 0..CHAIN_NODES_MAX {
             if node == 0 || !self.nodes.exists(node) {
                 break;
             }
             let overflow = self.nodes.node(node);
-            overflow
-                .slots
-                .iter()
-                .for_each(|slot| each(slot.load(Ordering::Relaxed), level));
+            each(&overflow.slots, level);
             node = overflow.next.load(Ordering::Relaxed);
         }
         // Keeps the loads above before the load below; pairs with the Release fence in `latch`.
@@ -342,9 +345,19 @@ impl Slots for BucketIndex {
         let mut address = self.address(hash);
         loop {
             let mut found = Candidates::new();
-            let consistent = self.try_read(&mut address, hash, |word, level| {
-                if matches(word, hash, level) && Slot::from_bits(word).kind() == kind {
-                    found.push(Slot::from_bits(word));
+            let consistent = self.try_read(&mut address, hash, |slots, level| {
+                let mut matching = 0u32;
+                for (at, slot) in slots.iter().enumerate() {
+                    let word = slot.load(Ordering::Relaxed);
+                    matching |= u32::from(matches(word, hash, level)) << at;
+                }
+                while matching != 0 {
+                    let at = matching.trailing_zeros() as usize;
+                    matching &= matching - 1;
+                    let slot = Slot::from_bits(slots[at].load(Ordering::Relaxed));
+                    if slot.kind() == kind {
+                        found.push(slot);
+                    }
                 }
             });
             if consistent {
@@ -440,11 +453,10 @@ impl Slots for BucketIndex {
         let mut address = self.address(hash);
         loop {
             let (mut words, mut level_read) = (Words::new(), LEVEL_MIN);
-            let consistent = self.try_read(&mut address, hash, |word, level| {
+            let consistent = self.try_read(&mut address, hash, |slots, level| {
                 level_read = level;
-                if word != 0 {
-                    words.push(word);
-                }
+                let loaded = slots.iter().map(|slot| slot.load(Ordering::Relaxed));
+                words.extend(loaded.filter(|&word| word != 0));
             });
             if consistent {
                 words.iter().for_each(|&word| visit(Slot::from_bits(word)));
