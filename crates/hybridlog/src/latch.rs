@@ -8,6 +8,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::sys::prefetch;
+
 const STRIPES: usize = 16 * 1024;
 const READER: u64 = 1;
 const WRITER: u64 = 1 << 32;
@@ -40,6 +42,12 @@ impl Latches {
     #[inline]
     pub(crate) fn stripe(hash: u64) -> u32 {
         (hash >> 50) as u32 & (STRIPES as u32 - 1)
+    }
+
+    /// Starts loading a stripe.
+    #[inline]
+    pub(crate) fn prefetch(&self, stripe: u32) {
+        prefetch(std::ptr::from_ref(&self.stripes[stripe as usize]).cast());
     }
 
     pub(crate) fn stripes() -> u32 {

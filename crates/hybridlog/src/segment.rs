@@ -20,7 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::address::{Address, Geometry};
 use crate::io::DataFile;
 use crate::record::{HEADER_BYTES, RecordRef, filler_bytes};
-use crate::sys::{FileMapping, Reservation};
+use crate::sys::{FileMapping, Reservation, prefetch};
 
 /// What every segment file begins with; also keeps address 0 unused.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
@@ -211,6 +211,15 @@ impl SegmentTable {
     /// All segments there are.
     pub(crate) fn all(&self) -> Vec<Arc<Segment>> {
         self.segments.read().iter().flatten().cloned().collect()
+    }
+
+    /// Starts loading what [`Self::mark_read`] will look at. The caller is pinned.
+    #[inline]
+    pub(crate) fn prefetch_mark(&self, address: Address) {
+        let entry = self.entry(self.geometry.segment(address));
+        let marks = entry.marks.load(Ordering::Relaxed);
+        let bit = self.geometry.offset(address) / MARK_GRAIN_BYTES;
+        prefetch(marks.wrapping_add(bit / 64).cast_const().cast());
     }
 
     /// Notes that the record at `address` was read. Writes only if it was not noted before. The caller is pinned.

@@ -250,6 +250,7 @@ impl<I: Index> Store<I> {
         for (namespace, key) in keys {
             let hash = self.shared.hash(namespace, key);
             self.shared.index.prefetch(hash);
+            self.shared.latches.prefetch(Latches::stripe(hash));
             hashes.push(hash);
         }
         let _pin = epoch::pin();
@@ -269,6 +270,7 @@ impl<I: Index> Store<I> {
             Place::Memory { base, .. } => {
                 prefetch(base.as_ptr());
                 prefetch(base.as_ptr().wrapping_add(64));
+                self.shared.log.table.prefetch_mark(slot.address());
             }
             Place::Cold => {
                 if reads.wanted_bytes() < cold_bytes_max
