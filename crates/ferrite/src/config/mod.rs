@@ -33,7 +33,7 @@ use crate::cli::Cli;
 use crate::glob;
 use machine::{Machine, affordable_workers, maxmemory_floor_bytes};
 pub(crate) use settings::{
-    BindAddress, IndexKind, IoBackend, LogLevel, OomScore, Origin, Permission, RenamedCommand,
+    BindAddress, IoBackend, LogLevel, OomScore, Origin, Permission, RenamedCommand,
     Settings, Syslog,
 };
 use source::Entry;

@@ -62,8 +62,6 @@ pub(crate) struct Settings {
     pub(crate) io_iopoll: bool,
     /// A power of two; `None` is automatic.
     pub(crate) segment_bytes: Option<u64>,
-    pub(crate) index: IndexKind,
-
     /// `None`: keep no slow commands.
     pub(crate) slowlog_log_slower_than: Option<Duration>,
     pub(crate) slowlog_max_len: usize,
@@ -157,12 +155,6 @@ pub(crate) enum IoBackend {
     Tokio,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum IndexKind {
-    Bucket,
-    DashMap,
-}
-
 impl Settings {
     /// The settings that `values`, one for each row of the table, amount to.
     /// `automatic_maxmemory_bytes` is what `maxmemory 0` stands for.
@@ -215,10 +207,6 @@ impl Settings {
             io_sqpoll: values.yes("io-sqpoll"),
             io_iopoll: values.yes("io-iopoll"),
             segment_bytes: non_zero(values.bytes("segment-size")),
-            index: match values.choice("index") {
-                "dashmap" => IndexKind::DashMap,
-                _ => IndexKind::Bucket,
-            },
             slowlog_log_slower_than: microseconds(values.integer("slowlog-log-slower-than")),
             slowlog_max_len: values.number("slowlog-max-len"),
             commandlog_request_larger_than: u64::try_from(

@@ -436,5 +436,4 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     row("io-sqpoll", YesNo, "no").immutable().works("io_uring: a kernel thread submits the reads"),
     row("io-iopoll", YesNo, "no").immutable().works("io_uring: completions are polled for; needs a device with poll queues"),
     row("segment-size", SegmentSize, "0").immutable().works("size of the log's segments in a new data directory; 0 follows from maxmemory"),
-    row("index", Choice(&["bucket", "dashmap"]), "bucket").immutable().works("index of the keys: our own, or one on DashMap to compare with"),
 ];
