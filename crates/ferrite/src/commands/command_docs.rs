@@ -5,9 +5,11 @@
 //! row do not imply it, and Ferrite states none of the second.
 
 use std::iter;
+use std::ops::Range;
 
 use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
+use crate::commands::command_syntax::{self, Argument, Kind};
 use crate::commands::help::reply_help;
 use crate::commands::parse::SYNTAX_ERROR;
 use crate::ctx::Ctx;
@@ -500,24 +502,85 @@ fn reply_access(reply: &mut Output, access: &Access) {
 fn reply_docs(reply: &mut Output, table: &CommandTable, command: &Command) {
     let row = command.row;
     let subcommands: Vec<_> = table.subcommands(command).collect();
-    reply.bulk(command.full_name.as_bytes());
-    reply.map(if subcommands.is_empty() { 4 } else { 5 });
+    let arguments = command_syntax::arguments(&command.full_name);
     let fields = [
         ("summary", row.summary),
         ("since", row.since),
         ("group", row.group),
         ("complexity", row.complexity),
     ];
+    reply.bulk(command.full_name.as_bytes());
+    let lists = [arguments.is_empty(), subcommands.is_empty()];
+    reply.map(fields.len() + lists.iter().filter(|is_empty| !**is_empty).count());
     for (field, text) in fields {
         reply.bulk(field.as_bytes());
         reply.bulk(text.as_bytes());
     }
+    if !arguments.is_empty() {
+        let mut key_specs = 0..key_specs(row).len();
+        reply_arguments(reply, &arguments, &mut key_specs);
+    }
     if !subcommands.is_empty() {
         reply.bulk(b"subcommands");
         reply.map(subcommands.len());
-        subcommands
-            .iter()
-            .for_each(|subcommand| reply_docs(reply, table, subcommand));
+        for subcommand in subcommands {
+            reply_docs(reply, table, subcommand);
+        }
+    }
+}
+
+/// Writes the field "arguments". `key_specs` are the key specifications that no argument has been given yet; keys
+/// beyond them belong to the last.
+fn reply_arguments(reply: &mut Output, arguments: &[Argument], key_specs: &mut Range<usize>) {
+    reply.bulk(b"arguments");
+    reply.array(arguments.len());
+    for argument in arguments {
+        let is_key = argument.kind == Kind::Key;
+        let flags: Vec<&str> = [
+            (argument.optional, "optional"),
+            (argument.multiple, "multiple"),
+        ]
+        .iter()
+        .filter_map(|(is_set, flag)| is_set.then_some(*flag))
+        .collect();
+        let is_shown = argument.parts.is_empty();
+        reply.map(
+            2 + usize::from(is_shown)
+                + usize::from(is_key)
+                + usize::from(argument.token.is_some())
+                + usize::from(!flags.is_empty())
+                + usize::from(!is_shown),
+        );
+        let name = argument.name.as_bytes();
+        [
+            b"name".as_slice(),
+            name,
+            b"type",
+            argument.kind.name().as_bytes(),
+        ]
+        .iter()
+        .for_each(|text| reply.bulk(text));
+        if is_shown {
+            reply.bulk(b"display_text");
+            reply.bulk(name);
+        }
+        if is_key {
+            let last = key_specs.end.saturating_sub(1);
+            reply.bulk(b"key_spec_index");
+            reply.integer(key_specs.next().unwrap_or(last) as i64);
+        }
+        if let Some(token) = argument.token {
+            reply.bulk(b"token");
+            reply.bulk(token.as_bytes());
+        }
+        if !flags.is_empty() {
+            reply.bulk(b"flags");
+            reply.set(flags.len());
+            flags.iter().for_each(|flag| reply.simple(flag));
+        }
+        if !is_shown {
+            reply_arguments(reply, &argument.parts, key_specs);
+        }
     }
 }
 

@@ -109,7 +109,7 @@ fn get(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 }
 
 fn set(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err(SYNTAX_ERROR.into());
     }
     let names = args.from(2).step_by(2);
@@ -119,7 +119,7 @@ fn set(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let notices = server.config.set(&pairs, origin, |settings, changed| {
         server.apply(settings, changed)
     })?;
-    notices.iter().for_each(|notice| log::notice(notice));
+    notices.iter().for_each(log::notice);
     cx.reply.ok();
     Ok(())
 }

@@ -81,7 +81,7 @@ pub(crate) fn server(text: &mut Lines, server: &Server) {
     text.field("uptime_in_days", uptime_seconds / 86_400);
     text.field("hz", settings.hz);
     text.field("configured_hz", settings.hz);
-    text.field("lru_clock", unix_ms() / 1000 & 0xff_ffff);
+    text.field("lru_clock", (unix_ms() / 1000) & 0xff_ffff);
     text.field("executable", executable.display());
     text.field(
         "config_file",

@@ -8,6 +8,7 @@ mod bit_op;
 mod client;
 mod client_filter;
 mod command_docs;
+mod command_syntax;
 mod config;
 mod connection;
 mod database;
