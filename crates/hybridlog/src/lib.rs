@@ -59,6 +59,8 @@
 mod address;
 mod epoch;
 mod flush;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod index;
 pub mod io;
 mod large;
