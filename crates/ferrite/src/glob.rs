@@ -1,7 +1,7 @@
 //! Glob patterns as Redis matches them (KEYS, SCAN MATCH, COMMAND LIST), over bytes.
 //!
-//! `*` any run, `?` one byte, `[abc]`, `[a-z]`, `[^a]` one byte of a class, `\x` the byte x. Redis's
-//! corner cases are kept, for clients rely on all sorts of patterns: an unclosed class ends with
+//! `*` any run, `?` one byte, `[abc]`, `[a-z]`, `[^a]` one byte of a class, `\x` the byte x.
+//! Redis's corner cases are kept, for clients rely on all sorts of patterns: an unclosed class ends with
 //! the pattern, a reversed range is swapped, bytes compare as signed numbers inside ranges, `*`
 //! alone does not match the empty text.
 //!

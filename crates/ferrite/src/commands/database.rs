@@ -99,12 +99,14 @@ fn flushall(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         return Err(SWEEPS_PENDING.into());
     }
     let retired = cx.op.retire_everything()?;
-    let old: Vec<Namespace> =
-        (0..databases.count()).filter_map(|database| databases.renew(database)).collect();
+    let old: Vec<Namespace> = (0..databases.count())
+        .filter_map(|database| databases.renew(database))
+        .collect();
     let server = Arc::clone(cx.server);
     tokio::task::spawn_blocking(move || {
         server.store.sweep(retired, &old);
-        old.into_iter().for_each(|namespace| server.databases.release(namespace));
+        old.into_iter()
+            .for_each(|namespace| server.databases.release(namespace));
     });
     cx.reply.ok();
     Ok(())
@@ -122,7 +124,9 @@ fn swapdb(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let first = database_number(&args[1], "ERR invalid first DB index")?;
     let second = database_number(&args[2], "ERR invalid second DB index")?;
     let exists = |number: i32| {
-        usize::try_from(number).ok().filter(|&number| number < cx.server.databases.count())
+        usize::try_from(number)
+            .ok()
+            .filter(|&number| number < cx.server.databases.count())
     };
     let (Some(first), Some(second)) = (exists(first), exists(second)) else {
         return Err(DATABASE_OUT_OF_RANGE.into());

@@ -178,7 +178,7 @@ fn digest_value(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 
 fn error(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     check_arguments(args, args.len() == 3)?;
-    // Not `Err`: the text is the client's own, need not be UTF-8, and counts as no error of a command.
+    // Not `Err`: the text is the client's own, need not be UTF-8, and counts as no command's error.
     let one_line = args[2].iter().map(|&byte| {
         if matches!(byte, b'\r' | b'\n') {
             b' '
@@ -295,7 +295,8 @@ fn protocol(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     match args[2].to_ascii_lowercase().as_slice() {
         b"string" => reply.bulk(b"Hello World"),
         b"integer" => reply.integer(12345),
-        b"double" => reply.double(3.141),
+        // 3.141 as Redis writes it, which is no attempt at pi.
+        b"double" => reply.double(3141.0 / 1000.0),
         b"null" => reply.null(),
         b"array" => {
             reply.array(3);

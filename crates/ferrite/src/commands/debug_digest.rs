@@ -98,7 +98,11 @@ fn digest_of_pair(
     namespace: Namespace,
     key: &[u8],
 ) -> Result<Option<Digest>, hybridlog::Stop> {
-    let latch = KeyRef { namespace, key, mode: LatchMode::Shared };
+    let latch = KeyRef {
+        namespace,
+        key,
+        mode: LatchMode::Shared,
+    };
     cx.store.blocking(&[latch], cx.now_ms, |op| {
         let mut digest = Digest::default();
         digest.add_ordered(key);

@@ -8,15 +8,18 @@ use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
 use crate::commands::parse::{ExpiryUnit, expiry_or_past};
 use crate::ctx::Ctx;
 
-const NX_WITH_OTHERS: &str =
-    "ERR NX and XX, GT or LT options at the same time are not compatible";
+const NX_WITH_OTHERS: &str = "ERR NX and XX, GT or LT options at the same time are not compatible";
 const GT_WITH_LT: &str = "ERR GT and LT options at the same time are not compatible";
 
 const READ: Row = Row {
     name: "",
     arity: 2,
     flags: Flags::READONLY.and(Flags::FAST),
-    keys: Keys::Range { first: 1, last: 1, step: 1 },
+    keys: Keys::Range {
+        first: 1,
+        last: 1,
+        step: 1,
+    },
     categories: &["keyspace"],
     group: "generic",
     since: "1.0.0",
@@ -25,7 +28,11 @@ const READ: Row = Row {
     handler: Handler::Container,
     subcommands: &[],
 };
-const WRITE: Row = Row { arity: -3, flags: Flags::WRITE.and(Flags::FAST), ..READ };
+const WRITE: Row = Row {
+    arity: -3,
+    flags: Flags::WRITE.and(Flags::FAST),
+    ..READ
+};
 
 pub(crate) const ROWS: &[Row] = &[
     Row {
@@ -208,11 +215,12 @@ fn pexpiretime(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 /// Replies -2 for an absent key, -1 for one that does not expire, else its time as `shown`.
 fn reply_expiry(cx: &mut Ctx<'_>, args: Args<'_>, shown: impl Fn(u64) -> u64) -> Done {
     let record = cx.op.read(cx.namespace, &args[1])?;
-    cx.reply.integer(match record.map(|record| record.meta().expires_at_ms) {
-        None => -2,
-        Some(None) => -1,
-        Some(Some(at_ms)) => i64::try_from(shown(at_ms)).unwrap_or(i64::MAX),
-    });
+    cx.reply
+        .integer(match record.map(|record| record.meta().expires_at_ms) {
+            None => -2,
+            Some(None) => -1,
+            Some(Some(at_ms)) => i64::try_from(shown(at_ms)).unwrap_or(i64::MAX),
+        });
     Ok(())
 }
 

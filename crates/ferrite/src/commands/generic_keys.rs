@@ -27,9 +27,21 @@ const GENERIC: Row = Row {
     handler: Handler::Container,
     subcommands: &[],
 };
-const ONE_KEY: Keys = Keys::Range { first: 1, last: 1, step: 1 };
-const TWO_KEYS: Keys = Keys::Range { first: 1, last: 2, step: 1 };
-const ALL_KEYS: Keys = Keys::Range { first: 1, last: -1, step: 1 };
+const ONE_KEY: Keys = Keys::Range {
+    first: 1,
+    last: 1,
+    step: 1,
+};
+const TWO_KEYS: Keys = Keys::Range {
+    first: 1,
+    last: 2,
+    step: 1,
+};
+const ALL_KEYS: Keys = Keys::Range {
+    first: 1,
+    last: -1,
+    step: 1,
+};
 
 pub(crate) const ROWS: &[Row] = &[
     Row {
@@ -105,7 +117,11 @@ pub(crate) const ROWS: &[Row] = &[
         name: "copy",
         arity: -3,
         flags: Flags::WRITE.and(Flags::DENYOOM),
-        keys: Keys::TwoDatabases { first: 1, last: 2, other: OtherDatabase::After("db") },
+        keys: Keys::TwoDatabases {
+            first: 1,
+            last: 2,
+            other: OtherDatabase::After("db"),
+        },
         since: "6.2.0",
         complexity: "O(N) for a value of N bytes",
         summary: "Copies a value with its expiry to another key or database.",
@@ -116,7 +132,11 @@ pub(crate) const ROWS: &[Row] = &[
         name: "move",
         arity: 3,
         flags: Flags::WRITE.and(Flags::FAST),
-        keys: Keys::TwoDatabases { first: 1, last: 1, other: OtherDatabase::At(2) },
+        keys: Keys::TwoDatabases {
+            first: 1,
+            last: 1,
+            other: OtherDatabase::At(2),
+        },
         summary: "Moves a key to another database unless it exists there.",
         handler: Handler::Worker(move_),
         ..GENERIC
@@ -153,7 +173,8 @@ fn exists(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 
 fn type_(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let record = cx.op.read(cx.namespace, &args[1])?;
-    cx.reply.simple(record.map_or("none", |record| type_name(record.meta().kind)));
+    cx.reply
+        .simple(record.map_or("none", |record| type_name(record.meta().kind)));
     Ok(())
 }
 
@@ -162,7 +183,8 @@ fn rename(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         return Err(NO_SUCH_KEY.into());
     }
     if args[1] != args[2] {
-        cx.op.rename((cx.namespace, &args[1]), (cx.namespace, &args[2]))?;
+        cx.op
+            .rename((cx.namespace, &args[1]), (cx.namespace, &args[2]))?;
     }
     cx.reply.ok();
     Ok(())
@@ -175,7 +197,8 @@ fn renamenx(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     // The same name twice is an existing new name too.
     let renamed = cx.op.read(cx.namespace, &args[2])?.is_none();
     if renamed {
-        cx.op.rename((cx.namespace, &args[1]), (cx.namespace, &args[2]))?;
+        cx.op
+            .rename((cx.namespace, &args[1]), (cx.namespace, &args[2]))?;
     }
     cx.reply.integer(i64::from(renamed));
     Ok(())

@@ -83,7 +83,8 @@ fn scan(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let mut scanned = cx.op.scan(cx.namespace, cursor, count)?;
     scanned.keys.retain(|(key, meta)| {
         pattern.is_none_or(|pattern| key_matches(pattern, key))
-            && only_type.is_none_or(|name| name.eq_ignore_ascii_case(type_name(meta.kind).as_bytes()))
+            && only_type
+                .is_none_or(|name| name.eq_ignore_ascii_case(type_name(meta.kind).as_bytes()))
     });
     cx.reply.array(2);
     cx.reply.bulk(scanned.cursor.to_string().as_bytes());

@@ -21,7 +21,10 @@ const FREQUENCY_NOT_TRACKED: &str = "ERR An LFU maxmemory policy is not selected
 
 /// The name of type number `kind`.
 pub(crate) fn type_name(kind: u8) -> &'static str {
-    TYPE_NAMES.get(usize::from(kind)).copied().unwrap_or("unknown")
+    TYPE_NAMES
+        .get(usize::from(kind))
+        .copied()
+        .unwrap_or("unknown")
 }
 
 /// How Redis would hold the string `record`, reading no more of its value than it takes to tell.
@@ -43,7 +46,11 @@ const SUBCOMMAND: Row = Row {
     name: "",
     arity: 3,
     flags: Flags::READONLY,
-    keys: Keys::Range { first: 2, last: 2, step: 1 },
+    keys: Keys::Range {
+        first: 2,
+        last: 2,
+        step: 1,
+    },
     categories: &["keyspace"],
     group: "generic",
     since: "2.2.3",
@@ -112,7 +119,7 @@ fn object_encoding(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     Ok(())
 }
 
-/// Who stays in memory is decided by one mark per record, not by frequencies, so there are none to tell.
+/// Who stays in memory is decided by one mark per record, not by frequencies: there are none.
 fn object_freq(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     if cx.op.read(cx.namespace, &args[2])?.is_some() {
         return Err(FREQUENCY_NOT_TRACKED.into());

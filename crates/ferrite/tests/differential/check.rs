@@ -87,7 +87,11 @@ fn near(ferrite: &Reply, oracle: &Reply, tolerance: i64) -> bool {
 }
 
 fn sorted(reply: &Reply) -> Option<Vec<String>> {
-    let mut shown: Vec<_> = reply.elements()?.iter().map(|item| format!("{item:?}")).collect();
+    let mut shown: Vec<_> = reply
+        .elements()?
+        .iter()
+        .map(|item| format!("{item:?}"))
+        .collect();
     shown.sort_unstable();
     Some(shown)
 }

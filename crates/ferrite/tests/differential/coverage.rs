@@ -22,7 +22,9 @@ impl Coverage {
 
     fn totals(&self) -> (usize, usize) {
         let counts = self.by_command.values();
-        counts.fold((0, 0), |(runs, successes), count| (runs + count.0, successes + count.1))
+        counts.fold((0, 0), |(runs, successes), count| {
+            (runs + count.0, successes + count.1)
+        })
     }
 
     /// Prints the table.

@@ -39,7 +39,14 @@ impl Generator {
     /// A command of Redis 7.0 whose replies must be the same.
     const fn new(name: &'static str, make: fn(&mut Source) -> Command) -> Generator {
         let (knows, check) = (Knows::Redis, Check::Exact);
-        Generator { name, knows, make, check, weight: 1, distort: true }
+        Generator {
+            name,
+            knows,
+            make,
+            check,
+            weight: 1,
+            distort: true,
+        }
     }
 
     const fn check(self, check: Check) -> Generator {
@@ -52,26 +59,43 @@ impl Generator {
 
     /// A command of Valkey 9 that Redis 7.0 does not have.
     const fn newer(self) -> Generator {
-        Generator { knows: Knows::Valkey, ..self }
+        Generator {
+            knows: Knows::Valkey,
+            ..self
+        }
     }
 
     /// A command that only Ferrite has, with a reply that `accepts`.
     const fn alone(self, accepts: fn(&crate::wire::Reply) -> bool) -> Generator {
-        Generator { knows: Knows::Nobody, check: Check::Alone(accepts), distort: false, ..self }
+        Generator {
+            knows: Knows::Nobody,
+            check: Check::Alone(accepts),
+            distort: false,
+            ..self
+        }
     }
 
     /// A command that does harm when its arguments are changed.
     const fn undistorted(self) -> Generator {
-        Generator { distort: false, ..self }
+        Generator {
+            distort: false,
+            ..self
+        }
     }
 }
 
 /// All generators.
 pub(crate) fn all() -> impl Iterator<Item = Generator> {
-    [strings::TABLE, bits::TABLE, keys::TABLE, connection::TABLE, server::TABLE]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        strings::TABLE,
+        bits::TABLE,
+        keys::TABLE,
+        connection::TABLE,
+        server::TABLE,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// Commands that are not compared, with the reason.

@@ -82,7 +82,9 @@ fn seed() -> u64 {
     if let Ok(seed) = std::env::var("FERRITE_TEST_SEED") {
         return seed.parse().expect("FERRITE_TEST_SEED is a number");
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a time after 1970");
     now.as_nanos() as u64
 }
 
@@ -96,18 +98,34 @@ fn every_command_has_a_generator() {
     let mut covered: BTreeSet<&str> = generators::all().map(|generator| generator.name).collect();
     covered.extend(generators::EXCLUDED.iter().map(|(name, _)| *name));
     let mut names = BTreeSet::new();
-    commands.iter().for_each(|command| collect_names(command, &mut names));
-    let missing: Vec<_> = names.iter().filter(|name| !covered.contains(name.as_str())).collect();
-    assert!(missing.is_empty(), "commands without a generator: {missing:?}");
-    let unknown: Vec<_> = covered.iter().filter(|name| !names.contains(**name)).collect();
-    assert!(unknown.is_empty(), "generators without a command: {unknown:?}");
+    commands
+        .iter()
+        .for_each(|command| collect_names(command, &mut names));
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|name| !covered.contains(name.as_str()))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "commands without a generator: {missing:?}"
+    );
+    let unknown: Vec<_> = covered
+        .iter()
+        .filter(|name| !names.contains(**name))
+        .collect();
+    assert!(
+        unknown.is_empty(),
+        "generators without a command: {unknown:?}"
+    );
 }
 
 /// Adds the name of a command that COMMAND describes, or those of its subcommands.
 fn collect_names(command: &Reply, names: &mut BTreeSet<String>) {
     let fields = command.elements().expect("a command's fields");
     let subcommands = fields.last().and_then(Reply::elements).unwrap_or_default();
-    subcommands.iter().for_each(|subcommand| collect_names(subcommand, names));
+    subcommands
+        .iter()
+        .for_each(|subcommand| collect_names(subcommand, names));
     let name = String::from_utf8_lossy(fields[0].bytes().expect("a name")).into_owned();
     if subcommands.is_empty() || name == "command" {
         names.insert(name);

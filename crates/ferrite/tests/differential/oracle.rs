@@ -27,14 +27,26 @@ impl Oracle {
         let dir = tempfile::tempdir().expect("a directory for the server");
         let socket = dir.path().join("socket");
         let process = Command::new(binary)
-            .args(["--port", "0", "--save", "", "--enable-debug-command", "yes", "--unixsocket"])
+            .args([
+                "--port",
+                "0",
+                "--save",
+                "",
+                "--enable-debug-command",
+                "yes",
+                "--unixsocket",
+            ])
             .arg(&socket)
             .arg("--dir")
             .arg(dir.path())
             .stdout(Stdio::null())
             .spawn()
             .expect("the server that was found starts");
-        let mut oracle = Oracle { process, address: Address::Unix(socket), _dir: dir };
+        let mut oracle = Oracle {
+            process,
+            address: Address::Unix(socket),
+            _dir: dir,
+        };
         oracle.wait_until_it_listens();
         Some(oracle)
     }
@@ -45,7 +57,10 @@ impl Oracle {
             if let Ok(Some(status)) = self.process.try_wait() {
                 panic!("the server to compare with ended at once: {status}");
             }
-            assert!(Instant::now() < deadline, "the server to compare with does not listen");
+            assert!(
+                Instant::now() < deadline,
+                "the server to compare with does not listen"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -64,5 +79,7 @@ fn find(program: &str) -> Option<PathBuf> {
         return Some(path.into());
     }
     let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|dir| dir.join(program)).find(|candidate| candidate.is_file())
+    env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|candidate| candidate.is_file())
 }

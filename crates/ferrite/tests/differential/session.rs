@@ -80,7 +80,11 @@ impl Session {
         self.coverage.print();
         self.compare(&vec![b"DEBUG".to_vec(), b"DIGEST".to_vec()], Check::Exact)?;
         let differences = self.differences.join("\n\n");
-        assert!(self.differences.is_empty(), "seed {}:\n{differences}", self.plan.seed);
+        assert!(
+            self.differences.is_empty(),
+            "seed {}:\n{differences}",
+            self.plan.seed
+        );
         self.coverage.check();
         Ok(())
     }
@@ -92,7 +96,8 @@ impl Session {
             let own_words = generator.name.split('|').count();
             let random = &mut self.source.random;
             match random.below(4) {
-                0 => command.truncate(random.between(own_words as i64, command.len() as i64) as usize),
+                0 => command
+                    .truncate(random.between(own_words as i64, command.len() as i64) as usize),
                 1 => command.push(self.source.oddity()),
                 _ if command.len() > own_words => {
                     let at = random.between(own_words as i64, command.len() as i64 - 1) as usize;
@@ -106,24 +111,37 @@ impl Session {
 
     fn run_followers(&mut self) -> io::Result<()> {
         while let Some(command) = self.source.then.pop_front() {
-            let check = if command[0] == b"HELLO" { Check::Names } else { Check::Exact };
+            let check = if command[0] == b"HELLO" {
+                Check::Names
+            } else {
+                Check::Exact
+            };
             self.compare(&command, check)?;
         }
         Ok(())
     }
 
-    /// Sends the command to both servers and notes whether their replies differ; whether it succeeded.
+    /// Sends the command to both servers and notes a difference of their replies. Result: whether
+    /// it succeeded.
     fn compare(&mut self, command: &Command, check: Check) -> io::Result<bool> {
         let words: Vec<_> = command.iter().map(|word| shown(word)).collect();
         let line = words.join(" ");
-        let ferrite = self.pair.ferrite.call(command).map_err(|error| self.broken("Ferrite", &line, error))?;
+        let ferrite = self
+            .pair
+            .ferrite
+            .call(command)
+            .map_err(|error| self.broken("Ferrite", &line, error))?;
         if let Check::Alone(accepts) = check {
             if !accepts(&ferrite) {
                 self.differ(&line, &ferrite, None);
             }
             return Ok(!ferrite.is_error());
         }
-        let oracle = self.pair.oracle.call(command).map_err(|error| self.broken("the oracle", &line, error))?;
+        let oracle = self
+            .pair
+            .oracle
+            .call(command)
+            .map_err(|error| self.broken("the oracle", &line, error))?;
         if !check.agree(&ferrite, &oracle, command, &mut self.pair)? {
             self.differ(&line, &ferrite, Some(&oracle));
         }
@@ -145,8 +163,9 @@ impl Session {
         let history: Vec<_> = self.history.iter().map(String::as_str).collect();
         let history = history.join("\n");
         let oracle = oracle.map_or("something else".to_owned(), |reply| format!("{reply:?}"));
-        self.differences
-            .push(format!("{history}\n  {line}\n  Ferrite: {ferrite:?}\n  oracle:  {oracle}"));
+        self.differences.push(format!(
+            "{history}\n  {line}\n  Ferrite: {ferrite:?}\n  oracle:  {oracle}"
+        ));
     }
 
     /// A connection that broke is a difference like others, with the command that broke it.
@@ -156,7 +175,9 @@ impl Session {
         let differences = self.differences.join("\n\n");
         io::Error::new(
             error.kind(),
-            format!("seed {seed}: {who}: {error}, at\n{history}\n  {line}\nbefore that:\n{differences}"),
+            format!(
+                "seed {seed}: {who}: {error}, at\n{history}\n  {line}\nbefore that:\n{differences}"
+            ),
         )
     }
 }

@@ -53,13 +53,17 @@ pub(crate) struct Source {
     pub(crate) random: Random,
     /// The protocol of the connections: "2" or "3".
     pub(crate) protocol: &'static str,
-    /// Commands to be sent after the one that is being made, such as values for an emptied database.
+    /// Commands to be sent after the one being made, such as values for an emptied database.
     pub(crate) then: VecDeque<Command>,
 }
 
 impl Source {
     pub(crate) fn new(seed: u64, protocol: &'static str) -> Source {
-        Source { random: Random::new(seed), protocol, then: VecDeque::new() }
+        Source {
+            random: Random::new(seed),
+            protocol,
+            then: VecDeque::new(),
+        }
     }
 
     /// A key that mostly holds a string of any kind.
@@ -147,11 +151,17 @@ impl Source {
     /// A short value for a key whose value grows.
     pub(crate) fn short_value(&mut self) -> Vec<u8> {
         let len = self.random.between(0, 12) as usize;
-        if self.random.one_in(4) { self.binary(len) } else { self.text(len) }
+        if self.random.one_in(4) {
+            self.binary(len)
+        } else {
+            self.text(len)
+        }
     }
 
     pub(crate) fn text(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| b'a' + self.random.below(6) as u8).collect()
+        (0..len)
+            .map(|_| b'a' + self.random.below(6) as u8)
+            .collect()
     }
 
     pub(crate) fn binary(&mut self, len: usize) -> Vec<u8> {
@@ -194,11 +204,31 @@ impl Source {
     /// What is hardly ever a right argument.
     pub(crate) fn oddity(&mut self) -> Vec<u8> {
         let text = *self.random.pick(&[
-            "", "-1", "0", "x", "1.5", "9223372036854775807", "9223372036854775808",
-            "-9223372036854775808", "18446744073709551616", "nan", "inf", "-0", "+1", " 1", "1 ",
-            "NX", "GET", "*",
+            "",
+            "-1",
+            "0",
+            "x",
+            "1.5",
+            "9223372036854775807",
+            "9223372036854775808",
+            "-9223372036854775808",
+            "18446744073709551616",
+            "nan",
+            "inf",
+            "-0",
+            "+1",
+            " 1",
+            "1 ",
+            "NX",
+            "GET",
+            "*",
         ]);
         text.encoded()
+    }
+
+    /// One of `words`.
+    pub(crate) fn word(&mut self, words: &[&'static str]) -> &'static str {
+        words[self.random.below(words.len() as u64) as usize]
     }
 
     pub(crate) fn database(&mut self) -> i64 {
@@ -253,10 +283,13 @@ impl Source {
     pub(crate) fn refill(&mut self) {
         for number in 0..8 {
             let value = self.value();
-            self.then.push_back(command!["SET", format!("s:{number}"), value]);
+            self.then
+                .push_back(command!["SET", format!("s:{number}"), value]);
         }
         let number = self.random.between(-1000, 1000);
-        self.then.push_back(command!["MSET", "n:0", number, "n:1", 7, "f:0", "1.5", "b:0", "\x05ab"]);
+        self.then.push_back(command![
+            "MSET", "n:0", number, "n:1", 7, "f:0", "1.5", "b:0", "\x05ab"
+        ]);
     }
 }
 

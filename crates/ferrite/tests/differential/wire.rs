@@ -86,7 +86,9 @@ impl Connection {
                 Box::new(stream)
             }
         };
-        Ok(Connection { stream: BufReader::new(stream) })
+        Ok(Connection {
+            stream: BufReader::new(stream),
+        })
     }
 
     /// Sends a command without waiting for its reply.
@@ -153,7 +155,10 @@ impl Connection {
         let mut line = Vec::new();
         self.stream.read_until(b'\n', &mut line)?;
         if !line.ends_with(b"\r\n") {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the server closed",
+            ));
         }
         line.truncate(line.len() - 2);
         Ok(line)
@@ -173,12 +178,17 @@ impl Connection {
 }
 
 fn number(text: &[u8]) -> io::Result<i64> {
-    let parsed = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    let parsed = std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse().ok());
     parsed.ok_or_else(|| invalid(text))
 }
 
 fn invalid(line: &[u8]) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("no reply: {}", line.escape_ascii()))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("no reply: {}", line.escape_ascii()),
+    )
 }
 
 /// Bytes as a failed test shows them: escaped, and long ones cut.

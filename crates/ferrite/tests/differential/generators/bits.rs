@@ -7,8 +7,10 @@ use crate::source::{Command, Part, Source};
 use crate::wire::Reply;
 
 pub(crate) const TABLE: &[Generator] = &[
-    Generator::new("setbit", |s| command!["SETBIT", s.bit_key(), offset(s), s.random.between(0, 1)])
-        .weight(2),
+    Generator::new("setbit", |s| {
+        command!["SETBIT", s.bit_key(), offset(s), s.random.between(0, 1)]
+    })
+    .weight(2),
     Generator::new("getbit", |s| command!["GETBIT", s.bit_key(), offset(s)]),
     Generator::new("bitcount", |s| {
         let command = command!["BITCOUNT", s.bit_key()];
@@ -51,16 +53,24 @@ fn with_range(s: &mut Source, mut command: Command) -> Command {
     match s.random.below(4) {
         0 => command.push(s.index().encoded()),
         1 => command.extend(command![s.index(), s.index()]),
-        2 => command.extend(command![s.index(), s.index(), *s.random.pick(&["BIT", "byte", "x"])]),
+        2 => command.extend(command![
+            s.index(),
+            s.index(),
+            s.word(&["BIT", "byte", "x"])
+        ]),
         _ => {}
     }
     command
 }
 
 fn bitop(s: &mut Source) -> Command {
-    let operation = *s.random.pick(&["AND", "or", "XOR", "NOT"]);
+    let operation = s.word(&["AND", "or", "XOR", "NOT"]);
     let mut command = command!["BITOP", operation, s.bit_key()];
-    let sources = if operation == "NOT" && !s.random.one_in(6) { 1 } else { s.random.between(1, 4) };
+    let sources = if operation == "NOT" && !s.random.one_in(6) {
+        1
+    } else {
+        s.random.between(1, 4)
+    };
     for _ in 0..sources {
         command.push(s.bit_key());
     }
@@ -76,7 +86,7 @@ fn bitfield(s: &mut Source) -> Command {
             1 => command.extend(command!["SET", kind, offset, s.integer()]),
             2 => command.extend(command!["INCRBY", kind, offset, s.integer()]),
             _ => {
-                let overflow = *s.random.pick(&["WRAP", "sat", "FAIL"]);
+                let overflow = s.word(&["WRAP", "sat", "FAIL"]);
                 command.extend(command!["OVERFLOW", overflow]);
                 command.extend(command!["INCRBY", kind, offset, s.integer()]);
             }
@@ -87,9 +97,9 @@ fn bitfield(s: &mut Source) -> Command {
 
 fn bit_type(s: &mut Source) -> String {
     if s.random.one_in(25) {
-        return (*s.random.pick(&["u64", "i65", "u0", "x8", "u", "i-1"])).to_owned();
+        return s.word(&["u64", "i65", "u0", "x8", "u", "i-1"]).to_owned();
     }
-    let sign = *s.random.pick(&["i", "u"]);
+    let sign = s.word(&["i", "u"]);
     format!("{sign}{}", s.random.between(1, 63))
 }
 

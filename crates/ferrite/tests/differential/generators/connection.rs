@@ -12,7 +12,11 @@ pub(crate) const TABLE: &[Generator] = &[
     }),
     Generator::new("echo", |s| command!["ECHO", s.value()]),
     Generator::new("select", |s| {
-        let database = if s.random.one_in(8) { s.oddity() } else { s.database().encoded() };
+        let database = if s.random.one_in(8) {
+            s.oddity()
+        } else {
+            s.database().encoded()
+        };
         command!["SELECT", database]
     }),
     Generator::new("auth", |s| match s.random.below(6) {
@@ -20,24 +24,37 @@ pub(crate) const TABLE: &[Generator] = &[
         1 => command!["AUTH", "nobody", "secret"],
         _ => command!["AUTH", "default", s.text(5)],
     }),
-    Generator::new("hello", hello).check(Check::Names).undistorted(),
+    Generator::new("hello", hello)
+        .check(Check::Names)
+        .undistorted(),
     Generator::new("reset", |s| {
         s.then.push_back(command!["HELLO", s.protocol]);
         command!["RESET"]
     })
     .undistorted(),
-    Generator::new("quit", |_| command!["QUIT"]).check(Check::Closes).undistorted(),
+    Generator::new("quit", |_| command!["QUIT"])
+        .check(Check::Closes)
+        .undistorted(),
     Generator::new("readonly", |_| command!["READONLY"]),
     Generator::new("readwrite", |_| command!["READWRITE"]),
     Generator::new("client|getname", |_| command!["CLIENT", "GETNAME"]),
     Generator::new("client|setname", |s| {
-        let name = if s.random.one_in(6) { b"two words".to_vec() } else { s.text(6) };
+        let name = if s.random.one_in(6) {
+            b"two words".to_vec()
+        } else {
+            s.text(6)
+        };
         command!["CLIENT", "SETNAME", name]
     }),
     Generator::new("client|id", |_| command!["CLIENT", "ID"]).check(Check::Type),
     Generator::new("client|info", |_| command!["CLIENT", "INFO"]).check(Check::Type),
     Generator::new("client|list", |s| match s.random.below(5) {
-        0 => command!["CLIENT", "LIST", "TYPE", *s.random.pick(&["normal", "pubsub", "odd"])],
+        0 => command![
+            "CLIENT",
+            "LIST",
+            "TYPE",
+            s.word(&["normal", "pubsub", "odd"])
+        ],
         1 => command!["CLIENT", "LIST", "ID", 1, 2],
         2 => command!["CLIENT", "LIST", "ID", "x"],
         _ => command!["CLIENT", "LIST"],
@@ -69,15 +86,21 @@ pub(crate) const TABLE: &[Generator] = &[
     .undistorted(),
     Generator::new("client|no-evict", on_or_off),
     Generator::new("client|getredir", |_| command!["CLIENT", "GETREDIR"]),
-    Generator::new("client|trackinginfo", |_| command!["CLIENT", "TRACKINGINFO"]),
+    Generator::new("client|trackinginfo", |_| {
+        command!["CLIENT", "TRACKINGINFO"]
+    }),
     Generator::new("client|help", |_| command!["CLIENT", "HELP"]).check(Check::Type),
     Generator::new("client|no-touch", |s| {
-        command!["CLIENT", "NO-TOUCH", *s.random.pick(&["ON", "off", "off", "x"])]
+        command!["CLIENT", "NO-TOUCH", s.word(&["ON", "off", "off", "x"])]
     })
     .newer(),
     Generator::new("client|setinfo", |s| {
-        let what = *s.random.pick(&["LIB-NAME", "lib-ver", "LIB-NAME", "lib-ver", "LIB-X"]);
-        let value = if s.random.one_in(6) { b"a b".to_vec() } else { s.text(5) };
+        let what = s.word(&["LIB-NAME", "lib-ver", "LIB-NAME", "lib-ver", "LIB-X"]);
+        let value = if s.random.one_in(6) {
+            b"a b".to_vec()
+        } else {
+            s.text(5)
+        };
         command!["CLIENT", "SETINFO", what, value]
     })
     .newer(),
@@ -85,7 +108,7 @@ pub(crate) const TABLE: &[Generator] = &[
     Generator::new("acl|users", |_| command!["ACL", "USERS"]),
     Generator::new("acl|list", |_| command!["ACL", "LIST"]).check(Check::Type),
     Generator::new("acl|getuser", |s| {
-        command!["ACL", "GETUSER", *s.random.pick(&["default", "default", "nobody"])]
+        command!["ACL", "GETUSER", s.word(&["default", "default", "nobody"])]
     })
     .check(Check::Type),
     Generator::new("acl|cat", |s| match s.random.below(4) {
@@ -103,7 +126,9 @@ fn hello(s: &mut Source) -> Command {
         0 => command!["HELLO", 4],
         1 => command!["HELLO", "three"],
         2 => command!["HELLO", protocol, "AUTH", "nobody", "x"],
-        3 => command!["HELLO", protocol, "AUTH", "default", "x", "SETNAME", "named"],
+        3 => command![
+            "HELLO", protocol, "AUTH", "default", "x", "SETNAME", "named"
+        ],
         4 => command!["HELLO", protocol, "SETNAME", "named"],
         5 => command!["HELLO"],
         _ => command!["HELLO", protocol],
@@ -111,5 +136,5 @@ fn hello(s: &mut Source) -> Command {
 }
 
 fn on_or_off(s: &mut Source) -> Command {
-    command!["CLIENT", "NO-EVICT", *s.random.pick(&["ON", "off", "off", "x"])]
+    command!["CLIENT", "NO-EVICT", s.word(&["ON", "off", "off", "x"])]
 }

@@ -22,26 +22,46 @@ pub(crate) const TABLE: &[Generator] = &[
     }),
     Generator::new("renamenx", |s| {
         let (from, to) = s.two_keys();
-        let to = if s.random.one_in(2) { s.missing_key() } else { to };
+        let to = if s.random.one_in(2) {
+            s.missing_key()
+        } else {
+            to
+        };
         command!["RENAMENX", from, to]
     }),
     Generator::new("copy", copy).weight(2),
     Generator::new("move", |s| command!["MOVE", s.any_key(), database(s)]),
     Generator::new("expire", |s| {
-        let time = if s.random.one_in(12) { s.integer() } else { s.ttl_seconds() };
+        let time = if s.random.one_in(12) {
+            s.integer()
+        } else {
+            s.ttl_seconds()
+        };
         expire(s, "EXPIRE", time)
     })
     .weight(2),
     Generator::new("pexpire", |s| {
-        let time = if s.random.one_in(12) { -s.random.between(0, 99) } else { s.ttl_ms() };
+        let time = if s.random.one_in(12) {
+            -s.random.between(0, 99)
+        } else {
+            s.ttl_ms()
+        };
         expire(s, "PEXPIRE", time)
     }),
     Generator::new("expireat", |s| {
-        let time = if s.random.one_in(12) { s.integer() } else { s.future_seconds() };
+        let time = if s.random.one_in(12) {
+            s.integer()
+        } else {
+            s.future_seconds()
+        };
         expire(s, "EXPIREAT", time)
     }),
     Generator::new("pexpireat", |s| {
-        let time = if s.random.one_in(12) { s.integer() } else { s.future_ms() };
+        let time = if s.random.one_in(12) {
+            s.integer()
+        } else {
+            s.future_ms()
+        };
         expire(s, "PEXPIREAT", time)
     }),
     Generator::new("ttl", |s| command!["TTL", s.any_key()]).check(SECONDS),
@@ -49,7 +69,9 @@ pub(crate) const TABLE: &[Generator] = &[
     Generator::new("expiretime", |s| command!["EXPIRETIME", s.any_key()]).check(SECONDS),
     Generator::new("pexpiretime", |s| command!["PEXPIRETIME", s.any_key()]).check(MILLISECONDS),
     Generator::new("persist", |s| command!["PERSIST", s.any_key()]),
-    Generator::new("scan", scan).check(Check::Scan).undistorted(),
+    Generator::new("scan", scan)
+        .check(Check::Scan)
+        .undistorted(),
     Generator::new("keys", |s| command!["KEYS", pattern(s)]).check(Check::Unordered),
     Generator::new("randomkey", |_| command!["RANDOMKEY"]).check(Check::RandomKey),
     Generator::new("dbsize", |_| command!["DBSIZE"]),
@@ -59,16 +81,26 @@ pub(crate) const TABLE: &[Generator] = &[
         let (first, second) = (database(s), database(s));
         command!["SWAPDB", first, second]
     }),
-    Generator::new("object|encoding", |s| command!["OBJECT", "ENCODING", s.any_key()])
-        .check(Check::By(same_encoding))
-        .weight(2),
-    Generator::new("object|refcount", |s| command!["OBJECT", "refcount", s.any_key()])
-        .check(Check::Type),
-    Generator::new("object|idletime", |s| command!["OBJECT", "IDLETIME", s.any_key()])
-        .check(Check::Type),
+    Generator::new("object|encoding", |s| {
+        command!["OBJECT", "ENCODING", s.any_key()]
+    })
+    .check(Check::By(same_encoding))
+    .weight(2),
+    Generator::new("object|refcount", |s| {
+        command!["OBJECT", "refcount", s.any_key()]
+    })
+    .check(Check::Type),
+    Generator::new("object|idletime", |s| {
+        command!["OBJECT", "IDLETIME", s.any_key()]
+    })
+    .check(Check::Type),
     Generator::new("object|freq", |s| {
         // An error for every key that exists.
-        let key = if s.random.one_in(8) { s.any_key() } else { s.missing_key() };
+        let key = if s.random.one_in(8) {
+            s.any_key()
+        } else {
+            s.missing_key()
+        };
         command!["OBJECT", "FREQ", key]
     }),
     Generator::new("object|help", |_| command!["OBJECT", "HELP"]).check(Check::Type),
@@ -80,7 +112,9 @@ fn same_encoding(ferrite: &Reply, oracle: &Reply) -> bool {
     let by_value: &[&[u8]] = &[b"int", b"embstr"];
     let by_history: &[&[u8]] = &[b"embstr", b"raw"];
     ferrite.bytes().is_some_and(|name| by_value.contains(&name))
-        && oracle.bytes().is_some_and(|name| by_history.contains(&name))
+        && oracle
+            .bytes()
+            .is_some_and(|name| by_history.contains(&name))
 }
 
 fn copy(s: &mut Source) -> Command {
@@ -102,7 +136,11 @@ fn database(s: &mut Source) -> Vec<u8> {
 }
 
 fn expire(s: &mut Source, name: &str, time: i64) -> Command {
-    let time = if s.random.one_in(15) { s.oddity() } else { time.encoded() };
+    let time = if s.random.one_in(15) {
+        s.oddity()
+    } else {
+        time.encoded()
+    };
     let command = command![name, s.any_key(), time];
     match s.random.below(12) {
         0 => s.with_options(command, &["NX", "XX", "GT", "LT"]),
@@ -120,11 +158,18 @@ fn scan(s: &mut Source) -> Command {
         command.extend(command!["MATCH", pattern(s)]);
     }
     if s.random.one_in(2) {
-        let count = if s.random.one_in(10) { s.oddity() } else { s.random.between(1, 50).encoded() };
+        let count = if s.random.one_in(10) {
+            s.oddity()
+        } else {
+            s.random.between(1, 50).encoded()
+        };
         command.extend(command!["COUNT", count]);
     }
     if s.random.one_in(4) {
-        command.extend(command!["TYPE", *s.random.pick(&["string", "STRING", "list", "nonsense"])]);
+        command.extend(command![
+            "TYPE",
+            s.word(&["string", "STRING", "list", "nonsense"])
+        ]);
     }
     if s.random.one_in(30) {
         command.push(s.oddity());
@@ -134,13 +179,36 @@ fn scan(s: &mut Source) -> Command {
 
 fn pattern(s: &mut Source) -> Vec<u8> {
     let fixed: &[&[u8]] = &[
-        b"*", b"s:*", b"n:[0-2]", b"?:?", b"[^s]:*", b"*:1", b"", b"**", b"L*", b"bin*", b"f:\\0",
-        b"[a-n]:[3-0]", b"[", b"[^", b"s:[", b"*[", b"b:[0-", b"\\", b"*\xff\x80\\*\\[",
-        b"bin\x00*", b"*\r\n*", b"[\x80-\xff]*", b"missing:*[13579]", b"*i*s*g*:*",
+        b"*",
+        b"s:*",
+        b"n:[0-2]",
+        b"?:?",
+        b"[^s]:*",
+        b"*:1",
+        b"",
+        b"**",
+        b"L*",
+        b"bin*",
+        b"f:\\0",
+        b"[a-n]:[3-0]",
+        b"[",
+        b"[^",
+        b"s:[",
+        b"*[",
+        b"b:[0-",
+        b"\\",
+        b"*\xff\x80\\*\\[",
+        b"bin\x00*",
+        b"*\r\n*",
+        b"[\x80-\xff]*",
+        b"missing:*[13579]",
+        b"*i*s*g*:*",
     ];
     if s.random.one_in(4) {
         let len = s.random.between(1, 7);
-        return (0..len).map(|_| *s.random.pick(b"s:n[]^-*?\\0123fb")).collect();
+        return (0..len)
+            .map(|_| *s.random.pick(b"s:n[]^-*?\\0123fb"))
+            .collect();
     }
     s.random.pick(fixed).to_vec()
 }
