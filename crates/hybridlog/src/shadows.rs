@@ -124,7 +124,11 @@ impl<I: Index> Shared<I> {
             (found.record.namespace(), found.record.key().to_vec())
         };
         if self.hash(namespace, &key) != noted.hash {
-            self.key_counts.add(noted.namespace, 1, 0);
+            // Another key's. The key's own old record may lie behind it.
+            match self.behind(noted) {
+                Some(next) => self.shadows.note(noted.namespace, noted.hash, next),
+                None => self.key_counts.add(noted.namespace, 1, 0),
+            }
             return;
         }
         // The key's own old record. It has lost its slot already if the key was removed since.
@@ -145,6 +149,15 @@ impl<I: Index> Shared<I> {
             self.key_counts.add(namespace, 0, -i64::from(had_expiry));
             operation.free_pages(operation.pages_of(&found));
         }
+    }
+
+    /// The slot with the same tag that comes after the noted one.
+    fn behind(&self, noted: &Noted) -> Option<Slot> {
+        let candidates = self.index.candidates(noted.hash, SlotKind::Root);
+        let mut older = candidates
+            .into_iter()
+            .skip_while(|slot| slot.address() != noted.unread.address());
+        older.nth(1)
     }
 
     /// Whether a newer record of the key lies in memory, in front of the noted slot.
