@@ -39,6 +39,13 @@ pub(crate) struct Pair {
 }
 
 impl Check {
+    /// Whether the command may be sent together with others: nothing else is asked, and both
+    /// servers are and stay connected.
+    pub(crate) fn can_be_pipelined(self) -> bool {
+        use Check::{Alone, Closes, RandomKey, Scan};
+        !matches!(self, Alone(_) | Closes | RandomKey | Scan)
+    }
+
     /// Whether the replies agree.
     pub(crate) fn agree(
         self,

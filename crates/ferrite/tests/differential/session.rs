@@ -1,4 +1,5 @@
-//! One run: a schedule of commands, sent to both servers one by one, and what they replied.
+//! One run: a schedule of commands, sent to both servers one by one or in short pipelines, and
+//! what they replied.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,6 +13,8 @@ use crate::wire::{Address, Connection, Reply, shown};
 
 /// After this many differences a run ends: what follows are mostly consequences.
 const DIFFERENCES_MAX: usize = 10;
+/// The most commands sent in one piece.
+const PIPELINE_MAX: usize = 8;
 /// Commands shown before a difference, and how much of each.
 const HISTORY: usize = 12;
 const HISTORY_LINE_MAX: usize = 240;
@@ -63,8 +66,9 @@ impl Session {
             .collect();
         Random::new(!self.plan.seed).shuffle(&mut schedule);
         self.source.refill();
-        self.run_followers()?;
-        for generator in schedule {
+        self.run_pipeline(&[])?;
+        let mut schedule = schedule.into_iter().peekable();
+        while let Some(generator) = schedule.next() {
             if self.differences.len() >= DIFFERENCES_MAX {
                 break;
             }
@@ -72,13 +76,18 @@ impl Session {
                 let reply = self.pair.ferrite.call(&["DEBUG", "FORCE-COLD"])?;
                 assert_eq!(reply, Reply::Simple(b"OK".to_vec()), "DEBUG FORCE-COLD");
             }
-            let command = self.make(&generator);
-            let succeeded = self.compare(&command, generator.check)?;
-            self.coverage.count(generator.name, succeeded);
-            self.run_followers()?;
+            let mut pipeline = vec![generator];
+            if generator.check.can_be_pipelined() && self.source.random.one_in(8) {
+                while pipeline.len() < PIPELINE_MAX
+                    && let Some(next) = schedule.next_if(|next| next.check.can_be_pipelined())
+                {
+                    pipeline.push(next);
+                }
+            }
+            self.run_pipeline(&pipeline)?;
         }
         self.coverage.print();
-        self.compare(&vec![b"DEBUG".to_vec(), b"DIGEST".to_vec()], Check::Exact)?;
+        self.compare(&[(vec![b"DEBUG".to_vec(), b"DIGEST".to_vec()], Check::Exact)])?;
         let differences = self.differences.join("\n\n");
         assert!(
             self.differences.is_empty(),
@@ -86,6 +95,27 @@ impl Session {
             self.plan.seed
         );
         self.coverage.check();
+        Ok(())
+    }
+
+    /// Sends a command of each generator, all together, and then what they want to follow.
+    fn run_pipeline(&mut self, generators: &[Generator]) -> io::Result<()> {
+        let commands: Vec<_> = generators
+            .iter()
+            .map(|generator| (self.make(generator), generator.check))
+            .collect();
+        let succeeded = self.compare(&commands)?;
+        for (generator, succeeded) in generators.iter().zip(succeeded) {
+            self.coverage.count(generator.name, succeeded);
+        }
+        while let Some(command) = self.source.then.pop_front() {
+            let check = if command[0] == b"HELLO" {
+                Check::Names
+            } else {
+                Check::Exact
+            };
+            self.compare(&[(command, check)])?;
+        }
         Ok(())
     }
 
@@ -109,39 +139,34 @@ impl Session {
         command
     }
 
-    fn run_followers(&mut self) -> io::Result<()> {
-        while let Some(command) = self.source.then.pop_front() {
-            let check = if command[0] == b"HELLO" {
-                Check::Names
-            } else {
-                Check::Exact
-            };
-            self.compare(&command, check)?;
+    /// Sends the commands to both servers, in one piece, and notes differences of their replies.
+    /// Result: which of them succeeded.
+    fn compare(&mut self, commands: &[(Command, Check)]) -> io::Result<Vec<bool>> {
+        let words = || commands.iter().map(|(command, _)| command.as_slice());
+        self.pair.ferrite.send(words())?;
+        if !matches!(commands, [(_, Check::Alone(_))]) {
+            self.pair.oracle.send(words())?;
         }
-        Ok(())
+        let replies = commands
+            .iter()
+            .map(|(command, check)| self.compare_replies(command, *check));
+        replies.collect()
     }
 
-    /// Sends the command to both servers and notes a difference of their replies. Result: whether
-    /// it succeeded.
-    fn compare(&mut self, command: &Command, check: Check) -> io::Result<bool> {
+    /// Reads the replies to one command. Result: whether it succeeded.
+    fn compare_replies(&mut self, command: &Command, check: Check) -> io::Result<bool> {
         let words: Vec<_> = command.iter().map(|word| shown(word)).collect();
         let line = words.join(" ");
-        let ferrite = self
-            .pair
-            .ferrite
-            .call(command)
-            .map_err(|error| self.broken("Ferrite", &line, error))?;
+        let ferrite = self.pair.ferrite.reply();
+        let ferrite = ferrite.map_err(|error| self.broken("Ferrite", &line, error))?;
         if let Check::Alone(accepts) = check {
             if !accepts(&ferrite) {
                 self.differ(&line, &ferrite, None);
             }
             return Ok(!ferrite.is_error());
         }
-        let oracle = self
-            .pair
-            .oracle
-            .call(command)
-            .map_err(|error| self.broken("the oracle", &line, error))?;
+        let oracle = self.pair.oracle.reply();
+        let oracle = oracle.map_err(|error| self.broken("the oracle", &line, error))?;
         if !check.agree(&ferrite, &oracle, command, &mut self.pair)? {
             self.differ(&line, &ferrite, Some(&oracle));
         }

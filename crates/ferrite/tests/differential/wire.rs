@@ -91,21 +91,32 @@ impl Connection {
         })
     }
 
-    /// Sends a command without waiting for its reply.
-    pub(crate) fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> io::Result<()> {
-        let mut request = format!("*{}\r\n", args.len()).into_bytes();
-        for arg in args {
-            let arg = arg.as_ref();
-            request.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
-            request.extend_from_slice(arg);
-            request.extend_from_slice(b"\r\n");
+    /// Sends commands in one piece, without waiting for replies.
+    pub(crate) fn send<'c, A: AsRef<[u8]> + 'c>(
+        &mut self,
+        commands: impl IntoIterator<Item = &'c [A]>,
+    ) -> io::Result<()> {
+        let mut request = Vec::new();
+        for args in commands {
+            request.extend_from_slice(format!("*{}\r\n", args.len()).as_bytes());
+            for arg in args {
+                let arg = arg.as_ref();
+                request.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+                request.extend_from_slice(arg);
+                request.extend_from_slice(b"\r\n");
+            }
         }
         self.stream.get_mut().write_all(&request)
     }
 
     /// Sends a command and reads its reply.
     pub(crate) fn call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> io::Result<Reply> {
-        self.send(args)?;
+        self.send([args])?;
+        self.reply()
+    }
+
+    /// Reads the reply to one command.
+    pub(crate) fn reply(&mut self) -> io::Result<Reply> {
         let reply = self.read()?;
         if let Reply::Push(_) = reply {
             // Nobody subscribes here: what is pushed belongs to the command.
@@ -122,8 +133,7 @@ impl Connection {
         }
     }
 
-    /// Reads one reply.
-    pub(crate) fn read(&mut self) -> io::Result<Reply> {
+    fn read(&mut self) -> io::Result<Reply> {
         let line = self.line()?;
         let Some((&mark, text)) = line.split_first() else {
             return Err(invalid(&line));
