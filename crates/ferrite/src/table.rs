@@ -21,7 +21,7 @@ pub(crate) struct Command {
     /// "get", or "config|get" of a subcommand.
     pub(crate) full_name: String,
     /// Whether the keys it finds or misses count in `keyspace_hits` and `keyspace_misses`: those of commands that read
-    /// data, and not of subcommands, which look at keys from outside (OBJECT, MEMORY).
+    /// data, and not of those about the server (MEMORY USAGE).
     pub(crate) counts_hits: bool,
     subcommands: Names,
 }
@@ -76,7 +76,7 @@ impl CommandTable {
             id,
             row,
             full_name,
-            counts_hits: container.is_none()
+            counts_hits: row.group != "server"
                 && (row.flags.has(Flags::READONLY) || row.flags.has(Flags::COUNTS_HITS)),
             subcommands: Names::default(),
         });

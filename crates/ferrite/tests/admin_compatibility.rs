@@ -113,7 +113,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "info",
-        "figures that mean nothing here are zero; `ferrite_version` and the section `Tiers` are our own",
+        "figures that mean nothing here are zero; COPY does not count in `keyspace_hits`; `ferrite_version` and the section `Tiers` are our own",
     ),
     ("keys", "another order"),
     ("latency|doctor", OWN_WORDS),
