@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
+
 use crate::address::SlotKind;
 use crate::epoch;
 use crate::index::Index;
@@ -79,15 +81,17 @@ impl<I: Index> Shared<I> {
 
     /// Moves segments until enough are free.
     fn make_room(&self) -> Result<(), NoRoomReason> {
-        let _alone = self.tiering.lock();
-        let result = self.make_room_alone();
+        let mut alone = self.tiering.lock();
+        let result = self.make_room_alone(&mut alone);
         self.room
             .round_is_over(result.as_ref().err().cloned(), result.is_ok());
         result
     }
 
-    fn make_room_alone(&self) -> Result<(), NoRoomReason> {
+    fn make_room_alone(&self, alone: &mut MutexGuard<'_, ()>) -> Result<(), NoRoomReason> {
         loop {
+            // Under constant writes a round does not end; whoever else wants to move segments has a turn in between.
+            MutexGuard::bump(alone);
             let fit = self.update_budget();
             let out_of_memory = self.log.is_out_of_memory();
             let budget = self.log.budget();

@@ -15,6 +15,7 @@ use hybridlog::{
 };
 
 const RUN: Duration = Duration::from_millis(1500);
+const RUN_MAX: Duration = Duration::from_secs(60);
 const KEYS: u64 = 200;
 const COUNTERS: u64 = 30;
 const CYCLE: u64 = 7;
@@ -110,6 +111,12 @@ struct Race<'s, I: Index> {
 impl<I: Index> Race<'_, I> {
     fn goes_on(&self) -> bool {
         !self.over.load(Ordering::Relaxed)
+    }
+
+    /// Whether records have gone cold, come back, and been written over unread.
+    fn has_moved_enough(&self) -> bool {
+        let stats = self.store.stats();
+        stats.cold_segments > 2 && stats.promotions > 0 && stats.shadows > 0
     }
 
     /// Brings one key to its next version.
@@ -254,7 +261,7 @@ fn run<I: Index>(race: &Race<'_, I>, seed: u64) -> Vec<AtomicU64> {
         scope.spawn(|| {
             let mut random = Random(seed << 8 | 32);
             while race.goes_on() {
-                match random.below(4) {
+                match random.below(3) {
                     0 => race.store.force_cold().expect("segments can be written"),
                     _ => race.store.seal_all().expect("segments can be written"),
                 }
@@ -262,7 +269,8 @@ fn run<I: Index>(race: &Race<'_, I>, seed: u64) -> Vec<AtomicU64> {
             }
         });
         let begin = Instant::now();
-        while begin.elapsed() < RUN {
+        // A busy machine takes longer until everything that can happen to a record has happened.
+        while begin.elapsed() < RUN || !race.has_moved_enough() && begin.elapsed() < RUN_MAX {
             std::thread::sleep(Duration::from_millis(20));
         }
         race.over.store(true, Ordering::Relaxed);
@@ -310,7 +318,7 @@ fn nothing_is_lost_or_torn<I: Index>(seed: u64) {
         .map(|completed| completed.load(Ordering::Relaxed))
         .sum();
     println!("{writes} writes; {stats:?}");
-    assert!(stats.cold_segments > 2 && stats.promotions > 0 && stats.shadows > 0);
+    assert!(race.has_moved_enough(), "records have not been everywhere");
 }
 
 #[test]
