@@ -123,6 +123,8 @@ fn serve(config: Arc<Config>, settings: &Settings) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("can't start the runtime: {error}"))?;
+    // Before anybody can connect, so that whoever can also finds the file.
+    let _pid_file = pid_file_path(settings).and_then(|path| PidFile::create(&path));
     let mut workers = Vec::new();
     for (index, listeners) in listeners.into_iter().enumerate() {
         let worker = worker::start(Arc::clone(&server), index, listeners);
@@ -132,7 +134,6 @@ fn serve(config: Arc<Config>, settings: &Settings) -> Result<(), String> {
             })?,
         );
     }
-    let _pid_file = pid_file_path(settings).and_then(|path| PidFile::create(&path));
     if port != 0 {
         log::notice(format_args!("Ready to accept connections on port {port}"));
     }
