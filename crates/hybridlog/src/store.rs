@@ -473,6 +473,8 @@ impl<I: Index> Shared<I> {
     ) -> Option<Operation<'s, I>> {
         if let [key] = keys {
             let hash = self.hash(key.namespace, key.key);
+            // On its way while the latch is taken and the epoch pinned, which no load passes.
+            self.index.prefetch(hash);
             return self.operation_on_hash(hash, key.mode, reads, now_ms);
         }
         let stripe = |key: &KeyRef<'_>| Latches::stripe(self.hash(key.namespace, key.key));

@@ -33,8 +33,8 @@ use crate::cli::Cli;
 use crate::glob;
 use machine::{Machine, affordable_workers, maxmemory_floor_bytes};
 pub(crate) use settings::{
-    BindAddress, IoBackend, LogLevel, OomScore, Origin, Permission, RenamedCommand,
-    Settings, Syslog,
+    BindAddress, IoBackend, LogLevel, OomScore, Origin, Permission, RenamedCommand, Settings,
+    Syslog,
 };
 use source::Entry;
 pub(crate) use source::Written;
