@@ -127,7 +127,7 @@ impl Model {
         let keys: Vec<usize> = keys.into_iter().collect();
         let set = |key: usize| encode(&["SET", &name(key), &self.value(key).unwrap()]);
         pipeline(client, &keys, set, |key, reply| {
-            assert_eq!(reply, "+OK\r\n", "SET of key {key}")
+            assert_eq!(reply, "+OK\r\n", "SET of key {key}");
         });
     }
 
