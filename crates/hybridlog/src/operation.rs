@@ -17,6 +17,7 @@ use crate::record::{Draft, NO_EXPIRY, RecordRef, flag};
 use crate::segment::{Place, State};
 use crate::shared::Shared;
 use crate::stats::count;
+use crate::store::LookedUp;
 use crate::{Namespace, Stop};
 
 /// A key that an operation will touch.
@@ -302,7 +303,37 @@ impl<'s, I: Index> Operation<'s, I> {
         namespace: Namespace,
         key: &[u8],
     ) -> Result<Option<Record<'_>>, Stop> {
-        let Some(found) = self.find(hash, namespace, key)? else {
+        let found = self.find(hash, namespace, key)?;
+        self.finish_read(hash, namespace, key, found)
+    }
+
+    /// [`Self::read`] for one who has looked the key up ahead.
+    #[inline]
+    pub(crate) fn read_looked_up(
+        &self,
+        looked_up: &LookedUp,
+        namespace: Namespace,
+        key: &[u8],
+    ) -> Result<Option<Record<'_>>, Stop> {
+        let hash = looked_up.hash;
+        let found = match looked_up.only_slot(&self.shared.index) {
+            Some(slot) => self
+                .found(slot)?
+                .filter(|found| found.record.is(namespace, key)),
+            None => self.find(hash, namespace, key)?,
+        };
+        self.finish_read(hash, namespace, key, found)
+    }
+
+    #[inline]
+    fn finish_read<'r>(
+        &'r self,
+        hash: u64,
+        namespace: Namespace,
+        key: &[u8],
+        found: Option<Found<'r>>,
+    ) -> Result<Option<Record<'r>>, Stop> {
+        let Some(found) = found else {
             self.count_absent();
             return Ok(None);
         };

@@ -6,7 +6,7 @@ use crate::io::ColdReader;
 use crate::latch::LatchMode;
 use crate::operation::{KeyRef, Meta, Operation, WHEN_ASKED};
 use crate::reads::ColdReads;
-use crate::store::{Hashes, Store};
+use crate::store::{LookedUp, Prefetched, Store};
 use crate::{Namespace, Scanned, Stop};
 
 /// How many records [`Store::get_many`] has on their way from memory or the device at once.
@@ -70,20 +70,20 @@ impl<I: Index> Store<I> {
     fn get_group<K: AsRef<[u8]>>(
         &self,
         keys: &[K],
-        hashes: &[u64],
+        prefetched: &[LookedUp],
         reads: &ColdReads,
         mut each: impl FnMut(Option<&[u8]>),
     ) -> Result<Option<Pause>, Stop> {
         let _pin = self.pin();
-        for (key, &hash) in keys.iter().map(AsRef::as_ref).zip(hashes) {
+        for (key, looked_up) in keys.iter().map(AsRef::as_ref).zip(prefetched) {
             let latch = LatchMode::Shared;
             let operation = self
                 .shared
-                .operation_on_hash(hash, latch, reads, WHEN_ASKED);
+                .operation_on_hash(looked_up.hash, latch, reads, WHEN_ASKED);
             let Some(operation) = operation else {
                 return Ok(Some(Pause::Latched));
             };
-            let value = match operation.read_hashed(hash, PLAIN, key) {
+            let value = match operation.read_looked_up(looked_up, PLAIN, key) {
                 Ok(None) => {
                     each(None);
                     continue;
@@ -100,8 +100,8 @@ impl<I: Index> Store<I> {
         Ok(None)
     }
 
-    /// Prefetches a group and returns the hashes of its keys.
-    fn prefetch_group<K: AsRef<[u8]>>(&self, group: &[K], reads: &ColdReads) -> Hashes {
+    /// Prefetches a group and returns what that found out.
+    fn prefetch_group<K: AsRef<[u8]>>(&self, group: &[K], reads: &ColdReads) -> Prefetched {
         let keys = group.iter().map(|key| (PLAIN, key.as_ref()));
         self.prefetch_hashed(keys, reads, u64::MAX)
     }
@@ -147,18 +147,22 @@ impl<I: Index> Store<I> {
         let mut done = 0;
         for group in keys.chunks(GET_MANY_GROUP) {
             reads.clear();
-            let hashes = self.prefetch_group(group, &reads);
+            let prefetched = self.prefetch_group(group, &reads);
             if reads.is_wanting() {
                 reads.fetch_blocking(&self.shared.blocking_reader);
             }
             let begin = done;
             let end = begin + group.len();
             while done < end {
-                let pause =
-                    self.get_group(&keys[done..end], &hashes[done - begin..], &reads, |value| {
+                let pause = self.get_group(
+                    &keys[done..end],
+                    &prefetched[done - begin..],
+                    &reads,
+                    |value| {
                         each(done, value);
                         done += 1;
-                    })?;
+                    },
+                )?;
                 match pause {
                     None => {}
                     Some(Pause::Cold) => reads.fetch_blocking(&self.shared.blocking_reader),
@@ -282,7 +286,7 @@ impl<I: Index> AsyncStore<'_, I> {
         let mut done = 0;
         for group in keys.chunks(GET_MANY_GROUP) {
             reads.clear();
-            let hashes = self.store.prefetch_group(group, &reads);
+            let prefetched = self.store.prefetch_group(group, &reads);
             if reads.is_wanting() {
                 reads.fetch(self.reader).await;
             }
@@ -291,7 +295,7 @@ impl<I: Index> AsyncStore<'_, I> {
             while done < end {
                 let pause = self.store.get_group(
                     &keys[done..end],
-                    &hashes[done - begin..],
+                    &prefetched[done - begin..],
                     &reads,
                     |value| {
                         each(done, value);

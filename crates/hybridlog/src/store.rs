@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::address::{Geometry, SlotKind};
+use crate::address::{Geometry, Slot, SlotKind};
 use crate::epoch::{self, Guard};
 use crate::flush::Retired;
 use crate::index::{BucketIndex, Index};
@@ -36,7 +36,15 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<usize> = 1 << 20..=32 << 20;
 const MEMORY_MAX_BYTES: u64 = 1 << 46;
 
 /// Hashes of the keys of one batch.
-pub(crate) type Hashes = SmallVec<[u64; 64]>;
+pub(crate) type Prefetched = SmallVec<[LookedUp; 64]>;
+
+/// What was found out about a key ahead of its operation.
+#[derive(Clone, Copy)]
+pub(crate) struct LookedUp {
+    pub(crate) hash: u64,
+    /// The only slot that may be the key's, and the index's version that says so.
+    only: Option<(Slot, u64)>,
+}
 
 /// How to open a [`Store`].
 #[derive(Clone, Debug)]
@@ -236,36 +244,41 @@ impl<I: Index> Store<I> {
         self.prefetch_hashed(keys, reads, cold_bytes_max);
     }
 
-    /// [`Self::prefetch`] for one who needs the hashes of the keys too.
+    /// [`Self::prefetch`] for one who goes on with what it finds out.
     pub(crate) fn prefetch_hashed<'k, K>(
         &self,
         keys: K,
         reads: &ColdReads,
         cold_bytes_max: u64,
-    ) -> Hashes
+    ) -> Prefetched
     where
         K: Iterator<Item = (Namespace, &'k [u8])>,
     {
-        let mut hashes = Hashes::new();
+        let mut prefetched = Prefetched::new();
         for (namespace, key) in keys {
             let hash = self.shared.hash(namespace, key);
             self.shared.index.prefetch(hash);
             self.shared.latches.prefetch(Latches::stripe(hash));
-            hashes.push(hash);
+            prefetched.push(LookedUp { hash, only: None });
         }
         let _pin = epoch::pin();
-        for &hash in &hashes {
-            self.prefetch_records(hash, reads, cold_bytes_max);
+        for looked_up in &mut prefetched {
+            self.prefetch_records(looked_up, reads, cold_bytes_max);
         }
-        hashes
+        prefetched
     }
 
     #[inline]
-    fn prefetch_records(&self, hash: u64, reads: &ColdReads, cold_bytes_max: u64) {
-        let candidates = self.shared.index.candidates(hash, SlotKind::Root);
+    fn prefetch_records(&self, key: &mut LookedUp, reads: &ColdReads, cold_bytes_max: u64) {
+        // Before the candidates, see `Slots::version`.
+        let version = self.shared.index.version(key.hash);
+        let candidates = self.shared.index.candidates(key.hash, SlotKind::Root);
         let Some(slot) = candidates.first() else {
             return;
         };
+        if let (1, Some(version)) = (candidates.len(), version) {
+            key.only = Some((*slot, version));
+        }
         match self.shared.log.table.place(slot.address()) {
             Place::Memory { base, .. } => {
                 prefetch(base.as_ptr());
@@ -481,6 +494,15 @@ impl<I: Index> Shared<I> {
         let stripes = keys.iter().map(|key| (stripe(key), key.mode)).collect();
         let held = Held::acquire(&self.latches, stripes)?;
         Some(Operation::new(self, held, reads, now_ms))
+    }
+}
+
+impl LookedUp {
+    /// The only slot that may be the key's, if that is still known. The caller holds the key's latch.
+    #[inline]
+    pub(crate) fn only_slot<I: Index>(&self, index: &I) -> Option<Slot> {
+        let (slot, version) = self.only?;
+        (index.version(self.hash) == Some(version)).then_some(slot)
     }
 }
 

@@ -366,6 +366,17 @@ impl Slots for BucketIndex {
         }
     }
 
+    /// The control word: its version counts all changes of the bucket. (It wraps after 33 million of them; the question is
+    /// asked again within microseconds.)
+    #[inline]
+    fn version(&self, hash: u64) -> Option<u64> {
+        let address = self.address(hash);
+        // Acquire pairs with the Release of the last holder of the latch.
+        let control = Control(self.table.bucket(address).control.load(Ordering::Acquire));
+        let is_home = low_bits(hash, control.level()) == address;
+        (is_home && !control.latched()).then_some(control.0)
+    }
+
     fn insert(&self, hash: u64, slot: Slot) {
         let latched = self.latch(hash);
         let level = latched.control.level();

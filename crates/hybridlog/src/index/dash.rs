@@ -54,6 +54,10 @@ impl Slots for DashIndex {
         }
     }
 
+    fn version(&self, _hash: u64) -> Option<u64> {
+        None
+    }
+
     fn insert(&self, hash: u64, slot: Slot) {
         self.map.entry(hash).or_default().insert(0, slot);
     }

@@ -33,6 +33,10 @@ pub(crate) mod sealed {
         /// Slots of `kind` that may belong to `hash`, newest first.
         fn candidates(&self, hash: u64, kind: SlotKind) -> Candidates;
 
+        /// A number that changes whenever the candidates of `hash` may have changed; `None` if it cannot be told. Asked for
+        /// before [`Self::candidates`] and again later, equal answers mean that the candidates are still the same.
+        fn version(&self, hash: u64) -> Option<u64>;
+
         /// Adds a slot in front of all others of its hash.
         fn insert(&self, hash: u64, slot: Slot);
 
