@@ -18,6 +18,7 @@ use crate::segment::{Place, State};
 use crate::shared::Shared;
 use crate::stats::count;
 use crate::store::LookedUp;
+use crate::sys::prefetch;
 use crate::{Namespace, Stop};
 
 /// A key that an operation will touch.
@@ -149,6 +150,23 @@ impl<'s> Held<'s> {
         Some(held)
     }
 
+    /// Makes sure that a stripe is latched in the mode that is needed: to go on without would be a data race.
+    #[inline]
+    fn assert_covers(&self, stripe: u32, needed: LatchMode) {
+        let mode = match self.stripes.as_slice() {
+            [only] => (only.0 == stripe).then_some(only.1),
+            // In ascending order, see `acquire`.
+            all => all
+                .binary_search_by_key(&stripe, |held| held.0)
+                .ok()
+                .map(|at| all[at].1),
+        };
+        assert!(
+            mode >= Some(needed),
+            "the operation was not started with this key latched for it: {mode:?} instead of {needed:?}"
+        );
+    }
+
     pub(crate) fn from_kept(latches: &'s Arc<Latches>, mut kept: KeptLatches) -> Held<'s> {
         assert!(
             Arc::ptr_eq(latches, &kept.latches),
@@ -200,7 +218,8 @@ pub(crate) fn now_ms() -> u64 {
 
 /// A running operation. The latched keys change only through it until it is dropped.
 ///
-/// Everything it is asked about must have been latched when it was started, in [`LatchMode::Exclusive`] for what changes.
+/// Everything it is asked about must have been latched when it was started, in [`LatchMode::Exclusive`] for what changes;
+/// else it panics. Only iteration ([`Self::scan`], [`Self::random_key`]) needs no latches.
 pub struct Operation<'s, I: Index = BucketIndex> {
     pub(crate) shared: &'s Shared<I>,
     pub(crate) reads: &'s ColdReads,
@@ -269,6 +288,12 @@ impl<'s, I: Index> Operation<'s, I> {
         self.notes_reads = false;
     }
 
+    /// Panics unless the key with this hash was latched when the operation was started.
+    #[inline]
+    pub(crate) fn assert_latched(&self, hash: u64, needed: LatchMode) {
+        self.held.assert_covers(Latches::stripe(hash), needed);
+    }
+
     /// Ends the operation but keeps its latches, for a caller that must not lose them while it fetches cold records.
     pub fn keep_latches(mut self) -> KeptLatches {
         KeptLatches {
@@ -303,6 +328,7 @@ impl<'s, I: Index> Operation<'s, I> {
         namespace: Namespace,
         key: &[u8],
     ) -> Result<Option<Record<'_>>, Stop> {
+        self.assert_latched(hash, LatchMode::Shared);
         let found = self.find(hash, namespace, key)?;
         self.finish_read(hash, namespace, key, found)
     }
@@ -316,6 +342,7 @@ impl<'s, I: Index> Operation<'s, I> {
         key: &[u8],
     ) -> Result<Option<Record<'_>>, Stop> {
         let hash = looked_up.hash;
+        self.assert_latched(hash, LatchMode::Shared);
         let found = match looked_up.only_slot(&self.shared.index) {
             Some(slot) => self
                 .found(slot)?
@@ -379,6 +406,9 @@ impl<'s, I: Index> Operation<'s, I> {
     pub(crate) fn found(&self, slot: Slot) -> Result<Option<Found<'_>>, Stop> {
         match self.shared.log.table.place(slot.address()) {
             Place::Memory { base, state } => {
+                // The rest of a short record is on its way while the key is compared.
+                prefetch(base.as_ptr().wrapping_add(64));
+                prefetch(base.as_ptr().wrapping_add(128));
                 let mutable = state == State::Mutable;
                 let tier = if state == State::Warm {
                     Tier::Warm

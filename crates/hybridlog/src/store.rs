@@ -345,7 +345,8 @@ impl<I: Index> Store<I> {
     }
 
     /// Number of keys in `namespace`; O(1). Exact, but that expired keys count until they are removed, and a blind write
-    /// over a cold slot of another key with the same tag (about one in 100,000 such writes) counts as the same key.
+    /// over a cold slot of another key with the same tag (about one in 15,000 such writes) counts as
+    /// the same key, until half a second after the last of them.
     pub fn len(&self, namespace: Namespace) -> u64 {
         self.shared.key_counts.keys(namespace)
     }

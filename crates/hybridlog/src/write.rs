@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::address::{Slot, SlotKind};
 use crate::index::Index;
+use crate::latch::LatchMode;
 use crate::log::Urgency;
 use crate::operation::{Found, Meta, Operation};
 use crate::record::{Draft, NO_EXPIRY, flag};
@@ -68,6 +69,7 @@ impl<I: Index> Operation<'_, I> {
     /// Stores one record under `key`, in place if possible.
     fn put(&self, namespace: Namespace, key: &[u8], value: &[u8], meta: Meta) -> Result<(), Stop> {
         let hash = self.shared.hash(namespace, key);
+        self.assert_latched(hash, LatchMode::Exclusive);
         let mut slack_bytes = 0;
         let mut over = Over::Unknown;
         if let Previous::Found(found) = self.previous(hash, namespace, key) {
@@ -164,6 +166,7 @@ impl<I: Index> Operation<'_, I> {
         meta: Meta,
         over: Over<'_>,
     ) {
+        self.assert_latched(hash, LatchMode::Exclusive);
         let has = meta.expires_at_ms.is_some();
         let (mut known, same_pages) = match over {
             Over::Unknown => (None, false),
@@ -217,6 +220,7 @@ impl<I: Index> Operation<'_, I> {
         let end = offset.saturating_add(bytes.len() as u64);
         self.shared.check_lengths(key, end)?;
         let hash = self.shared.hash(namespace, key);
+        self.assert_latched(hash, LatchMode::Exclusive);
         let found = self
             .find(hash, namespace, key)?
             .filter(|found| !self.is_expired(&found.record));
@@ -287,6 +291,7 @@ impl<I: Index> Operation<'_, I> {
         expires_at_ms: Option<u64>,
     ) -> Result<bool, Stop> {
         let hash = self.shared.hash(namespace, key);
+        self.assert_latched(hash, LatchMode::Exclusive);
         let expires_at_ms = expires_at_ms.filter(|&at| at != NO_EXPIRY);
         let found = self
             .find(hash, namespace, key)?
@@ -367,6 +372,7 @@ impl<I: Index> Operation<'_, I> {
         namespace: Namespace,
         key: &[u8],
     ) -> Result<SmallVec<[Found<'_>; 2]>, Stop> {
+        self.assert_latched(hash, LatchMode::Shared);
         let mut mine = SmallVec::new();
         let mut stop = None;
         for slot in self.shared.index.candidates(hash, SlotKind::Root) {
@@ -388,6 +394,7 @@ impl<I: Index> Operation<'_, I> {
         mine: SmallVec<[Found<'_>; 2]>,
         pages: OldPages,
     ) {
+        self.assert_latched(hash, LatchMode::Exclusive);
         if mine.is_empty() {
             return;
         }

@@ -182,3 +182,37 @@ fn options_out_of_any_range_are_refused() {
         assert!(opened.is_err(), "{memory_bytes} {reserved_bytes}");
     }
 }
+
+/// An operation is only safe on keys it has latched; asking it about others must not go unnoticed.
+#[test]
+fn an_operation_refuses_keys_that_it_has_not_latched() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let options = Options::new(directory.path()).memory_bytes(64 << 20);
+    let store = Store::<BucketIndex>::open(options).expect("a fresh directory opens");
+    let key = |key, mode| KeyRef {
+        namespace: Namespace(0),
+        key,
+        mode,
+    };
+    let refused = |keys: &[KeyRef<'_>], body: &dyn Fn(&mut hybridlog::Operation<'_>)| {
+        let reads = hybridlog::ColdReads::default();
+        let mut operation = store
+            .operation(keys, &reads, 0)
+            .expect("nobody else is here");
+        let body = std::panic::AssertUnwindSafe(|| body(&mut operation));
+        std::panic::catch_unwind(body).is_err()
+    };
+    let shared = [key(b"a", LatchMode::Shared), key(b"b", LatchMode::Shared)];
+    let exclusive = [key(b"a", LatchMode::Exclusive)];
+    let set = |operation: &mut hybridlog::Operation<'_>| {
+        operation
+            .set(Namespace(0), b"a", b"value", Meta::default())
+            .expect("set");
+    };
+    let read = |operation: &mut hybridlog::Operation<'_>| {
+        operation.read(Namespace(0), b"a").expect("read");
+    };
+    assert!(!refused(&exclusive, &set) && !refused(&exclusive, &read));
+    assert!(!refused(&shared, &read) && refused(&shared, &set));
+    assert!(refused(&[], &read) && refused(&[], &set));
+}

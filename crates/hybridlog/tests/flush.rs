@@ -1,6 +1,8 @@
 //! Retiring everything: nothing comes back, the device is empty again, and what is written afterwards stays.
 
-use hybridlog::{BucketIndex, ColdReads, DashIndex, Index, Meta, Namespace, Options, Store};
+use hybridlog::{
+    BucketIndex, ColdReads, DashIndex, Index, KeyRef, LatchMode, Meta, Namespace, Options, Store,
+};
 
 fn files(directory: &std::path::Path) -> usize {
     let entries = std::fs::read_dir(directory).expect("the directory can be read");
@@ -48,7 +50,12 @@ fn flushes<I: Index>() {
             assert_eq!(store.get(&key(n)).expect("get"), None);
         }
         assert_eq!(store.get(b"large").expect("get"), None);
-        let after = store.blocking(&[], 0, |op| {
+        let after_key = KeyRef {
+            namespace: next,
+            key: b"after",
+            mode: LatchMode::Shared,
+        };
+        let after = store.blocking(&[after_key], 0, |op| {
             Ok(op
                 .read(next, b"after")?
                 .map(|record| op.value(&record).map(|value| value[0])))

@@ -8,7 +8,7 @@
 //! **Tags.** A slot's tag holds the hash bits next to those that the bucket's level uses up, below a marker bit. A split
 //! shifts the tag right by one: the bit that falls out decides which half the slot goes to, so a split reads no record.
 //! A slot that has seen `n` splits has `19 - n` tag bits left; half of all slots have seen none, a quarter one, so on
-//! average a few in a million lookups meet a wrong candidate. Whoever replaces a slot knows the hash and renews the tag.
+//! average some 60 in a million lookups meet a wrong candidate. Whoever replaces a slot knows the hash and renews the tag.
 //!
 //! **Concurrency.** Slots change only under the bucket's latch, held for a few instructions. Readers do not write: they
 //! copy what matches and check that the control word is as it was before (a sequence lock; Boehm, MSPC 2012). The control
