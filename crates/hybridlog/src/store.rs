@@ -24,7 +24,7 @@ use crate::room::{NoRoomReason, Room};
 use crate::segment::Place;
 use crate::shadows::Shadows;
 use crate::shared::Shared;
-use crate::stats::{Counters, KeyCounts, Stats};
+use crate::stats::{Counters, KeyCounts, Stats, count};
 use crate::sys::prefetch;
 use crate::tiering::{SEGMENTS_IN_TRANSIT, SEGMENTS_MIN};
 use crate::{Namespace, Stop};
@@ -291,6 +291,7 @@ impl<I: Index> Store<I> {
                     && let Some(segment) = self.shared.log.table.segment(slot.address())
                 {
                     reads.record(*slot, &segment, self.shared.log.geometry);
+                    count(&self.shared.counters.cold_reads, 1);
                 }
             }
         }
