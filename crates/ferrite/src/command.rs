@@ -44,8 +44,7 @@ pub(crate) enum Handler {
     /// On the worker, with the keys of its row latched. It may run several times: a run that meets a cold record
     /// ends with [`Stop`] before it has changed anything, and runs again once the record has been read.
     Worker(fn(&mut Ctx<'_>, Args<'_>) -> Done),
-    /// On a slow-lane thread that may block, step by step: for what walks the whole data set (KEYS, FLUSHALL SYNC,
-    /// DEBUG DIGEST). No key is latched; each step is an operation of its own.
+    /// On a slow-lane thread that may block, step by step: for what walks the whole data set (KEYS, DEBUG DIGEST). No key is latched; each step is an operation of its own.
     Slow(fn(&mut crate::ctx::SlowCtx<'_>, Args<'_>) -> Done),
     /// Only subcommands; the row itself does nothing.
     Container,
@@ -211,4 +210,28 @@ impl Row {
             count == arity
         }
     }
+}
+
+impl Row {
+    /// What rows without keys that concern the whole server have in common.
+    pub(crate) const SERVER: Row = Row {
+        name: "",
+        arity: 0,
+        flags: Flags::NONE,
+        keys: Keys::None,
+        categories: &[],
+        group: "server",
+        since: "",
+        complexity: "O(1)",
+        summary: "",
+        handler: Handler::Container,
+        subcommands: &[],
+    };
+
+    /// What rows that concern the client's connection have in common.
+    pub(crate) const CONNECTION: Row = Row {
+        categories: &["connection"],
+        group: "connection",
+        ..Row::SERVER
+    };
 }

@@ -52,9 +52,9 @@
 //! Programs that need more than one key at a time, types, expiry or namespaces start an [`Operation`]: see
 //! [`Store::blocking`].
 //!
-//! **What this version does not do:** it writes segments durably but cannot open them again after a restart (a directory
+//! **What this version does not do:** it writes segments to their files but cannot open them again after a restart (a directory
 //! with segments of an earlier run is refused and left as it is), and the space of dead records on the device is not
-//! reclaimed.
+//! reclaimed, unless everything is forgotten at once.
 
 mod address;
 mod epoch;

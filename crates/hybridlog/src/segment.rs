@@ -243,8 +243,8 @@ impl SegmentTable {
         }
     }
 
-    /// Calls `each` with the offset of every record (fillers aside) of a segment in memory, in order, until it says to
-    /// stop. The caller is pinned, or is the one who moves segments between tiers; nobody appends to the segment any more.
+    /// Calls `each` with the offset of every record (fillers aside) of a segment in memory, in order. The caller
+    /// is pinned, or is the one who moves segments between tiers; nobody appends to the segment any more.
     pub(crate) fn walk<'a>(&self, base: NonNull<u8>, mut each: impl FnMut(usize, RecordRef<'a>)) {
         let mut offset = SEGMENT_HEADER_BYTES;
         while offset < self.geometry.segment_bytes() {

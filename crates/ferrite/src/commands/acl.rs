@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Keys, Row};
+use crate::command::{Done, Flags, Handler, Row};
 use crate::commands::command_docs::{CATEGORIES, categories};
 use crate::commands::connection::DEFAULT_USER;
 use crate::commands::help::{reply_help, unknown_or_wrong_number};
@@ -67,14 +67,11 @@ const fn row(
         name,
         arity,
         flags,
-        keys: Keys::None,
-        categories: &[],
-        group: "server",
         since: "6.0.0",
         complexity: "O(1), of CAT O(N) where N is the number of commands",
         summary,
         handler: Handler::Worker(handler),
-        subcommands: &[],
+        ..Row::SERVER
     }
 }
 

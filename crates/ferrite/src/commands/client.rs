@@ -152,14 +152,11 @@ const fn row(
         name,
         arity,
         flags,
-        keys: Keys::None,
-        categories: &["connection"],
-        group: "connection",
         since,
         complexity: "O(1), of LIST, KILL and PAUSE O(N) where N is the number of connections",
         summary,
         handler: Handler::Worker(handler),
-        subcommands: &[],
+        ..Row::CONNECTION
     }
 }
 

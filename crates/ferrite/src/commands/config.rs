@@ -86,14 +86,11 @@ const fn row(
         name,
         arity,
         flags,
-        keys: Keys::None,
-        categories: &[],
-        group: "server",
         since,
         complexity,
         summary,
         handler: Handler::Worker(handler),
-        subcommands: &[],
+        ..Row::SERVER
     }
 }
 

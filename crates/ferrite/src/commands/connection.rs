@@ -7,7 +7,7 @@ use resp::Protocol;
 
 use crate::args::Args;
 use crate::client::{After, Client, ReplyMode, client_flags};
-use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
+use crate::command::{Done, Flags, Handler, Row, Stop};
 use crate::commands::client::check_name;
 use crate::commands::parse::{SYNTAX_ERROR, integer_32, strict_integer};
 use crate::ctx::Ctx;
@@ -124,14 +124,11 @@ const fn row(
         name,
         arity,
         flags,
-        keys: Keys::None,
-        categories: &["connection"],
-        group: "connection",
         since,
         complexity,
         summary,
         handler: Handler::Worker(handler),
-        subcommands: &[],
+        ..Row::CONNECTION
     }
 }
 

@@ -91,14 +91,11 @@ const fn row(
         name,
         arity,
         flags,
-        keys: Keys::None,
-        categories: &[],
-        group: "server",
         since,
         complexity: "O(1), of HISTOGRAM O(N) where N is the number of commands",
         summary,
         handler: Handler::Worker(handler),
-        subcommands: &[],
+        ..Row::SERVER
     }
 }
 

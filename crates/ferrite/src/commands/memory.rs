@@ -98,14 +98,11 @@ const fn row(
         name,
         arity,
         flags,
-        keys: Keys::None,
-        categories: &[],
-        group: "server",
         since: "4.0.0",
         complexity,
         summary,
         handler: Handler::Worker(handler),
-        subcommands: &[],
+        ..Row::SERVER
     }
 }
 

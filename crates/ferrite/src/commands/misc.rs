@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Keys, Row};
+use crate::command::{Done, Flags, Handler, Row};
 use crate::commands::help::reply_help;
 use crate::commands::parse::SYNTAX_ERROR;
 use crate::ctx::Ctx;
@@ -84,14 +84,11 @@ const fn row(
         name,
         arity,
         flags,
-        keys: Keys::None,
-        categories: &[],
-        group: "server",
         since,
         complexity: "O(1)",
         summary,
         handler: Handler::Worker(handler),
-        subcommands: &[],
+        ..Row::SERVER
     }
 }
 
