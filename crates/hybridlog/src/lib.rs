@@ -57,6 +57,7 @@
 //! reclaimed, unless everything is forgotten at once.
 
 mod address;
+pub mod disk;
 mod epoch;
 mod flush;
 #[cfg(fuzzing)]
