@@ -26,6 +26,7 @@ pub(crate) fn open(settings: &Settings) -> Result<Arc<Store>, String> {
         reserved_bytes: reserved_bytes(settings, 0),
         segment_bytes: settings.segment_bytes.map(|bytes| bytes as usize),
         backend: backend(settings),
+        disk: None,
     };
     Store::open(options).map_err(|error| error.to_string())
 }

@@ -243,7 +243,10 @@ impl DiskFile for RealFile {
 }
 
 /// `cannot <doing> <path>: <the cause>`, of the same kind as the cause.
-fn error_at(doing: impl fmt::Display, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+pub(crate) fn error_at(
+    doing: impl fmt::Display,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> io::Error {
     move |error| {
         let path = path.display();
         io::Error::new(error.kind(), format!("cannot {doing} {path}: {error}"))

@@ -6,7 +6,6 @@
 //! Nothing can escape it: relocation skips retired segments, and nothing else writes old records anew.
 
 use std::collections::HashSet;
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,6 +14,7 @@ use crate::index::Index;
 use crate::operation::Operation;
 use crate::segment::{Segment, State};
 use crate::shared::Shared;
+use crate::tiering::segment_file_name;
 use crate::{Namespace, Stop};
 
 /// Segments that hold nothing any more; to be given to [`Store::sweep`](crate::Store::sweep).
@@ -87,7 +87,7 @@ impl<I: Index> Shared<I> {
         }
         if segment.file.lock().take().is_some() {
             // It may be gone already; if it cannot be removed, it only takes space.
-            let _ = fs::remove_file(self.segment_path(segment));
+            let _ = self.disk.remove(&segment_file_name(segment.file_id));
         }
     }
 }

@@ -1,6 +1,5 @@
 //! What all operations and the tiering thread share.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,6 +7,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::address::Slot;
+use crate::disk::Disk;
 use crate::index::Index;
 use crate::io::{BlockingReader, IoStats};
 use crate::latch::Latches;
@@ -36,7 +36,7 @@ pub(crate) struct Shared<I> {
     pub(crate) next_object: AtomicU64,
     pub(crate) blocking_reader: BlockingReader,
     pub(crate) blocking_stats: Arc<IoStats>,
-    pub(crate) directory: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
     /// Bytes that everything together may take.
     pub(crate) memory_bytes: AtomicU64,
     /// The most that may become, for which address space is reserved.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::address::{Geometry, Slot, SlotKind};
+use crate::disk::{Directory, Disk};
 use crate::epoch::{self, Guard};
 use crate::flush::Retired;
 use crate::index::{BucketIndex, Index};
@@ -61,6 +62,8 @@ pub struct Options {
     pub segment_bytes: Option<usize>,
     /// How blocking reads reach the device.
     pub backend: Backend,
+    /// What everything is written to, in place of the directory itself; its files must be found in `directory`.
+    pub disk: Option<Arc<dyn Disk>>,
 }
 
 impl Options {
@@ -73,6 +76,7 @@ impl Options {
             reserved_bytes: 0,
             segment_bytes: None,
             backend: Backend::Auto,
+            disk: None,
         }
     }
 
@@ -526,6 +530,10 @@ fn new_shared<I: Index>(options: &Options, segment_bytes: usize) -> io::Result<S
     getrandom::fill(&mut seed).map_err(io::Error::other)?;
     let blocking_stats = Arc::<IoStats>::default();
     let (blocking_reader, _) = BlockingReader::new(options.backend, blocking_stats.clone())?;
+    let disk = match &options.disk {
+        Some(disk) => disk.clone(),
+        None => Arc::new(Directory::new(options.directory.clone())),
+    };
     let shared = Shared {
         index: I::with_limit(memory_max as usize)?,
         log: Log::new(Geometry::new(segment_bytes), SEGMENTS_MIN, segments_max)?,
@@ -541,7 +549,7 @@ fn new_shared<I: Index>(options: &Options, segment_bytes: usize) -> io::Result<S
         next_object: AtomicU64::new(1),
         blocking_reader,
         blocking_stats,
-        directory: options.directory.clone(),
+        disk,
         memory_bytes: AtomicU64::new(options.memory_bytes),
         memory_max_bytes: memory_max,
         reserved_bytes: AtomicU64::new(options.reserved_bytes),

@@ -7,6 +7,8 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::ptr::NonNull;
 
+use crate::disk::error_at;
+
 /// What huge pages are on the machines this is built for; ranges are aligned to it.
 pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 
@@ -110,7 +112,7 @@ unsafe impl Sync for FileMapping {}
 
 impl FileMapping {
     pub(crate) fn new(path: &Path, bytes: usize) -> io::Result<FileMapping> {
-        let file = File::open(path)?;
+        let file = File::open(path).map_err(error_at("open", path))?;
         // SAFETY: a fresh read-only mapping of a file that is `bytes` long; the kernel chooses the address.
         let base = unsafe {
             libc::mmap(
@@ -123,7 +125,7 @@ impl FileMapping {
             )
         };
         if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+            return Err(error_at("map", path)(io::Error::last_os_error()));
         }
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(FileMapping { base, bytes, file })

@@ -8,9 +8,7 @@
 //!   copied to the tail when their segment leaves memory (second chance, as in CLOCK).
 #![allow(unsafe_code)] // Seals and writes out frames.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,7 +27,7 @@ use crate::segment::{Segment, State};
 use crate::shadows::CalmClock;
 use crate::shared::Shared;
 use crate::stats::count;
-use crate::sys::{self, FileMapping};
+use crate::sys::FileMapping;
 
 /// Segments that exist beside the budget: the emergency reserve, one that is in its frame and in the page cache while it
 /// is written, and one free frame kept for the next.
@@ -162,10 +160,7 @@ impl<I: Index> Shared<I> {
         }
         let mapping = self.write_segment(&segment, base).map_err(|error| {
             count(&self.counters.flush_errors, 1);
-            format!(
-                "cannot write {}: {error}",
-                self.segment_path(&segment).display()
-            )
+            error.to_string()
         })?;
         self.log
             .table
@@ -182,28 +177,22 @@ impl<I: Index> Shared<I> {
         Ok(true)
     }
 
-    pub(crate) fn segment_path(&self, segment: &Segment) -> PathBuf {
-        self.directory.join(segment_file_name(segment.file_id))
-    }
-
     /// Writes the frame to the segment's file on the device, and maps the file. A file left half-written is removed.
     fn write_segment(&self, segment: &Segment, base: NonNull<u8>) -> io::Result<FileMapping> {
-        let path = self.segment_path(segment);
+        let name = segment_file_name(segment.file_id);
         let bytes = self.log.geometry.segment_bytes();
         // SAFETY: the frame of a sealed segment: `bytes` long and unchanged until it is given back.
         let frame = unsafe { std::slice::from_raw_parts(base.as_ptr(), bytes) };
-        self.remove_half_written(segment, &path)?;
+        self.remove_half_written(segment, &name)?;
         // A file that is there all the same is not ours: it stays as it is.
-        let mut file: File = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
+        let file = self.disk.create(&name)?;
         segment.half_written.store(true, Ordering::Relaxed);
         let written = (|| {
-            file.write_all(frame)?;
+            file.write_all_at(frame, 0)?;
             // Only clean pages can be dropped from the page cache when the segment goes cold. Nothing depends on the file
             // being there after a crash, so it is not synced: that would wait for the file system's journal as well.
-            sys::write_back(&file)?;
+            file.write_back()?;
+            let path = self.disk.path(&name);
             let data_file = DataFile::open(&path)?;
             let mapping = FileMapping::new(&path, bytes)?;
             Ok((data_file, mapping))
@@ -217,19 +206,19 @@ impl<I: Index> Shared<I> {
             }
             Err(error) => {
                 // If the file cannot be removed now, the next try does it.
-                let _ = self.remove_half_written(segment, &path);
+                let _ = self.remove_half_written(segment, &name);
                 Err(error)
             }
         }
     }
 
     /// Removes what an earlier try to write the segment may have left.
-    fn remove_half_written(&self, segment: &Segment, path: &Path) -> io::Result<()> {
+    fn remove_half_written(&self, segment: &Segment, name: &str) -> io::Result<()> {
         if !segment.half_written.load(Ordering::Relaxed) {
             return Ok(());
         }
         // It may be gone, or its whole directory may be, and come back.
-        match fs::remove_file(path) {
+        match self.disk.remove(name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
