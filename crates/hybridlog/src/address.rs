@@ -80,6 +80,17 @@ impl Geometry {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Address(u64);
 
+impl Address {
+    pub(crate) fn bits(self) -> u64 {
+        self.0
+    }
+
+    #[allow(dead_code)] // For checkpoints, which are about to use it.
+    pub(crate) fn from_bits(bits: u64) -> Address {
+        Address(bits & ADDRESS_MASK)
+    }
+}
+
 /// Whether a slot names the record of a key or a page of a large value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SlotKind {

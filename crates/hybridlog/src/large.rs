@@ -290,14 +290,38 @@ impl<I: Index> Operation<'_, I> {
         self.append(&draft)
     }
 
-    fn publish_page(&self, object: u64, page: u32, previous: Option<Found<'_>>, new: Slot) {
-        let hash = self.shared.page_hash(&page_key(object, page));
-        let replaced =
-            previous.is_some_and(|previous| self.shared.index.replace(hash, previous.slot, new));
-        if !replaced {
-            // Not there before, or moved by a relocation since: in front of whatever is there, which is then never found.
-            self.shared.index.insert(hash, new);
+    /// Makes `new` the slot of a page that is at `previous`, or was not there.
+    fn publish_page<'o>(
+        &'o self,
+        object: u64,
+        page: u32,
+        mut previous: Option<Found<'o>>,
+        new: Slot,
+    ) {
+        let key = page_key(object, page);
+        let hash = self.shared.page_hash(&key);
+        while let Some(found) = previous {
+            if self.shared.index.replace(hash, found.slot, new) {
+                return self.died(&found);
+            }
+            // Moved by a relocation since, which only ever moves a record into memory.
+            let candidates = self.shared.index.candidates(hash, SlotKind::Page);
+            previous = candidates
+                .into_iter()
+                .find_map(|slot| self.page_in_memory(slot, &key));
         }
+        self.shared.index.insert(hash, new);
+    }
+
+    fn page_in_memory(&self, slot: Slot, key: &[u8; 12]) -> Option<Found<'_>> {
+        let place = self.shared.log.table.place(slot.address());
+        if !matches!(place, Place::Memory { .. }) {
+            return None;
+        }
+        self.found(slot)
+            .ok()
+            .flatten()
+            .filter(|found| found.record.key() == key)
     }
 
     /// Overwrites a part of a large value, lengthening it if need be. Returns its length.
@@ -418,14 +442,10 @@ impl<I: Index> Operation<'_, I> {
             let key = page_key(root.object, page);
             let hash = self.shared.page_hash(&key);
             for slot in self.shared.index.candidates(hash, SlotKind::Page) {
-                let in_memory = matches!(
-                    self.shared.log.table.place(slot.address()),
-                    Place::Memory { .. }
-                );
-                if in_memory
-                    && matches!(self.found(slot), Ok(Some(found)) if found.record.key() == key)
+                if let Some(found) = self.page_in_memory(slot, &key)
+                    && self.shared.index.remove(hash, slot)
                 {
-                    self.shared.index.remove(hash, slot);
+                    self.died(&found);
                 }
             }
         }

@@ -62,6 +62,7 @@ mod epoch;
 mod flush;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod generation;
 mod index;
 pub mod io;
 mod large;

@@ -15,6 +15,7 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use crate::address::{Geometry, Slot, SlotKind};
+use crate::generation::Parity;
 use crate::record::{Draft, RecordRef, flag, write_filler};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentTable, header};
 use crate::sys::Reservation;
@@ -67,6 +68,21 @@ struct Open {
 // SAFETY: as for `Chunk`.
 unsafe impl Send for Open {}
 
+/// Where the operations of one generation append.
+struct Tail {
+    appenders: Box<[CachePadded<Mutex<Option<Chunk>>>]>,
+    open: Mutex<Option<Open>>,
+}
+
+impl Tail {
+    fn new() -> Tail {
+        Tail {
+            appenders: (0..APPENDERS).map(|_| CachePadded::default()).collect(),
+            open: Mutex::new(None),
+        }
+    }
+}
+
 /// Segments in memory, oldest first.
 #[derive(Default)]
 pub(crate) struct Ages {
@@ -86,8 +102,9 @@ pub(crate) struct Log {
     pub(crate) geometry: Geometry,
     pub(crate) table: SegmentTable,
     frames: Frames,
-    appenders: Box<[CachePadded<Mutex<Option<Chunk>>>]>,
-    open: Mutex<Option<Open>>,
+    /// Where the operations of an even and of an odd generation append: two generations are alive while a checkpoint
+    /// waits for the older one's operations to end.
+    tails: [Tail; 2],
     pub(crate) ages: Mutex<Ages>,
     /// Segments in memory, mutable and warm.
     in_memory: AtomicUsize,
@@ -109,8 +126,7 @@ impl Log {
                 geometry.segment_bytes(),
                 segments_max + EMERGENCY_SEGMENTS + 2,
             )?,
-            appenders: (0..APPENDERS).map(|_| CachePadded::default()).collect(),
-            open: Mutex::new(None),
+            tails: [Tail::new(), Tail::new()],
             ages: Mutex::new(Ages::default()),
             in_memory: AtomicUsize::new(0),
             budget: AtomicUsize::new(budget),
@@ -153,18 +169,28 @@ impl Log {
         self.in_memory.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Appends a record. The caller is pinned, and publishes the slot before it unpins. No room: nothing has happened.
-    pub(crate) fn append(&self, draft: &Draft<'_>, urgency: Urgency) -> Result<Slot, NoRoom> {
+    fn tail(&self, generation: u64) -> &Tail {
+        &self.tails[Parity::of(generation) as usize]
+    }
+
+    /// Appends a record of `generation`. The caller is pinned, and publishes the slot before it unpins. No room: nothing
+    /// has happened.
+    pub(crate) fn append(
+        &self,
+        draft: &Draft<'_>,
+        urgency: Urgency,
+        generation: u64,
+    ) -> Result<Slot, NoRoom> {
         let bytes = draft.record_bytes();
-        let mut chunk = self.appenders[thread_number() % APPENDERS].lock();
+        let mut chunk = self.tail(generation).appenders[thread_number() % APPENDERS].lock();
         match &mut *chunk {
             Some(chunk) if chunk.end - chunk.at >= bytes => Ok(self.write(chunk, draft, bytes)),
             _ if bytes > CHUNK_RECORD_MAX_BYTES => {
-                let mut own = self.take_chunk(bytes, bytes, urgency)?;
+                let mut own = self.take_chunk(bytes, bytes, urgency, generation)?;
                 Ok(self.write(&mut own, draft, bytes))
             }
             spent => {
-                let mut fresh = self.take_chunk(bytes, CHUNK_BYTES, urgency)?;
+                let mut fresh = self.take_chunk(bytes, CHUNK_BYTES, urgency, generation)?;
                 let slot = self.write(&mut fresh, draft, bytes);
                 if let Some(spent) = spent.replace(fresh) {
                     fill(&spent);
@@ -199,18 +225,24 @@ impl Log {
     }
 
     /// `wanted` bytes of the open segment, or the `bytes` at least that it has left; opens another if those do not fit.
-    fn take_chunk(&self, bytes: usize, wanted: usize, urgency: Urgency) -> Result<Chunk, NoRoom> {
+    fn take_chunk(
+        &self,
+        bytes: usize,
+        wanted: usize,
+        urgency: Urgency,
+        generation: u64,
+    ) -> Result<Chunk, NoRoom> {
         let segment_bytes = self.geometry.segment_bytes();
         assert!(
             bytes <= segment_bytes - SEGMENT_HEADER_BYTES,
             "a record of {bytes} bytes fits no segment"
         );
-        let mut open = self.open.lock();
+        let mut open = self.tail(generation).open.lock();
         let fits = open
             .as_ref()
             .is_some_and(|open| segment_bytes - open.at >= bytes);
         if !fits {
-            let fresh = self.open_segment(urgency)?;
+            let fresh = self.open_segment(urgency, generation)?;
             if let Some(full) = open.replace(fresh) {
                 fill_rest(&full, segment_bytes);
             }
@@ -229,21 +261,36 @@ impl Log {
         Ok(chunk)
     }
 
-    fn open_segment(&self, urgency: Urgency) -> Result<Open, NoRoom> {
+    fn open_segment(&self, urgency: Urgency, generation: u64) -> Result<Open, NoRoom> {
         let limit = self.budget()
             + if urgency == Urgency::Emergency {
                 EMERGENCY_SEGMENTS
             } else {
                 0
             };
-        // Only here does the count grow, and the lock on `open` is held.
         let refused = urgency == Urgency::Normal && self.is_out_of_memory();
-        if refused || self.in_memory() >= limit {
+        if refused || !self.enter_memory(limit) {
             return Err(NoRoom);
         }
+        let opened = self.open_frame(generation);
+        if opened.is_err() {
+            self.left_memory();
+        }
+        opened
+    }
+
+    /// Counts one more segment in memory, unless there are `limit` already.
+    fn enter_memory(&self, limit: usize) -> bool {
+        let grown = |segments| (segments < limit).then_some(segments + 1);
+        self.in_memory
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown)
+            .is_ok()
+    }
+
+    fn open_frame(&self, generation: u64) -> Result<Open, NoRoom> {
         let (frame, base) = self.frames.take().ok_or(NoRoom)?;
         let file_id = self.next_file_id.fetch_add(1, Ordering::Relaxed);
-        let Some(segment) = self.table.add(base, frame, file_id) else {
+        let Some(segment) = self.table.add(base, frame, file_id, generation) else {
             self.frames.give_back(frame);
             return Err(NoRoom);
         };
@@ -253,7 +300,6 @@ impl Log {
             base.as_ptr()
                 .copy_from_nonoverlapping(header.as_ptr(), header.len());
         };
-        self.in_memory.fetch_add(1, Ordering::Relaxed);
         self.ages.lock().mutable.push_back(segment.clone());
         Ok(Open {
             segment,
@@ -264,8 +310,9 @@ impl Log {
 
     /// Ends appending to `segment`: after this and an epoch barrier it is covered by records and fillers, all written.
     pub(crate) fn detach(&self, segment: &Segment) {
+        let tail = self.tail(segment.generation);
         {
-            let mut open = self.open.lock();
+            let mut open = tail.open.lock();
             if open
                 .as_ref()
                 .is_some_and(|open| open.segment.number == segment.number)
@@ -274,7 +321,7 @@ impl Log {
                 fill_rest(&open, self.geometry.segment_bytes());
             }
         }
-        for appender in &self.appenders {
+        for appender in &tail.appenders {
             let mut chunk = appender.lock();
             if chunk
                 .as_ref()

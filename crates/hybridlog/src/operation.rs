@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::address::{Slot, SlotKind};
 use crate::epoch::{self, Guard};
+use crate::generation::Parity;
 use crate::index::{BucketIndex, Index};
 use crate::latch::{LatchMode, Latches};
 use crate::log::Urgency;
@@ -93,7 +94,7 @@ pub(crate) struct Found<'a> {
     pub(crate) slot: Slot,
     pub(crate) record: RecordRef<'a>,
     pub(crate) tier: Tier,
-    /// Whether it may be changed in place.
+    /// Whether it may be changed in place: it lies in the mutable region of the operation's generation.
     pub(crate) mutable: bool,
 }
 
@@ -227,6 +228,8 @@ pub struct Operation<'s, I: Index = BucketIndex> {
     now_ms: Cell<u64>,
     held: Held<'s>,
     _pin: Guard,
+    /// What the operation does belongs to this generation.
+    pub(crate) generation: u64,
     /// Once it has changed something it may use the emergency reserve, so that it is not left half done.
     pub(crate) urgency: Cell<Urgency>,
     notes_reads: bool,
@@ -250,12 +253,15 @@ impl<'s, I: Index> Operation<'s, I> {
         reads: &'s ColdReads,
         now_ms: u64,
     ) -> Self {
+        // The generation is read under the latches and the pin, see `generation`.
+        let pin = epoch::pin();
         Operation {
             shared,
             reads,
             now_ms: Cell::new(now_ms),
             held,
-            _pin: epoch::pin(),
+            _pin: pin,
+            generation: shared.generations.current(),
             urgency: Cell::new(Urgency::Normal),
             notes_reads: true,
             lookups: Cell::default(),
@@ -405,11 +411,15 @@ impl<'s, I: Index> Operation<'s, I> {
     #[inline]
     pub(crate) fn found(&self, slot: Slot) -> Result<Option<Found<'_>>, Stop> {
         match self.shared.log.table.place(slot.address()) {
-            Place::Memory { base, state } => {
+            Place::Memory {
+                base,
+                state,
+                parity,
+            } => {
                 // The rest of a short record is on its way while the key is compared.
                 prefetch(base.as_ptr().wrapping_add(64));
                 prefetch(base.as_ptr().wrapping_add(128));
-                let mutable = state == State::Mutable;
+                let mutable = state == State::Mutable && parity == Parity::of(self.generation);
                 let tier = if state == State::Warm {
                     Tier::Warm
                 } else {
@@ -459,9 +469,13 @@ impl<'s, I: Index> Operation<'s, I> {
             self.shared.log.table.mark_read(found.slot.address());
         } else if self.reads.first_use(found.slot.address())
             && self.shared.recent_cold_reads.second_read(hash)
-            && self
-                .shared
-                .relocate(hash, found.slot, &found.record, Urgency::Normal)
+            && self.shared.relocate(
+                hash,
+                found.slot,
+                &found.record,
+                Urgency::Normal,
+                self.generation,
+            )
         {
             count(&self.shared.counters.promotions, 1);
         }

@@ -274,7 +274,7 @@ impl<I: Index> Operation<'_, I> {
                 if found.record.namespace() == namespace {
                     let key = found.record.key();
                     let hash = self.shared.hash(namespace, key);
-                    self.remove_slot(hash, namespace, key, slot);
+                    self.remove_slot(hash, namespace, key, &found);
                     self.free_pages(self.pages_of(&found));
                 }
             }

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use crate::address::{Address, Geometry};
+use crate::generation::Parity;
 use crate::io::DataFile;
 use crate::record::{HEADER_BYTES, RecordRef, filler_bytes};
 use crate::sys::{FileMapping, Reservation, prefetch};
@@ -47,11 +48,17 @@ pub(crate) enum State {
 }
 
 const STATE_MASK: u64 = 7;
+const ODD: u64 = 8;
+const TAG_MASK: u64 = STATE_MASK | ODD;
 
 /// Where the bytes of an address are at this moment; good for as long as the caller's epoch pin.
 #[derive(Clone, Copy)]
 pub(crate) enum Place {
-    Memory { base: NonNull<u8>, state: State },
+    Memory {
+        base: NonNull<u8>,
+        state: State,
+        parity: Parity,
+    },
     Cold,
 }
 
@@ -60,6 +67,8 @@ pub(crate) struct Segment {
     pub(crate) number: u32,
     /// Never reused, unlike the number.
     pub(crate) file_id: u64,
+    /// The generation whose operations append to it.
+    pub(crate) generation: u64,
     /// Which records were read; empty once the segment is cold.
     marks: Mutex<Box<[AtomicU64]>>,
     /// Whether a file of the segment may be there that is not complete.
@@ -74,9 +83,11 @@ pub(crate) struct Segment {
 
 /// One table entry.
 struct Entry {
-    /// Base pointer, at least 4 KiB aligned, with the state in its low bits.
+    /// Base pointer, at least 4 KiB aligned, with the state and the parity of the generation in its low bits.
     word: AtomicU64,
     marks: AtomicPtr<AtomicU64>,
+    /// Bytes of its records that are dead, as far as is known.
+    dead_bytes: AtomicU64,
 }
 
 pub(crate) struct SegmentTable {
@@ -114,6 +125,7 @@ impl SegmentTable {
         base: NonNull<u8>,
         frame: usize,
         file_id: u64,
+        generation: u64,
     ) -> Option<Arc<Segment>> {
         let mut segments = self.segments.write();
         let number = match segments.iter().position(Option::is_none) {
@@ -128,6 +140,7 @@ impl SegmentTable {
         let segment = Arc::new(Segment {
             number: number as u32,
             file_id,
+            generation,
             marks: Mutex::new((0..marks).map(|_| AtomicU64::new(0)).collect()),
             half_written: AtomicBool::new(false),
             retired: AtomicBool::new(false),
@@ -137,6 +150,7 @@ impl SegmentTable {
         });
         segments[number] = Some(segment.clone());
         let entry = self.entry(number as u32);
+        entry.dead_bytes.store(0, Ordering::Relaxed);
         entry
             .marks
             .store(segment.marks.lock().as_ptr().cast_mut(), Ordering::Release);
@@ -152,9 +166,15 @@ impl SegmentTable {
             entry.marks.store(std::ptr::null_mut(), Ordering::Relaxed);
         }
         let base = base.map_or(0, |base| base.as_ptr().expose_provenance() as u64);
-        debug_assert!(base & STATE_MASK == 0);
+        debug_assert!(base & TAG_MASK == 0);
+        let odd = match Parity::of(segment.generation) {
+            Parity::Even => 0,
+            Parity::Odd => ODD,
+        };
         // Release pairs with the Acquire in `place`: who sees the pointer sees the bytes behind it.
-        entry.word.store(base | state as u64, Ordering::Release);
+        entry
+            .word
+            .store(base | odd | state as u64, Ordering::Release);
     }
 
     /// Forgets a segment; its number may be given to another.
@@ -165,7 +185,7 @@ impl SegmentTable {
     }
 
     #[inline]
-    fn word(&self, number: u32) -> (Option<NonNull<u8>>, State) {
+    fn word(&self, number: u32) -> (Option<NonNull<u8>>, State, Parity) {
         // Acquire pairs with the Release in `publish`.
         let word = self.entry(number).word.load(Ordering::Acquire);
         let state = match word & STATE_MASK {
@@ -175,11 +195,17 @@ impl SegmentTable {
             3 => State::Warm,
             _ => State::Cold,
         };
+        let parity = if word & ODD == 0 {
+            Parity::Even
+        } else {
+            Parity::Odd
+        };
         (
             NonNull::new(std::ptr::with_exposed_provenance_mut(
-                (word & !STATE_MASK) as usize,
+                (word & !TAG_MASK) as usize,
             )),
             state,
+            parity,
         )
     }
 
@@ -187,17 +213,34 @@ impl SegmentTable {
     #[inline]
     pub(crate) fn place(&self, address: Address) -> Place {
         match self.word(self.geometry.segment(address)) {
-            (Some(base), state) => {
+            (Some(base), state, parity) => {
                 // SAFETY: an address is inside its segment, whose memory of `segment_bytes` starts at `base`.
                 let base = unsafe { base.add(self.geometry.offset(address)) };
-                Place::Memory { base, state }
+                Place::Memory {
+                    base,
+                    state,
+                    parity,
+                }
             }
-            (None, _) => Place::Cold,
+            (None, ..) => Place::Cold,
         }
     }
 
     pub(crate) fn state(&self, number: u32) -> State {
         self.word(number).1
+    }
+
+    /// Notes that `bytes` at `address` are dead.
+    pub(crate) fn add_dead_bytes(&self, address: Address, bytes: u64) {
+        let entry = self.entry(self.geometry.segment(address));
+        entry.dead_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    #[allow(dead_code)] // For checkpoints, which are about to use it.
+    pub(crate) fn dead_bytes(&self, segment: &Segment) -> u64 {
+        self.entry(segment.number)
+            .dead_bytes
+            .load(Ordering::Relaxed)
     }
 
     /// The segment of `address`, if it exists (still).

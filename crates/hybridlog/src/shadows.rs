@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::Namespace;
 use crate::address::{Slot, SlotKind};
+use crate::epoch;
 use crate::index::Index;
 use crate::latch::LatchMode;
 use crate::operation::{Held, KeyRef, Operation};
@@ -127,7 +128,7 @@ impl<I: Index> Shared<I> {
             // Another key's. The key's own old record may lie behind it.
             match self.behind(noted) {
                 Some(next) => self.shadows.note(noted.namespace, noted.hash, next),
-                None => self.key_counts.add(noted.namespace, 1, 0),
+                None => self.count_stranger(noted.namespace),
             }
             return;
         }
@@ -146,9 +147,17 @@ impl<I: Index> Shared<I> {
         };
         if self.is_shadowed(noted, namespace, &key) && self.index.remove(noted.hash, noted.unread) {
             let had_expiry = found.record.expires_at_ms().is_some();
-            self.key_counts.add(namespace, 0, -i64::from(had_expiry));
+            operation.died(&found);
+            operation.count_keys(namespace, 0, -i64::from(had_expiry));
             operation.free_pages(operation.pages_of(&found));
         }
+    }
+
+    /// A blind write has added a key that was not counted.
+    fn count_stranger(&self, namespace: Namespace) {
+        let _pin = epoch::pin();
+        self.key_counts
+            .add(self.generations.current(), namespace, 1, 0);
     }
 
     /// The slot with the same tag that comes after the noted one.

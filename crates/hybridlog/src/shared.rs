@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::address::Slot;
 use crate::disk::Disk;
+use crate::generation::{Death, Generations};
 use crate::index::Index;
 use crate::io::{BlockingReader, IoStats};
 use crate::latch::Latches;
@@ -30,6 +31,7 @@ pub(crate) struct Shared<I> {
     pub(crate) latches: Arc<Latches>,
     pub(crate) recent_cold_reads: RecentColdReads,
     pub(crate) key_counts: KeyCounts,
+    pub(crate) generations: Generations,
     pub(crate) counters: Counters,
     pub(crate) room: Room,
     pub(crate) shadows: Shadows,
@@ -63,8 +65,13 @@ impl<I: Index> Shared<I> {
     }
 
     /// Appends a record; wakes the tiering thread when room gets scarce. The caller is pinned.
-    pub(crate) fn append(&self, draft: &Draft<'_>, urgency: Urgency) -> Result<Slot, NoRoom> {
-        let appended = self.log.append(draft, urgency);
+    pub(crate) fn append(
+        &self,
+        draft: &Draft<'_>,
+        urgency: Urgency,
+        generation: u64,
+    ) -> Result<Slot, NoRoom> {
+        let appended = self.log.append(draft, urgency, generation);
         if appended.is_err() || self.log.free_segments() < crate::tiering::FREE_SEGMENTS_LOW {
             self.room.wake_tiering();
         }
@@ -73,22 +80,42 @@ impl<I: Index> Shared<I> {
 
     /// Copies an immutable record to the tail and lets its slot name the copy, unless the slot has changed meanwhile.
     /// Needs no key latch: the record cannot change, and the slot is replaced only if it still names it. The caller is
-    /// pinned and has been since it read the record.
+    /// pinned and has been since it read the record and the generation.
     pub(crate) fn relocate(
         &self,
         hash: u64,
         slot: Slot,
         record: &RecordRef<'_>,
         urgency: Urgency,
+        generation: u64,
     ) -> bool {
-        let Ok(copy) = self.append(&draft_of(record), urgency) else {
+        if !self.generations.may_relocate() {
+            return false;
+        }
+        let Ok(copy) = self.append(&draft_of(record), urgency, generation) else {
             return false;
         };
         let replaced = self.index.replace(hash, slot, copy);
-        if !replaced {
+        if replaced {
+            self.died(generation, slot, record.record_bytes());
+        } else {
             self.log.make_void(copy);
         }
         replaced
+    }
+
+    /// An operation of `generation` has taken `slot` out of the index, or put another in its place: its record of
+    /// `record_bytes` is dead.
+    pub(crate) fn died(&self, generation: u64, slot: Slot, record_bytes: usize) {
+        let address = slot.address();
+        self.log.table.add_dead_bytes(address, record_bytes as u64);
+        self.generations.note(generation, Death::dead(address));
+    }
+
+    /// An operation of `generation` has put a slot in front of `unread` without knowing whether it is the same key's.
+    pub(crate) fn shadowed(&self, generation: u64, unread: Slot) {
+        self.generations
+            .note(generation, Death::shadowed(unread.address()));
     }
 
     pub(crate) fn note_expired(&self, namespace: Namespace, key: &[u8]) {
@@ -155,6 +182,7 @@ impl<I: Index> Shared<I> {
         let other = self.reserved_bytes.load(Ordering::Relaxed)
             + self.index.bytes()
             + self.recent_cold_reads.bytes() as u64
+            + self.generations.bytes()
             + crate::tiering::SEGMENTS_IN_TRANSIT as u64 * segment_bytes;
         let left = self
             .memory_bytes

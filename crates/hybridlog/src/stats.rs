@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 use crate::Namespace;
+use crate::generation::Parity;
 use crate::sys::Reservation;
 
 /// Keys and expiries of a namespace are counted in so many places, each thread using one, and added up when asked.
@@ -68,8 +69,9 @@ pub(crate) struct KeyCounts {
     memory: Reservation,
 }
 
-/// One shard's counts of one namespace; a cache line, so that threads do not share one.
-type Shard = CachePadded<[AtomicI64; 2]>;
+/// One shard's counts of one namespace: keys and expiries, as even and as odd generations have changed them. A cache line,
+/// so that threads do not share one.
+type Shard = CachePadded<[[AtomicI64; 2]; 2]>;
 
 impl KeyCounts {
     pub(crate) fn new() -> std::io::Result<KeyCounts> {
@@ -83,8 +85,9 @@ impl KeyCounts {
         shards_at(&self.memory, first)
     }
 
-    pub(crate) fn add(&self, namespace: Namespace, keys: i64, expiring: i64) {
+    pub(crate) fn add(&self, generation: u64, namespace: Namespace, keys: i64, expiring: i64) {
         let shard = &self.shards(namespace)[crate::log::thread_number() % SHARDS];
+        let shard = &shard[Parity::of(generation) as usize];
         if keys != 0 {
             shard[0].fetch_add(keys, Ordering::Relaxed);
         }
@@ -96,7 +99,8 @@ impl KeyCounts {
     fn sum(&self, namespace: Namespace, which: usize) -> u64 {
         self.shards(namespace)
             .iter()
-            .map(|shard| shard[which].load(Ordering::Relaxed))
+            .flat_map(|shard| shard.iter())
+            .map(|counts| counts[which].load(Ordering::Relaxed))
             .sum::<i64>()
             .max(0) as u64
     }
@@ -110,9 +114,9 @@ impl KeyCounts {
     }
 
     pub(crate) fn reset(&self, namespace: Namespace) {
-        for shard in self.shards(namespace) {
-            shard[0].store(0, Ordering::Relaxed);
-            shard[1].store(0, Ordering::Relaxed);
+        for counts in self.shards(namespace).iter().flat_map(|shard| shard.iter()) {
+            counts[0].store(0, Ordering::Relaxed);
+            counts[1].store(0, Ordering::Relaxed);
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::address::{Geometry, Slot, SlotKind};
 use crate::disk::{Directory, Disk};
 use crate::epoch::{self, Guard};
 use crate::flush::Retired;
+use crate::generation::{FIRST_GENERATION, Generations};
 use crate::index::{BucketIndex, Index};
 use crate::io::{Backend, BlockingReader, IoStats};
 use crate::latch::{LatchMode, Latches};
@@ -543,6 +544,7 @@ fn new_shared<I: Index>(options: &Options, segment_bytes: usize) -> io::Result<S
             (options.memory_bytes / 512).clamp(4096, 4 << 20) as usize
         ),
         key_counts: KeyCounts::new()?,
+        generations: Generations::new(FIRST_GENERATION),
         counters: Counters::default(),
         room: Room::default(),
         shadows: Shadows::default(),

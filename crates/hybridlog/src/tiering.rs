@@ -247,6 +247,7 @@ impl<I: Index> Shared<I> {
             return;
         };
         let pin = epoch::pin();
+        let generation = self.generations.current();
         let limit = self.log.geometry.segment_bytes() / 8 * SECOND_CHANCE_EIGHTHS;
         let (mut copied, mut moved) = (0, 0);
         self.log.table.walk(base, |offset, record| {
@@ -261,7 +262,10 @@ impl<I: Index> Shared<I> {
                 .candidates(hash, kind)
                 .into_iter()
                 .find(|slot| slot.address() == address);
-            if slot.is_some_and(|slot| self.relocate(hash, slot, &record, Urgency::Emergency)) {
+            let relocated = slot.is_some_and(|slot| {
+                self.relocate(hash, slot, &record, Urgency::Emergency, generation)
+            });
+            if relocated {
                 copied += record.record_bytes();
                 moved += 1;
             }

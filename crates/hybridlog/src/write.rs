@@ -115,11 +115,15 @@ impl<I: Index> Operation<'_, I> {
         true
     }
 
+    pub(crate) fn count_keys(&self, namespace: Namespace, keys: i64, expiring: i64) {
+        self.shared
+            .key_counts
+            .add(self.generation, namespace, keys, expiring);
+    }
+
     fn count_expiry(&self, namespace: Namespace, had: bool, has: bool) {
         if had != has {
-            self.shared
-                .key_counts
-                .add(namespace, 0, i64::from(has) - i64::from(had));
+            self.count_keys(namespace, 0, i64::from(has) - i64::from(had));
         }
     }
 
@@ -146,7 +150,9 @@ impl<I: Index> Operation<'_, I> {
     }
 
     pub(crate) fn append(&self, draft: &Draft<'_>) -> Result<Slot, Stop> {
-        let appended = self.shared.append(draft, self.urgency.get());
+        let appended = self
+            .shared
+            .append(draft, self.urgency.get(), self.generation);
         let slot = appended.map_err(|_| Stop::NoRoom {
             bytes: draft.record_bytes() as u64,
         })?;
@@ -184,6 +190,7 @@ impl<I: Index> Operation<'_, I> {
                     let old = self.pages_of(&found).filter(|_| !same_pages);
                     // A relocation may have moved it since it was looked up: then look again.
                     if self.shared.index.replace(hash, found.slot, new) {
+                        self.died(&found);
                         self.count_expiry(namespace, had, has);
                         self.free_pages(old);
                         return;
@@ -192,11 +199,12 @@ impl<I: Index> Operation<'_, I> {
                 Previous::Unread(unread) => {
                     count(&self.shared.counters.shadows, 1);
                     self.shared.shadows.note(namespace, hash, unread);
-                    self.shared.key_counts.add(namespace, 0, i64::from(has));
+                    self.shared.shadowed(self.generation, unread);
+                    self.count_keys(namespace, 0, i64::from(has));
                     return self.shared.index.insert(hash, new);
                 }
                 Previous::Absent => {
-                    self.shared.key_counts.add(namespace, 1, i64::from(has));
+                    self.count_keys(namespace, 1, i64::from(has));
                     return self.shared.index.insert(hash, new);
                 }
             }
@@ -403,12 +411,10 @@ impl<I: Index> Operation<'_, I> {
             .iter()
             .filter(|found| found.record.expires_at_ms().is_some())
             .count();
-        self.shared
-            .key_counts
-            .add(namespace, -1, -(expiring as i64));
+        self.count_keys(namespace, -1, -(expiring as i64));
         self.urgency.set(Urgency::Emergency);
         for found in mine {
-            self.remove_slot(hash, namespace, key, found.slot);
+            self.remove_slot(hash, namespace, key, &found);
             if pages == OldPages::Free {
                 self.free_pages(self.pages_of(&found));
             }
@@ -416,7 +422,14 @@ impl<I: Index> Operation<'_, I> {
     }
 
     /// Takes a slot of the key out of the index, wherever a relocation may have moved its record meanwhile.
-    pub(crate) fn remove_slot(&self, hash: u64, namespace: Namespace, key: &[u8], mut slot: Slot) {
+    pub(crate) fn remove_slot(
+        &self,
+        hash: u64,
+        namespace: Namespace,
+        key: &[u8],
+        found: &Found<'_>,
+    ) {
+        let mut slot = found.slot;
         while !self.shared.index.remove(hash, slot) {
             // A relocation only ever moves a record into memory: find it there.
             match self.moved(hash, namespace, key) {
@@ -424,6 +437,14 @@ impl<I: Index> Operation<'_, I> {
                 None => return,
             }
         }
+        self.shared
+            .died(self.generation, slot, found.record.record_bytes());
+    }
+
+    /// The record has lost its slot through this operation.
+    pub(crate) fn died(&self, found: &Found<'_>) {
+        self.shared
+            .died(self.generation, found.slot, found.record.record_bytes());
     }
 
     /// The slot of a record of the key that is in memory.
