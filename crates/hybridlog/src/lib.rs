@@ -57,8 +57,10 @@
 //! reclaimed, unless everything is forgotten at once.
 
 mod address;
+mod damage;
 pub mod disk;
 mod epoch;
+mod fields;
 mod flush;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -68,8 +70,14 @@ pub mod io;
 mod large;
 mod latch;
 mod log;
+#[allow(dead_code)]
+mod manifest;
+#[cfg(any(test, fuzzing))]
+mod memory_disk;
 mod operation;
 mod piece;
+#[cfg(test)]
+mod random;
 mod reads;
 mod record;
 mod residence;
@@ -87,6 +95,7 @@ mod sys;
 mod tiering;
 mod write;
 
+pub use damage::Damage;
 pub use flush::Retired;
 pub use index::{BucketIndex, DashIndex, Index};
 pub use latch::LatchMode;

@@ -32,7 +32,7 @@ use crate::tiering::{SEGMENTS_IN_TRANSIT, SEGMENTS_MIN};
 use crate::{Namespace, Stop};
 
 /// Segments are between these sizes.
-const SEGMENT_BYTES: std::ops::RangeInclusive<usize> = 1 << 20..=32 << 20;
+pub(crate) const SEGMENT_BYTES: std::ops::RangeInclusive<usize> = 1 << 20..=32 << 20;
 
 /// More memory than this finds no address space beside the rest of a process.
 const MEMORY_MAX_BYTES: u64 = 1 << 46;
