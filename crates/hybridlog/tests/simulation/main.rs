@@ -1,8 +1,11 @@
-//! Durability on a simulated disk, which fails, fills up and loses its power as it is told, from a seed.
+//! Random tests: the store against a plain map, and durability on a simulated disk, which fails, fills up and loses its power
+//! as it is told.
 //!
-//! Everything here is repeatable: a test that fails has printed the seed it failed with.
+//! Everything here follows from seeds, and a test that fails has printed the one it failed with.
 
 mod disk;
 mod disk_tests;
 mod image;
+mod model;
 mod random;
+mod workload;

@@ -1,0 +1,79 @@
+//! The store agrees with a plain map, whatever moves between the tiers in between; on both indexes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hybridlog::{BucketIndex, DashIndex, Index, LatchMode, Options, Store, Tier};
+
+use crate::random::Random;
+use crate::workload::{Model, NAMESPACE, keys, latched, scan, step};
+
+const STEPS: u64 = 400;
+
+fn open<I: Index>(directory: &Path) -> Arc<Store<I>> {
+    let options = Options {
+        segment_bytes: Some(1 << 20),
+        ..Options::new(directory).memory_bytes(24 << 20)
+    };
+    Store::open(options).expect("a fresh directory opens")
+}
+
+fn run<I: Index>(seed: u64) {
+    println!("seed {seed} on {}", I::NAME);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open::<I>(directory.path());
+    let mut random = Random::new(seed);
+    let mut model = Model::new();
+    let keys = keys();
+    for n in 0..STEPS {
+        step(&store, &mut model, &mut random, &keys)
+            .unwrap_or_else(|stop| panic!("seed {seed} step {n}: {stop}"));
+        model.now_ms += random.below(4);
+        match random.below(25) {
+            0 => store.seal_all().expect("segments can be written"),
+            1 => store.force_cold().expect("segments can be written"),
+            2 => {
+                store.expire_some(model.now_ms, 4000);
+            }
+            _ => {}
+        }
+    }
+    let live = model.live();
+    let found = scan(&store, model.now_ms).expect("a scan");
+    assert!(
+        found
+            .iter()
+            .map(Vec::as_slice)
+            .eq(live.keys().map(AsRef::as_ref)),
+        "scan"
+    );
+    for key in &keys {
+        let latched = latched(&[key], LatchMode::Shared);
+        let tier = store.blocking(&latched, model.now_ms, |op| {
+            Ok(op.read(NAMESPACE, key)?.map(|record| record.tier()))
+        });
+        assert!(matches!(
+            tier,
+            Ok(None | Some(Tier::Hot | Tier::Warm | Tier::Cold))
+        ));
+    }
+    // Every expired key that is still there counts, and so does every other one.
+    assert!(store.len(NAMESPACE) >= live.len() as u64);
+    for key in &keys {
+        let latched = latched(&[key], LatchMode::Exclusive);
+        let removed = store.blocking(&latched, model.now_ms, |op| op.remove(NAMESPACE, key));
+        removed.expect("remove");
+    }
+    let counts = (store.len(NAMESPACE), store.expiring(NAMESPACE));
+    assert_eq!(counts, (0, 0), "counts after removing everything");
+}
+
+#[test]
+fn the_store_agrees_with_a_map() {
+    let seeds = std::env::var("MODEL_SEEDS").ok();
+    let seeds = seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(20);
+    for seed in 0..seeds {
+        run::<BucketIndex>(seed);
+        run::<DashIndex>(seed);
+    }
+}

@@ -1,0 +1,322 @@
+//! Random operations on a store and on a plain map; their answers must agree at every step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hybridlog::{Index, KeyRef, LatchMode, Meta, Namespace, Stop, Store};
+
+use crate::random::Random;
+
+pub(crate) const NAMESPACE: Namespace = Namespace(3);
+
+/// The type of every value.
+const KIND: u8 = 7;
+
+/// How many different keys there are.
+const KEYS: u64 = 60;
+
+/// What a key holds. Cheap to clone.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) value: Arc<Vec<u8>>,
+    pub(crate) expires_at_ms: Option<u64>,
+}
+
+/// What the store must hold. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Model {
+    map: BTreeMap<Arc<[u8]>, Stored>,
+    pub(crate) now_ms: u64,
+}
+
+impl Model {
+    pub(crate) fn new() -> Model {
+        Model {
+            map: BTreeMap::new(),
+            now_ms: 1_000_000,
+        }
+    }
+
+    fn stored(&self, key: &[u8]) -> Option<&Stored> {
+        let is_live = |stored: &&Stored| stored.expires_at_ms.is_none_or(|at| at > self.now_ms);
+        self.map.get(key).filter(is_live)
+    }
+
+    /// What has not expired.
+    pub(crate) fn live(&self) -> BTreeMap<Arc<[u8]>, Stored> {
+        let live = |key: &Arc<[u8]>| Some((key.clone(), self.stored(key)?.clone()));
+        self.map.keys().filter_map(live).collect()
+    }
+
+    fn insert(&mut self, key: &Arc<[u8]>, value: Vec<u8>, expires_at_ms: Option<u64>) {
+        let stored = Stored {
+            value: Arc::new(value),
+            expires_at_ms,
+        };
+        self.map.insert(key.clone(), stored);
+    }
+
+    fn expiry(&self, random: &mut Random) -> Option<u64> {
+        random.percent(25).then(|| self.now_ms + random.below(200))
+    }
+}
+
+/// The keys of the workload; one of them is long.
+pub(crate) fn keys() -> Vec<Arc<[u8]>> {
+    let key = |n| match n {
+        7 => vec![b'k'; 70_000].into(),
+        _ => format!("key:{n}").into_bytes().into(),
+    };
+    (0..KEYS).map(key).collect()
+}
+
+/// Mostly small, sometimes beyond one record or one page.
+fn value(random: &mut Random) -> Vec<u8> {
+    let len = match random.below(20) {
+        0 => 0,
+        1..=12 => random.below(200),
+        13..=16 => random.below(5_000),
+        17 => 60_000 + random.below(10_000),
+        18 => 65_536 + random.below(3),
+        _ => random.below(200_000),
+    };
+    bytes(random, len)
+}
+
+fn bytes(random: &mut Random, len: u64) -> Vec<u8> {
+    let start = [random.next(), random.next()].map(u64::to_le_bytes);
+    start
+        .concat()
+        .into_iter()
+        .cycle()
+        .take(len as usize)
+        .collect()
+}
+
+pub(crate) fn latched<'k>(keys: &[&'k [u8]], mode: LatchMode) -> Vec<KeyRef<'k>> {
+    let latched = |&key| KeyRef {
+        namespace: NAMESPACE,
+        key,
+        mode,
+    };
+    keys.iter().map(latched).collect()
+}
+
+/// One random operation on both sides. If the store refuses it, the model is as it was.
+pub(crate) fn step<I: Index>(
+    store: &Store<I>,
+    model: &mut Model,
+    random: &mut Random,
+    keys: &[Arc<[u8]>],
+) -> Result<(), Stop> {
+    let pick = |random: &mut Random| keys[random.below(keys.len() as u64) as usize].clone();
+    let key = pick(random);
+    match random.below(15) {
+        0..=3 => set(store, model, &key, value(random), model.expiry(random)),
+        4 => remove(store, model, &key),
+        5 | 6 => write_range(store, model, random, &key),
+        7 => set_expiry(store, model, &key, model.expiry(random)),
+        8 => rename(store, model, &key, &pick(random)),
+        9 => {
+            let several = [pick(random), pick(random), key];
+            change_several(store, model, random, &several)
+        }
+        10 => read_range(store, model, random, &key),
+        _ => read_whole(store, model, &key),
+    }
+}
+
+fn set<I: Index>(
+    store: &Store<I>,
+    model: &mut Model,
+    key: &Arc<[u8]>,
+    value: Vec<u8>,
+    expires_at_ms: Option<u64>,
+) -> Result<(), Stop> {
+    let meta = Meta {
+        kind: KIND,
+        expires_at_ms,
+    };
+    let latched = latched(&[key], LatchMode::Exclusive);
+    store.blocking(&latched, model.now_ms, |op| {
+        op.set(NAMESPACE, key, &value, meta)
+    })?;
+    model.insert(key, value, expires_at_ms);
+    Ok(())
+}
+
+fn remove<I: Index>(store: &Store<I>, model: &mut Model, key: &Arc<[u8]>) -> Result<(), Stop> {
+    let latched = latched(&[key], LatchMode::Exclusive);
+    let removed = store.blocking(&latched, model.now_ms, |op| op.remove(NAMESPACE, key))?;
+    assert_eq!(removed, model.stored(key).is_some(), "remove");
+    model.map.remove(key);
+    Ok(())
+}
+
+fn write_range<I: Index>(
+    store: &Store<I>,
+    model: &mut Model,
+    random: &mut Random,
+    key: &Arc<[u8]>,
+) -> Result<(), Stop> {
+    let old = model.stored(key).cloned();
+    let old_len = old.as_ref().map_or(0, |old| old.value.len());
+    let at = random.below(old_len as u64 + 100);
+    let len = match random.below(8) {
+        0 => 70_000,
+        _ => random.below(300),
+    };
+    let bytes = bytes(random, len);
+    let latched = latched(&[key], LatchMode::Exclusive);
+    let len = store.blocking(&latched, model.now_ms, |op| {
+        op.write_range(NAMESPACE, key, at, &bytes, KIND)
+    })?;
+    let expires_at_ms = old.as_ref().and_then(|old| old.expires_at_ms);
+    let mut value = old.map_or(Vec::new(), |old| old.value.to_vec());
+    let end = at as usize + bytes.len();
+    value.resize(value.len().max(end), 0);
+    value[at as usize..end].copy_from_slice(&bytes);
+    assert_eq!(len, value.len() as u64, "write_range");
+    model.insert(key, value, expires_at_ms);
+    Ok(())
+}
+
+fn set_expiry<I: Index>(
+    store: &Store<I>,
+    model: &mut Model,
+    key: &Arc<[u8]>,
+    expires_at_ms: Option<u64>,
+) -> Result<(), Stop> {
+    let latched = latched(&[key], LatchMode::Exclusive);
+    let there = store.blocking(&latched, model.now_ms, |op| {
+        op.set_expiry(NAMESPACE, key, expires_at_ms)
+    })?;
+    let old = model.stored(key).cloned();
+    assert_eq!(there, old.is_some(), "set_expiry");
+    if let Some(old) = old {
+        let changed = Stored {
+            expires_at_ms,
+            ..old
+        };
+        model.map.insert(key.clone(), changed);
+    }
+    Ok(())
+}
+
+fn rename<I: Index>(
+    store: &Store<I>,
+    model: &mut Model,
+    from: &Arc<[u8]>,
+    to: &Arc<[u8]>,
+) -> Result<(), Stop> {
+    let latched = latched(&[from, to], LatchMode::Exclusive);
+    let moved = store.blocking(&latched, model.now_ms, |op| {
+        op.rename((NAMESPACE, from), (NAMESPACE, to))
+    })?;
+    let old = model.stored(from).cloned();
+    assert_eq!(moved, old.is_some(), "rename");
+    if let Some(old) = old {
+        model.map.remove(from);
+        model.map.insert(to.clone(), old);
+    }
+    Ok(())
+}
+
+/// Removes one key and sets two others in one operation, which is done whole or not at all.
+fn change_several<I: Index>(
+    store: &Store<I>,
+    model: &mut Model,
+    random: &mut Random,
+    keys: &[Arc<[u8]>; 3],
+) -> Result<(), Stop> {
+    let [gone, first, second] = keys;
+    let (value, expires_at_ms) = (value(random), model.expiry(random));
+    let meta = Meta {
+        kind: KIND,
+        expires_at_ms,
+    };
+    let latched = latched(&[gone, first, second], LatchMode::Exclusive);
+    store.blocking(&latched, model.now_ms, |op| {
+        // Only the first change of an operation may find that a record must be fetched or that there is no room.
+        op.remove(NAMESPACE, gone)?;
+        op.set(NAMESPACE, first, &value, meta)?;
+        op.set(NAMESPACE, second, &value, meta)
+    })?;
+    model.map.remove(gone);
+    model.insert(first, value.clone(), expires_at_ms);
+    model.insert(second, value, expires_at_ms);
+    Ok(())
+}
+
+fn read_range<I: Index>(
+    store: &Store<I>,
+    model: &Model,
+    random: &mut Random,
+    key: &Arc<[u8]>,
+) -> Result<(), Stop> {
+    let (from, len) = (random.below(200_000), random.below(100_000));
+    let latched = latched(&[key], LatchMode::Shared);
+    let part = store.blocking(&latched, model.now_ms, |op| {
+        let Some(record) = op.read(NAMESPACE, key)? else {
+            return Ok(None);
+        };
+        Ok(Some(op.range(&record, from, len)?.into_owned()))
+    })?;
+    let expected = model.stored(key).map(|stored| {
+        let end = (from + len).min(stored.value.len() as u64);
+        stored.value[from.min(end) as usize..end as usize].to_vec()
+    });
+    assert_eq!(part, expected, "range");
+    Ok(())
+}
+
+fn read_whole<I: Index>(store: &Store<I>, model: &Model, key: &Arc<[u8]>) -> Result<(), Stop> {
+    let found = read(store, model.now_ms, key)?;
+    let expected = model.stored(key);
+    let len = |stored: Option<&Stored>| stored.map(|stored| stored.value.len());
+    assert!(
+        found.as_ref() == expected,
+        "read: {:?} instead of {:?} bytes",
+        len(found.as_ref()),
+        len(expected)
+    );
+    Ok(())
+}
+
+/// What the store holds under `key`, read in every way there is.
+pub(crate) fn read<I: Index>(
+    store: &Store<I>,
+    now_ms: u64,
+    key: &[u8],
+) -> Result<Option<Stored>, Stop> {
+    let latched = latched(&[key], LatchMode::Shared);
+    store.blocking(&latched, now_ms, |op| {
+        let Some(record) = op.read(NAMESPACE, key)? else {
+            return Ok(None);
+        };
+        let pieces = op.pieces(&record)?;
+        let pieces: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
+        assert_eq!(pieces, op.value(&record)?.as_ref(), "pieces");
+        let meta = record.meta();
+        assert_eq!((record.len(), meta.kind), (pieces.len() as u64, KIND));
+        Ok(Some(Stored {
+            value: Arc::new(pieces),
+            expires_at_ms: meta.expires_at_ms,
+        }))
+    })
+}
+
+/// All keys that a scan finds, sorted.
+pub(crate) fn scan<I: Index>(store: &Store<I>, now_ms: u64) -> Result<Vec<Vec<u8>>, Stop> {
+    let mut found = Vec::new();
+    let mut cursor = 0;
+    loop {
+        let scanned = store.blocking(&[], now_ms, |op| op.scan(NAMESPACE, cursor, 50))?;
+        found.extend(scanned.keys.into_iter().map(|(key, _)| key));
+        cursor = scanned.cursor;
+        if cursor == 0 {
+            found.sort();
+            return Ok(found);
+        }
+    }
+}
