@@ -57,7 +57,11 @@
 //! reclaimed, unless everything is forgotten at once.
 
 mod address;
+#[allow(dead_code)]
+mod block;
 mod damage;
+#[allow(dead_code)]
+mod deaths;
 pub mod disk;
 mod epoch;
 mod fields;

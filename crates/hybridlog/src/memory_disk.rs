@@ -19,7 +19,6 @@ pub(crate) struct MemoryDisk {
 
 impl MemoryDisk {
     /// The bytes of a file, which must be there.
-    #[allow(dead_code)]
     pub(crate) fn content(&self, name: &str) -> Vec<u8> {
         self.files.lock()[name].lock().clone()
     }

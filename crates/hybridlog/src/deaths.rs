@@ -1,0 +1,605 @@
+//! Deaths files: which of the records that key files list are not live.
+//!
+//! A checkpoint writes the deaths of its generation into one file, and now and then several files into one. Recovery takes
+//! every record that is listed in a key file and not dead here. A *shadowed* record is still listed, since nobody has looked
+//! whether it is of the same key as the one that was written in front of it; it goes behind all others of its hash.
+//!
+//! The name is `<generation, 16 hex digits>.deaths`. The file is made of blocks (`block.rs`):
+//!
+//! ```text
+//! header, from 24     deaths u64, blocks of runs u32, number of runs u32
+//! blocks of runs      from block 1: runs one after the other, each beginning with a new block
+//! blocks of starts    where each run begins: block number u32, 1023 to a block
+//!
+//! block of a run      groups, until there is no room for another or the count is 0:
+//!     file id         u64
+//!     count           u16
+//!     deaths          count times u32: offset of the record in its segment, in units of 8 bytes, times 2, plus 1 if shadowed
+//! ```
+//!
+//! A run is sorted by file id. So deaths are written as they come, sorted by the 64 K, in little memory, and read file by
+//! file, merged. A death takes 4 bytes and a share of its group's 10.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::ops::Range;
+
+use crate::address::RECORD_ALIGN;
+use crate::block::{BLOCK_BYTES, BlockFile, BlockWriter, Format, PAYLOAD_BYTES};
+use crate::disk::{Disk, DiskFile};
+use crate::fields::Fields;
+use crate::segment::SEGMENT_HEADER_BYTES;
+use crate::store::SEGMENT_BYTES;
+
+static FORMAT: Format = Format {
+    what: "a deaths file",
+    magic: b"FRTDEATH",
+    version: 1,
+    extension: "deaths",
+};
+
+const GROUP_HEADER_BYTES: usize = 10;
+const STARTS_PER_BLOCK: usize = PAYLOAD_BYTES / 4;
+/// Blocks of a run that are read at once.
+const BLOCKS_PER_READ: u32 = 4;
+
+/// The name of the deaths file of `generation`.
+pub(crate) fn file_name(generation: u64) -> String {
+    FORMAT.file_name(generation)
+}
+
+/// What became of a record that a key file lists.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Mark {
+    /// It was replaced, removed or moved.
+    Dead = 0,
+    /// A blind write went in front of it, perhaps of another key.
+    Shadowed = 1,
+}
+
+/// One record that died or was shadowed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct DeathEntry {
+    pub(crate) file_id: u64,
+    /// In bytes from the start of the segment.
+    pub(crate) offset: u32,
+    pub(crate) mark: Mark,
+}
+
+/// A deaths file being written. Takes 260 KiB of memory.
+pub(crate) struct DeathsWriter {
+    blocks: BlockWriter,
+    payload: Vec<u8>,
+    /// Where in `payload` the last group begins, and whose it is.
+    group: Option<(usize, u64)>,
+    starts: Vec<u32>,
+    deaths: u64,
+}
+
+impl DeathsWriter {
+    /// Begins the deaths file of `generation`, in the place of one that an earlier try may have left.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
+    pub(crate) fn create(disk: &dyn Disk, generation: u64) -> io::Result<DeathsWriter> {
+        Ok(DeathsWriter {
+            blocks: BlockWriter::create(disk, &FORMAT, generation)?,
+            payload: Vec::with_capacity(PAYLOAD_BYTES),
+            group: None,
+            starts: Vec::new(),
+            deaths: 0,
+        })
+    }
+
+    /// Writes some deaths, sorting them: some ten thousands at a time, since reading takes 16 KiB of memory a run.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk. The file is of no use then; drop the writer and remove the file, or write it anew.
+    pub(crate) fn write_run(&mut self, deaths: &mut [DeathEntry]) -> io::Result<()> {
+        deaths.sort_unstable_by_key(|death| death.file_id);
+        self.begin_run();
+        deaths.iter().try_for_each(|&death| self.put(death))?;
+        self.end_block()
+    }
+
+    fn begin_run(&mut self) {
+        self.starts.push(self.blocks.next_block());
+    }
+
+    fn put(&mut self, death: DeathEntry) -> io::Result<()> {
+        let DeathEntry {
+            file_id,
+            offset,
+            mark,
+        } = death;
+        debug_assert!((offset as usize).is_multiple_of(RECORD_ALIGN));
+        let same_group = self.group.is_some_and(|(_, of)| of == file_id);
+        let need = if same_group {
+            4
+        } else {
+            GROUP_HEADER_BYTES + 4
+        };
+        if self.payload.len() + need > PAYLOAD_BYTES {
+            self.end_block()?;
+        }
+        let at = match self.group {
+            Some((at, of)) if of == file_id => at,
+            _ => {
+                let at = self.payload.len();
+                self.payload.extend(file_id.to_le_bytes());
+                self.payload.extend(0u16.to_le_bytes());
+                self.group = Some((at, file_id));
+                at
+            }
+        };
+        let word = offset / RECORD_ALIGN as u32 * 2 + mark as u32;
+        self.payload.extend(word.to_le_bytes());
+        let count = ((self.payload.len() - at - GROUP_HEADER_BYTES) / 4) as u16;
+        self.payload[at + 8..at + GROUP_HEADER_BYTES].copy_from_slice(&count.to_le_bytes());
+        self.deaths += 1;
+        Ok(())
+    }
+
+    fn end_block(&mut self) -> io::Result<()> {
+        if !self.payload.is_empty() {
+            self.blocks.push(&self.payload)?;
+        }
+        self.payload.clear();
+        self.group = None;
+        Ok(())
+    }
+
+    /// Completes the file, which is not synced yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write_run`].
+    pub(crate) fn finish(mut self) -> io::Result<Box<dyn DiskFile>> {
+        let run_blocks = self.blocks.next_block() - 1;
+        for starts in self.starts.chunks(STARTS_PER_BLOCK) {
+            let payload: Vec<u8> = starts
+                .iter()
+                .flat_map(|start| start.to_le_bytes())
+                .collect();
+            self.blocks.push(&payload)?;
+        }
+        let mut header = self.deaths.to_le_bytes().to_vec();
+        header.extend(run_blocks.to_le_bytes());
+        header.extend((self.starts.len() as u32).to_le_bytes());
+        self.blocks.finish(&header)
+    }
+}
+
+/// What died of one segment. Offsets are in bytes from its start, ascending, and in one list only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FileDeaths {
+    pub(crate) file_id: u64,
+    pub(crate) dead: Vec<u32>,
+    pub(crate) shadowed: Vec<u32>,
+}
+
+/// The deaths of several files, segment by segment.
+pub(crate) struct DeathsReader {
+    files: Vec<BlockFile>,
+    runs: Vec<Run>,
+    /// The runs that are not at their end, by the file id of their next group.
+    next: BinaryHeap<Reverse<(u64, usize)>>,
+    deaths: u64,
+}
+
+impl DeathsReader {
+    /// Opens the deaths files of `generations`. Takes 16 KiB of memory a run of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage`](crate::Damage), those of the disk.
+    pub(crate) fn open(disk: &dyn Disk, generations: &[u64]) -> io::Result<DeathsReader> {
+        let mut reader = DeathsReader {
+            files: Vec::new(),
+            runs: Vec::new(),
+            next: BinaryHeap::new(),
+            deaths: 0,
+        };
+        for (of, &generation) in generations.iter().enumerate() {
+            let (file, header) = BlockFile::open(disk, &FORMAT, generation)?;
+            let (deaths, runs) = runs_of(&file, &header)?;
+            reader.files.push(file);
+            reader.deaths += deaths;
+            for blocks in runs {
+                reader.runs.push(Run::new(of, blocks));
+                reader.advance(reader.runs.len() - 1)?;
+            }
+        }
+        Ok(reader)
+    }
+
+    /// Deaths written into the files. A record may have been written more than once.
+    pub(crate) fn deaths(&self) -> u64 {
+        self.deaths
+    }
+
+    /// The deaths of the segment with the next higher file id; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage`](crate::Damage), those of the disk.
+    pub(crate) fn next_file(&mut self) -> io::Result<Option<FileDeaths>> {
+        let Some(&Reverse((file_id, _))) = self.next.peek() else {
+            return Ok(None);
+        };
+        let mut words = Vec::new();
+        while let Some(&Reverse((of, run))) = self.next.peek() {
+            if of != file_id {
+                break;
+            }
+            self.next.pop();
+            self.runs[run].take_group(&mut words);
+            self.advance(run)?;
+        }
+        // Of two words for one record the one that says dead comes first.
+        words.sort_unstable();
+        words.dedup_by_key(|word| *word / 2);
+        let mut deaths = FileDeaths {
+            file_id,
+            ..FileDeaths::default()
+        };
+        for word in words {
+            let offset = word / 2 * RECORD_ALIGN as u32;
+            if word % 2 == Mark::Dead as u32 {
+                deaths.dead.push(offset);
+            } else {
+                deaths.shadowed.push(offset);
+            }
+        }
+        Ok(Some(deaths))
+    }
+
+    /// Lets a run go on to its next group.
+    fn advance(&mut self, run: usize) -> io::Result<()> {
+        let at = &mut self.runs[run];
+        if at.next_group(&self.files[at.file])? {
+            self.next.push(Reverse((at.file_id, run)));
+        }
+        Ok(())
+    }
+}
+
+/// How many deaths a file has, and the blocks of each of its runs.
+fn runs_of(file: &BlockFile, header: &[u8]) -> io::Result<(u64, Vec<Range<u32>>)> {
+    let mut fields = Fields::new(header);
+    let mut read = || Ok((fields.u64()?, fields.u32()?, fields.u32()?));
+    let (deaths, run_blocks, runs) = read().map_err(|what: &str| file.damage(0, 0, what))?;
+    let starts_blocks = runs.div_ceil(STARTS_PER_BLOCK as u32);
+    if u64::from(run_blocks) + u64::from(starts_blocks) + 1 != u64::from(file.blocks()) {
+        let what = format!("{run_blocks} blocks of {runs} runs do not fill the file");
+        return Err(file.damage(0, 32, what));
+    }
+    let first = run_blocks + 1;
+    let mut buffer = Vec::new();
+    let mut starts = Vec::new();
+    for block in first..file.blocks() {
+        file.read(block..block + 1, &mut buffer)?;
+        starts.extend(words_of(&buffer[..PAYLOAD_BYTES]));
+    }
+    starts.truncate(runs as usize);
+    starts.push(first);
+    if starts[0] != 1 || !starts.is_sorted() {
+        return Err(file.damage(first, 0, "starts of runs are not in order"));
+    }
+    let ranges = starts.windows(2).map(|pair| pair[0]..pair[1]);
+    Ok((deaths, ranges.collect()))
+}
+
+/// A run being read.
+struct Run {
+    /// Which file it is in.
+    file: usize,
+    /// Blocks yet to be read.
+    blocks: Range<u32>,
+    /// The blocks read last, of which the first has this number.
+    buffer: Vec<u8>,
+    buffer_block: u32,
+    /// Where in `buffer` the next group begins.
+    at: usize,
+    file_id: u64,
+    /// Where the words of the current group lie in `buffer`.
+    group: Range<usize>,
+}
+
+impl Run {
+    fn new(file: usize, blocks: Range<u32>) -> Run {
+        Run {
+            file,
+            buffer_block: blocks.start,
+            blocks,
+            buffer: Vec::new(),
+            at: 0,
+            file_id: 0,
+            group: 0..0,
+        }
+    }
+
+    /// Goes to the next group; `false` at the end of the run.
+    fn next_group(&mut self, file: &BlockFile) -> io::Result<bool> {
+        loop {
+            if self.at == self.buffer.len() && !self.read(file)? {
+                return Ok(false);
+            }
+            let (block, in_block) = (self.at / BLOCK_BYTES, self.at % BLOCK_BYTES);
+            let payload = &self.buffer[block * BLOCK_BYTES..][..PAYLOAD_BYTES];
+            let mut fields = Fields::new(&payload[in_block..]);
+            let head = (fields.u64(), fields.u16());
+            let (Ok(file_id), Ok(count @ 1..)) = head else {
+                // No other group in this block.
+                self.at = (block + 1) * BLOCK_BYTES;
+                continue;
+            };
+            let damaged = |what| Err(file.damage(self.buffer_block + block as u32, in_block, what));
+            let Ok(words) = fields.bytes(usize::from(count) * 4) else {
+                return damaged(format!("a group of {count} passes the end of its block"));
+            };
+            if file_id < self.file_id {
+                return damaged(format!("file id {file_id} follows {}", self.file_id));
+            }
+            if let Some(word) = words_of(words).find(|word| !is_valid(*word)) {
+                return damaged(format!("{word} is not the place of a record"));
+            }
+            self.file_id = file_id;
+            let start = self.at + GROUP_HEADER_BYTES;
+            self.group = start..start + words.len();
+            self.at = self.group.end;
+            return Ok(true);
+        }
+    }
+
+    /// Reads the next blocks; `false` if there are none.
+    fn read(&mut self, file: &BlockFile) -> io::Result<bool> {
+        let first = self.blocks.start;
+        let end = self.blocks.end.min(first + BLOCKS_PER_READ);
+        if first == end {
+            self.buffer = Vec::new();
+            self.at = 0;
+            return Ok(false);
+        }
+        file.read(first..end, &mut self.buffer)?;
+        self.buffer_block = first;
+        self.blocks.start = end;
+        self.at = 0;
+        Ok(true)
+    }
+
+    fn take_group(&self, words: &mut Vec<u32>) {
+        words.extend(words_of(&self.buffer[self.group.clone()]));
+    }
+}
+
+fn words_of(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes
+        .chunks_exact(4)
+        .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+}
+
+/// Whether there can be a record where `word` says.
+fn is_valid(word: u32) -> bool {
+    let offset = word as usize / 2 * RECORD_ALIGN;
+    (SEGMENT_HEADER_BYTES..*SEGMENT_BYTES.end()).contains(&offset)
+}
+
+/// Writes the deaths files of `generations` into one, that of `into`, without those of the segments that `is_kept` refuses.
+/// The file is complete then, but not synced; the others stay as they are.
+///
+/// # Errors
+///
+/// [`Damage`](crate::Damage), those of the disk.
+pub(crate) fn merge(
+    disk: &dyn Disk,
+    generations: &[u64],
+    into: u64,
+    is_kept: impl Fn(u64) -> bool,
+) -> io::Result<Box<dyn DiskFile>> {
+    assert!(
+        !generations.contains(&into),
+        "a file cannot be merged into itself"
+    );
+    let mut reader = DeathsReader::open(disk, generations)?;
+    let mut writer = DeathsWriter::create(disk, into)?;
+    // All of it is one run, however long.
+    writer.begin_run();
+    while let Some(deaths) = reader.next_file()? {
+        let FileDeaths {
+            file_id,
+            dead,
+            shadowed,
+        } = deaths;
+        if !is_kept(file_id) {
+            continue;
+        }
+        for (offsets, mark) in [(dead, Mark::Dead), (shadowed, Mark::Shadowed)] {
+            for offset in offsets {
+                writer.put(DeathEntry {
+                    file_id,
+                    offset,
+                    mark,
+                })?;
+            }
+        }
+    }
+    writer.end_block()?;
+    writer.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::Damage;
+    use crate::memory_disk::MemoryDisk;
+    use crate::random::Random;
+
+    /// What is expected of a reader: by file id and offset.
+    type Model = BTreeMap<u64, BTreeMap<u32, Mark>>;
+
+    fn note(model: &mut Model, death: DeathEntry) {
+        let marks = model.entry(death.file_id).or_default();
+        let mark = marks.entry(death.offset).or_insert(death.mark);
+        *mark = death.mark.min(*mark);
+    }
+
+    fn random_death(random: &mut Random, files: u64) -> DeathEntry {
+        DeathEntry {
+            file_id: random.below(files),
+            offset: 64 + random.below(100_000) as u32 * 8,
+            mark: if random.below(5) == 0 {
+                Mark::Shadowed
+            } else {
+                Mark::Dead
+            },
+        }
+    }
+
+    /// Writes a deaths file of `runs` runs and returns what it says.
+    fn write(disk: &MemoryDisk, generation: u64, random: &mut Random, runs: u64) -> Model {
+        let mut model = Model::new();
+        let mut writer = DeathsWriter::create(disk, generation).unwrap();
+        for _ in 0..runs {
+            let (deaths, files) = (random.below(3000), 1 + random.below(200));
+            let mut run: Vec<_> = (0..deaths).map(|_| random_death(random, files)).collect();
+            run.iter().for_each(|&death| note(&mut model, death));
+            writer.write_run(&mut run).unwrap();
+        }
+        writer.finish().unwrap();
+        model
+    }
+
+    fn read(disk: &MemoryDisk, generations: &[u64]) -> io::Result<Model> {
+        let mut model = Model::new();
+        let mut reader = DeathsReader::open(disk, generations)?;
+        while let Some(FileDeaths {
+            file_id,
+            dead,
+            shadowed,
+        }) = reader.next_file()?
+        {
+            assert!(dead.is_sorted() && shadowed.is_sorted());
+            let dead = dead.into_iter().map(|offset| (offset, Mark::Dead));
+            let shadowed = shadowed.into_iter().map(|offset| (offset, Mark::Shadowed));
+            let marks: BTreeMap<_, _> = dead.chain(shadowed).collect();
+            assert!(model.insert(file_id, marks).is_none(), "twice: {file_id}");
+        }
+        Ok(model)
+    }
+
+    #[test]
+    fn what_several_files_say_is_read_as_one() {
+        let mut random = Random::new();
+        for _ in 0..10 {
+            let disk = MemoryDisk::default();
+            let mut expected = Model::new();
+            for generation in 1..=random.below(4) {
+                let runs = random.below(4);
+                for (file_id, marks) in write(&disk, generation, &mut random, runs) {
+                    for (offset, mark) in marks {
+                        note(
+                            &mut expected,
+                            DeathEntry {
+                                file_id,
+                                offset,
+                                mark,
+                            },
+                        );
+                    }
+                }
+            }
+            let generations: Vec<_> = (1..=disk.names().unwrap().len() as u64).collect();
+            assert_eq!(read(&disk, &generations).unwrap(), expected, "{random}");
+            let is_kept = |file_id: u64| file_id % 3 != 0;
+            merge(&disk, &generations, 9, is_kept).unwrap();
+            expected.retain(|&file_id, _| is_kept(file_id));
+            assert_eq!(read(&disk, &[9]).unwrap(), expected, "{random}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_an_earlier_try_left_is_replaced() {
+        let mut random = Random::new();
+        let disk = MemoryDisk::default();
+        disk.put(&file_name(3), &[1; 100_000]);
+        let expected = write(&disk, 3, &mut random, 2);
+        assert_eq!(read(&disk, &[3]).unwrap(), expected, "{random}");
+    }
+
+    #[test]
+    fn every_changed_byte_and_every_truncation_is_noticed() {
+        let mut random = Random::new();
+        let disk = MemoryDisk::default();
+        write(&disk, 1, &mut random, 2);
+        let bytes = disk.content(&file_name(1));
+        let notices = |bytes: &[u8]| {
+            disk.put(&file_name(1), bytes);
+            read(&disk, &[1]).is_err_and(|error| Damage::of(&error).is_some())
+        };
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << random.below(8);
+            assert!(notices(&damaged), "{random}, byte {at}");
+        }
+        for len in (0..bytes.len()).rev().step_by(97) {
+            assert!(notices(&bytes[..len]), "{random}, {len} bytes");
+        }
+        let swapped = [
+            &bytes[..4096],
+            &bytes[8192..12288],
+            &bytes[4096..8192],
+            &bytes[12288..],
+        ];
+        assert!(
+            notices(&swapped.concat()),
+            "{random}: blocks in the wrong order"
+        );
+    }
+
+    #[test]
+    fn errors_name_the_file_the_offset_and_what_is_wrong() {
+        let disk = MemoryDisk::default();
+        let told = |death: DeathEntry, change: &dyn Fn(&mut Vec<u8>)| {
+            let mut writer = DeathsWriter::create(&disk, 1).unwrap();
+            writer.write_run(&mut [death]).unwrap();
+            writer.finish().unwrap();
+            let mut bytes = disk.content(&file_name(1));
+            change(&mut bytes);
+            disk.put(&file_name(1), &bytes);
+            read(&disk, &[1]).unwrap_err().to_string()
+        };
+        let death = DeathEntry {
+            file_id: 1,
+            offset: 64,
+            mark: Mark::Dead,
+        };
+        assert_eq!(
+            told(death, &|bytes| bytes[8] = 2),
+            "/memory/0000000000000001.deaths at offset 8: has format version 2: this program reads version 1"
+        );
+        assert_eq!(
+            told(death, &|bytes| bytes.truncate(4096)),
+            "/memory/0000000000000001.deaths at offset 12: was 12288 bytes long and is 4096"
+        );
+        assert_eq!(
+            told(death, &|bytes| bytes[5000] = 1),
+            "/memory/0000000000000001.deaths at offset 4096: block CRC mismatch"
+        );
+        assert_eq!(
+            told(
+                DeathEntry {
+                    offset: 56,
+                    ..death
+                },
+                &|_| {}
+            ),
+            "/memory/0000000000000001.deaths at offset 4096: 14 is not the place of a record"
+        );
+    }
+}
