@@ -2,6 +2,7 @@
 //!
 //! * `load` drives any server that speaks RESP, measures it, and checks every byte it returns;
 //! * `engine` measures the storage engine itself, without a server around it;
+//! * `kill` kills a server again and again and checks that no acknowledged write is lost;
 //! * `rawread` is the yardstick for cold reads: random `O_DIRECT` reads and nothing else.
 //!
 //! Every command prints a table, and writes JSON and an SVG chart when asked to. A command exits
@@ -11,6 +12,7 @@ mod chart;
 mod clock;
 mod engine;
 mod keys;
+mod kill;
 mod latency;
 mod load;
 mod random;
@@ -40,6 +42,8 @@ enum Command {
     Load(Box<load::Options>),
     /// Measure the storage engine itself, in memory and on disk
     Engine(engine::Options),
+    /// Kill a server at random moments and check what is there after its restart
+    Kill(kill::Options),
     /// Random O_DIRECT reads of data files over one io_uring: what the disk itself can do
     Rawread(rawread::Options),
 }
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Load(options) => load::run(&options),
         Command::Engine(options) => engine::run(&options),
+        Command::Kill(options) => kill::run(&options),
         Command::Rawread(options) => rawread::run(&options),
     };
     match outcome {

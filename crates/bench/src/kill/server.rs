@@ -1,0 +1,147 @@
+//! The server under test: started from a command line, killed, started again on what it left.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use resp::Reply;
+
+use super::connection::Connection;
+
+/// A server that does not answer for so long after its start does not start.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Between two questions whether it is there yet.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// As much of the end of the server's log is shown when it fails, in bytes.
+const SHOWN_LOG_BYTES: u64 = 4096;
+
+/// How a server is started.
+pub(crate) struct Launch {
+    command_line: String,
+    data: PathBuf,
+    socket: PathBuf,
+    log: PathBuf,
+}
+
+/// A running server. Killed when dropped.
+pub(crate) struct Server {
+    process: Child,
+}
+
+impl Launch {
+    /// Prepares to start servers from this command line, a shell's, with everything they write
+    /// under `scratch`.
+    pub(crate) fn new(command_line: &str, scratch: &Path) -> io::Result<Self> {
+        let data = scratch.join("data");
+        std::fs::create_dir(&data)?;
+        Ok(Launch {
+            command_line: command_line.to_owned(),
+            data,
+            socket: scratch.join("socket"),
+            log: scratch.join("log"),
+        })
+    }
+
+    /// The UNIX socket it listens on.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Starts the process, without waiting until it answers.
+    pub(crate) fn spawn(&self) -> Result<Server, String> {
+        let log = File::options().create(true).append(true).open(&self.log);
+        let log = log.map_err(|error| format!("{}: {error}", self.log.display()))?;
+        let errors = log.try_clone().map_err(|error| error.to_string())?;
+        // Nobody but us is to connect to what the last one has left.
+        let _ = std::fs::remove_file(&self.socket);
+        // The shell becomes the server, so its process id is the server's.
+        let process = Command::new("sh")
+            .arg("-c")
+            .arg(format!("exec {} \"$@\"", self.command_line))
+            .args(["sh", "--port", "0", "--unixsocket"])
+            .arg(&self.socket)
+            .arg("--dir")
+            .arg(&self.data)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .spawn();
+        let process = process.map_err(|error| format!("cannot start a shell: {error}"))?;
+        Ok(Server { process })
+    }
+
+    /// Starts the server and waits until it has loaded its data; returns how long that took.
+    pub(crate) fn start(&self) -> Result<(Server, Duration), String> {
+        let started = Instant::now();
+        let mut server = self.spawn()?;
+        while !self.answers() {
+            let ended = server
+                .process
+                .try_wait()
+                .map_err(|error| error.to_string())?;
+            if let Some(status) = ended {
+                return Err(format!(
+                    "the server ended with {status}\n{}",
+                    self.log_end()
+                ));
+            }
+            if started.elapsed() > PATIENCE {
+                return Err(format!(
+                    "the server does not answer after {} s\n{}",
+                    PATIENCE.as_secs(),
+                    self.log_end()
+                ));
+            }
+            thread::sleep(PAUSE);
+        }
+        Ok((server, started.elapsed()))
+    }
+
+    /// Whether the server is there and has loaded its data.
+    fn answers(&self) -> bool {
+        let answer = Connection::open(&self.socket)
+            .and_then(|mut connection| connection.call(&[b"EXISTS", b"ready?"]));
+        matches!(answer, Ok(Reply::Integer(_)))
+    }
+
+    /// The end of what the server has logged.
+    pub(crate) fn log_end(&self) -> String {
+        let mut end = Vec::new();
+        let read = File::open(&self.log).and_then(|mut file| {
+            let len = file.metadata()?.len();
+            file.seek(SeekFrom::Start(len.saturating_sub(SHOWN_LOG_BYTES)))?;
+            file.read_to_end(&mut end)
+        });
+        match read {
+            Ok(_) => format!("the end of its log:\n{}", String::from_utf8_lossy(&end)),
+            Err(error) => format!("no log: {error}"),
+        }
+    }
+}
+
+impl Server {
+    /// Kills it with SIGKILL and waits until it is gone.
+    pub(crate) fn kill(&mut self) -> Result<(), String> {
+        let killed = self.process.kill().and_then(|()| self.process.wait());
+        killed.map_err(|error| format!("cannot kill the server: {error}"))?;
+        Ok(())
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(Some(_)))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
