@@ -153,6 +153,23 @@ impl SimulatedDisk {
         self.0.state.lock().judge = Box::new(judge);
     }
 
+    /// Lets the power go after so many steps that matter.
+    pub(crate) fn cut_power_after(&self, steps: u64) {
+        let mut left = steps;
+        self.inject(move |step| match step.action.matters() {
+            true if left == 0 => Some(Fault::PowerCut),
+            true => {
+                left -= 1;
+                None
+            }
+            false => None,
+        });
+    }
+
+    pub(crate) fn has_power(&self) -> bool {
+        self.0.state.lock().has_power
+    }
+
     /// All steps up to now.
     pub(crate) fn steps(&self) -> Vec<Step> {
         self.0.state.lock().steps.clone()

@@ -244,7 +244,9 @@ fn after_a_power_cut_nothing_happens_any_more() -> io::Result<()> {
     let next = disk.steps().len();
     disk.inject(move |step| (step.number == next + 1).then_some(Fault::PowerCut));
     file.write_all_at(b"2", 3)?;
+    assert!(disk.has_power());
     assert_kind(file.sync(), ErrorKind::Other, "power");
+    assert!(!disk.has_power());
     assert_kind(file.write_all_at(b"3", 3), ErrorKind::Other, "power");
     assert_kind(file.truncate(0), ErrorKind::Other, "power");
     assert_kind(file.sync(), ErrorKind::Other, "power");
@@ -379,12 +381,7 @@ fn replace_and_crash(forgotten: Option<Action>) -> (BTreeSet<Vec<u8>>, bool) {
             .and_then(|file| file.sync())
             .expect("power");
         disk.sync_directory().expect("power");
-        let mut left = crash_at;
-        disk.inject(move |step| {
-            let now = step.action.matters() && left == 0;
-            left -= u64::from(step.action.matters() && left > 0);
-            now.then_some(Fault::PowerCut)
-        });
+        disk.cut_power_after(crash_at);
         let done = replace(&disk, forgotten).is_ok();
         let found = after_crashes(&disk, |disk| read(disk, "NOW").expect("old or new"));
         lost |= done && found.keys().any(|bytes| bytes[..] != [b'2'; 1500]);

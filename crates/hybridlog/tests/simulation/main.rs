@@ -5,6 +5,7 @@
 
 mod disk;
 mod disk_tests;
+mod faults;
 mod image;
 mod model;
 mod random;

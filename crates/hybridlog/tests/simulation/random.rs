@@ -1,6 +1,15 @@
 //! Random numbers from a seed.
 
+/// From how many seeds to test: so many, or as many as this variable of the environment says.
+pub(crate) fn seeds(variable: &str, default: u64) -> u64 {
+    let seeds = std::env::var(variable).ok();
+    seeds
+        .and_then(|seeds| seeds.parse().ok())
+        .unwrap_or(default)
+}
+
 /// Steele, Lea and Flood's SplitMix64: good from the first number, whatever the seed.
+#[derive(Clone)]
 pub(crate) struct Random(u64);
 
 impl Random {

@@ -33,7 +33,8 @@ impl Model {
     pub(crate) fn new() -> Model {
         Model {
             map: BTreeMap::new(),
-            now_ms: 1_000_000,
+            // Far in the future, so that nothing expires by the real time.
+            now_ms: 1 << 42,
         }
     }
 
@@ -42,7 +43,7 @@ impl Model {
         self.map.get(key).filter(is_live)
     }
 
-    /// What has not expired.
+    /// What has not expired by now.
     pub(crate) fn live(&self) -> BTreeMap<Arc<[u8]>, Stored> {
         let live = |key: &Arc<[u8]>| Some((key.clone(), self.stored(key)?.clone()));
         self.map.keys().filter_map(live).collect()
@@ -61,11 +62,11 @@ impl Model {
     }
 }
 
-/// The keys of the workload; one of them is long.
-pub(crate) fn keys() -> Vec<Arc<[u8]>> {
+/// The keys of a thread of the workload; one of them is long.
+pub(crate) fn keys(thread: u64) -> Vec<Arc<[u8]>> {
     let key = |n| match n {
-        7 => vec![b'k'; 70_000].into(),
-        _ => format!("key:{n}").into_bytes().into(),
+        7 => [b'k', thread as u8].repeat(35_000).into(),
+        _ => format!("key:{thread}:{n}").into_bytes().into(),
     };
     (0..KEYS).map(key).collect()
 }
@@ -319,4 +320,18 @@ pub(crate) fn scan<I: Index>(store: &Store<I>, now_ms: u64) -> Result<Vec<Vec<u8
             return Ok(found);
         }
     }
+}
+
+/// The store holds what the map holds, and nothing else.
+pub(crate) fn compare<I: Index>(store: &Store<I>, model: &Model) {
+    let live = model.live();
+    for (key, stored) in &live {
+        let found = read(store, model.now_ms, key).expect("it can be read");
+        assert!(found.as_ref() == Some(stored), "read");
+    }
+    let found = scan(store, model.now_ms).expect("a scan");
+    let found = found.iter().map(Vec::as_slice);
+    assert!(found.eq(live.keys().map(AsRef::as_ref)), "scan");
+    // Every expired key that is still there counts, and so does every other one.
+    assert!(store.len(NAMESPACE) >= live.len() as u64, "count");
 }

@@ -1,0 +1,95 @@
+//! Faults: whatever the disk refuses, the store agrees with a plain map. An operation that is refused has changed nothing,
+//! reads go on, and once the disk works again so do writes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hybridlog::{BucketIndex, DashIndex, Index, Options, Stop, Store};
+
+use crate::disk::{Action, Fault, SimulatedDisk, Step};
+use crate::random::{Random, seeds};
+use crate::workload::{self, Model, keys};
+
+const STEPS: u64 = 300;
+
+/// Every now and then something fails; for long stretches the disk is full.
+fn judge(seed: u64) -> impl FnMut(&Step) -> Option<Fault> {
+    let mut random = Random::new(!seed);
+    let mut full_until = 0;
+    move |step| {
+        if random.percent(3) {
+            full_until = step.number + 10;
+        }
+        if step.number < full_until {
+            return Some(Fault::Full);
+        }
+        match random.below(20) {
+            // A failed sync is for good, so it has tests of its own.
+            0 | 1 if step.action != Action::Sync => Some(Fault::Refused),
+            2 if step.action == Action::Write => Some(Fault::Short),
+            3 => Some(Fault::Slow(Duration::from_micros(random.below(500)))),
+            _ => None,
+        }
+    }
+}
+
+fn is_refusal(stop: &Stop) -> bool {
+    matches!(stop, Stop::NoRoom { .. } | Stop::Io(_))
+}
+
+/// What a disk that fails refuses, it does once the disk works again.
+fn settle(mut what: impl FnMut() -> Result<(), Stop>) {
+    let begin = Instant::now();
+    while let Err(stop) = what() {
+        assert!(is_refusal(&stop), "{stop}");
+        assert!(begin.elapsed() < Duration::from_secs(20), "still: {stop}");
+        std::thread::yield_now();
+    }
+}
+
+fn run<I: Index>(seed: u64) -> u64 {
+    println!("seed {seed} on {}", I::NAME);
+    let disk = SimulatedDisk::new(seed);
+    let options = Options {
+        segment_bytes: Some(1 << 20),
+        disk: Some(Arc::new(disk.clone())),
+        ..Options::new(disk.directory()).memory_bytes(12 << 20)
+    };
+    let store = Store::<I>::open(options).expect("an empty directory opens");
+    let mut random = Random::new(seed);
+    let mut model = Model::new();
+    let keys = keys(0);
+    disk.inject(judge(seed));
+    let mut refused = 0;
+    let mut tolerate = |result: Result<(), Stop>| {
+        if let Err(stop) = result {
+            assert!(is_refusal(&stop), "{stop}");
+            refused += 1;
+        }
+    };
+    for _ in 0..STEPS {
+        tolerate(workload::step(&store, &mut model, &mut random, &keys));
+        model.now_ms += random.below(4);
+        match random.below(10) {
+            0 => tolerate(store.seal_all()),
+            1 => tolerate(store.force_cold()),
+            _ => {}
+        }
+    }
+    disk.inject(|_| None);
+    settle(|| store.force_cold());
+    for _ in 0..20 {
+        settle(|| workload::step(&store, &mut model, &mut random, &keys));
+    }
+    workload::compare(&store, &model);
+    refused
+}
+
+#[test]
+fn what_is_refused_has_changed_nothing() {
+    let mut refused = 0;
+    for seed in 0..seeds("FAULT_SEEDS", 30) {
+        refused += run::<BucketIndex>(seed) + run::<DashIndex>(seed);
+    }
+    assert!(refused > 0);
+}
