@@ -3,7 +3,7 @@
 //! **Growth.** The table is one reserved range of memory. Whenever the load passes [`LOAD_TENTHS`], the next bucket in
 //! line is split into itself and a new one at the end (Litwin, "Linear hashing", VLDB 1980): growth never stalls, never
 //! copies the table, never holds two. Each bucket knows its level, so a thread with an old idea of the table's size
-//! re-addresses itself: bucket `i` of level `l` holds exactly the hashes whose low `l` bits are `i`.
+//! re-addresses itself, split by split: bucket `i` of level `l` holds exactly the hashes whose low `l` bits are `i`.
 //!
 //! **Tags.** A slot's tag holds the hash bits next to those that the bucket's level uses up, below a marker bit. A split
 //! shifts the tag right by one: the bit that falls out decides which half the slot goes to, so a split reads no record.
@@ -87,6 +87,15 @@ impl Control {
 
 fn low_bits(hash: u64, bits: u32) -> u64 {
     hash & ((1 << bits) - 1)
+}
+
+/// Where to look for `hash` next, if bucket `address`, one that was home to it once, has given it away in a split since; its
+/// level is `level` now. That is the bucket that was made in the split, which exists; where `level` bits of the hash point may
+/// be beyond the end of the table, if it has grown far since `address` was found out.
+#[inline]
+fn moved_on(address: u64, hash: u64, level: u32) -> Option<u64> {
+    let differs = low_bits(hash, level) ^ address;
+    (differs != 0).then(|| address | differs & differs.wrapping_neg())
 }
 
 /// An index word: the slot below, above it the tag of a bucket of `level`.
@@ -199,10 +208,10 @@ impl BucketIndex {
         let mut address = self.address(hash);
         loop {
             let bucket = self.table.bucket(address);
-            let control = Control(bucket.control.load(Ordering::Relaxed));
-            let home = low_bits(hash, control.level());
-            if home != address {
-                address = home;
+            // Acquire pairs with the Release of the last holder: a bucket that this one sends us to is complete.
+            let control = Control(bucket.control.load(Ordering::Acquire));
+            if let Some(next) = moved_on(address, hash, control.level()) {
+                address = next;
                 continue;
             }
             let taken = control.0 | Control::LATCH;
@@ -243,9 +252,8 @@ impl BucketIndex {
             return false;
         }
         let level = control.level();
-        let home = low_bits(hash, level);
-        if home != *address {
-            *address = home;
+        if let Some(next) = moved_on(*address, hash, level) {
+            *address = next;
             return false;
         }
         each(&bucket.slots, level);
@@ -513,6 +521,34 @@ mod tests {
             if n % 100_000 == 0 && n >= 200_000 {
                 let per_slot = index.bytes() as f64 / n as f64;
                 assert!(per_slot < 13.0, "{per_slot:.2} bytes a slot at {n}");
+            }
+        }
+    }
+
+    /// A thread may be interrupted between reading the number of buckets and reading the bucket.
+    #[test]
+    fn an_old_idea_of_the_size_leads_to_the_right_bucket() {
+        let index = BucketIndex::with_limit(64 << 20).expect("memory for the index");
+        let geometry = crate::address::Geometry::new(1 << 20);
+        for n in 0..70_000u64 {
+            let slot = Slot::new(
+                geometry.address(0, n as usize * 8 + 64),
+                SlotKind::Root,
+                100,
+            );
+            index.insert(xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes()), slot);
+        }
+        let buckets = index.buckets.load(Ordering::Relaxed);
+        for n in 0..70_000u64 {
+            let hash = xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes());
+            for old_level in LEVEL_MIN..=buckets.ilog2() {
+                let mut address = low_bits(hash, old_level);
+                let steps = (0..64).take_while(|_| !index.try_read(&mut address, hash, |_, _| ()));
+                assert!(
+                    steps.count() < 64,
+                    "{hash:x} from level {old_level}: {address}"
+                );
+                assert_eq!(address, index.address(hash));
             }
         }
     }
