@@ -76,16 +76,17 @@ impl<I: Index> Shared<I> {
 
     /// Gives a segment's memory, file and number back. No slot names it, and no reader is left that found one.
     fn discard(&self, segment: &Arc<Segment>) {
-        let in_memory = self.log.table.state(segment.number) != State::Cold;
+        let state = self.log.table.state(segment.number);
         self.log.ages.lock().forget(segment);
         self.log.table.remove(segment);
         self.log.free_frame(segment);
         segment.mapping.lock().take();
         segment.forget_marks();
-        if in_memory {
+        if state != State::Cold {
             self.log.left_memory();
         }
-        if segment.file.lock().take().is_some() {
+        self.open_files.forget(segment.file_id);
+        if matches!(state, State::Warm | State::Cold) {
             // It may be gone already; if it cannot be removed, it only takes space.
             let _ = self.disk.remove(&segment_file_name(segment.file_id));
         }

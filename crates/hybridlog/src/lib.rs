@@ -78,6 +78,7 @@ mod log;
 mod manifest;
 #[cfg(any(test, fuzzing))]
 mod memory_disk;
+mod open_files;
 mod operation;
 mod piece;
 #[cfg(test)]

@@ -444,7 +444,8 @@ impl<'s, I: Index> Operation<'s, I> {
         let Some(segment) = self.shared.log.table.segment(slot.address()) else {
             return Ok(None);
         };
-        match self.reads.record(slot, &segment, self.shared.log.geometry) {
+        let (files, geometry) = (&self.shared.open_files, self.shared.log.geometry);
+        match self.reads.record(slot, &segment, files, geometry) {
             Known::Record(record) => Ok(Some(Found {
                 slot,
                 record,

@@ -1,13 +1,15 @@
 //! Cold reads: wanted by operations, fetched in one submission, kept until the batch is done.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::address::{Address, Geometry, Slot};
-use crate::io::{BlockingReader, ColdReader, DataFile, ReadBuffer, ReadRequest};
+use crate::io::{BlockingReader, ColdReader, ReadBuffer, ReadRequest};
+use crate::open_files::OpenFiles;
 use crate::record::{Decoded, RecordRef, decode};
 use crate::segment::Segment;
 
@@ -19,7 +21,9 @@ use crate::segment::Segment;
 #[derive(Default)]
 pub struct ColdReads {
     wants: RefCell<Vec<Want>>,
-    wanted_bytes: RefCell<u64>,
+    wanted_bytes: Cell<u64>,
+    /// Of the store whose records are wanted.
+    files: OnceCell<Arc<OpenFiles>>,
     fetched: HashMap<Address, Fetched, BuildHasherDefault<AddressHasher>>,
 }
 
@@ -45,18 +49,31 @@ impl Hasher for AddressHasher {
 
 struct Want {
     address: Address,
-    request: ReadRequest,
-    /// Bytes of the request before the record begins.
+    segment: Arc<Segment>,
+    offset: usize,
+    len: usize,
+    /// Bytes that the read will take, as far as is known before the file is open.
+    read_bytes: u64,
+}
+
+/// A read under way.
+struct Asked {
+    address: Address,
+    file_id: u64,
+    /// Bytes of the result before the record begins.
     skip: usize,
 }
 
 struct Fetched {
-    /// Held, and compared with the segment's, so that a segment number that has been given to another segment is noticed.
-    file: Arc<DataFile>,
-    result: Result<(Arc<ReadBuffer>, usize), Arc<io::Error>>,
+    /// Compared with the segment's, so that a segment number that has been given to another segment is noticed.
+    file_id: u64,
+    result: FetchResult,
     /// Whether an operation has used it: a record read twice by one command has still been read once.
     used: Cell<bool>,
 }
+
+/// A buffer, and where the record begins in it.
+type FetchResult = Result<(Arc<ReadBuffer>, usize), Arc<io::Error>>;
 
 /// What is known about a cold slot.
 pub(crate) enum Known<'a> {
@@ -74,7 +91,7 @@ impl ColdReads {
 
     /// Bytes that the wanted reads will take.
     pub fn wanted_bytes(&self) -> u64 {
-        *self.wanted_bytes.borrow()
+        self.wanted_bytes.get()
     }
 
     /// Number of reads wanted.
@@ -84,61 +101,100 @@ impl ColdReads {
 
     /// Forgets what was fetched and what was wanted.
     pub fn clear(&mut self) {
-        self.take_requests();
+        self.wants.get_mut().clear();
+        self.wanted_bytes.set(0);
         self.fetched.clear();
     }
 
-    /// Fetches all that is wanted in one submission. Failures are kept too: the operation that needs the record gets them.
+    /// Fetches all that is wanted, in one submission unless that would take more files than may be open. Failures are kept
+    /// too: the operation that needs the record gets them.
     pub async fn fetch(&mut self, reader: &ColdReader) {
-        let (wants, requests) = self.take_requests();
-        let results = reader.read_batch(requests).await;
-        self.keep(wants, results);
+        while let Some((asked, requests)) = self.next_requests() {
+            let results = reader.read_batch(requests).await;
+            self.keep(asked, results);
+        }
     }
 
     /// As [`Self::fetch`], blocking the calling thread.
     pub fn fetch_blocking(&mut self, reader: &BlockingReader) {
-        let (wants, requests) = self.take_requests();
-        let results = reader.read_batch(&requests);
-        self.keep(wants, results);
-    }
-
-    fn take_requests(&mut self) -> (Vec<Want>, Vec<ReadRequest>) {
-        *self.wanted_bytes.get_mut() = 0;
-        let wants = std::mem::take(self.wants.get_mut());
-        let requests = wants.iter().map(|want| want.request.clone()).collect();
-        (wants, requests)
-    }
-
-    fn keep(&mut self, wants: Vec<Want>, results: Vec<io::Result<ReadBuffer>>) {
-        for (want, result) in wants.into_iter().zip(results) {
-            let result = result
-                .map(|buffer| (Arc::new(buffer), want.skip))
-                .map_err(Arc::new);
-            self.fetched.insert(
-                want.address,
-                Fetched {
-                    file: want.request.file,
-                    result,
-                    used: Cell::new(false),
-                },
-            );
+        while let Some((asked, requests)) = self.next_requests() {
+            let results = reader.read_batch(&requests);
+            self.keep(asked, results);
         }
     }
 
+    /// Takes out of what is wanted as many reads as files may be open at once, and opens their files; `None` when nothing is
+    /// wanted any more. A segment may have gone since the read was noted: then nobody will ask for its failure.
+    fn next_requests(&mut self) -> Option<(Vec<Asked>, Vec<ReadRequest>)> {
+        let files = self.files.get()?.clone();
+        loop {
+            let wants = self.wants.get_mut();
+            let part: Vec<Want> = wants.drain(..wants.len().min(files.limit())).collect();
+            if part.is_empty() {
+                return None;
+            }
+            let (mut asked, mut requests) = (Vec::new(), Vec::new());
+            for want in part {
+                self.wanted_bytes
+                    .set(self.wanted_bytes.get() - want.read_bytes);
+                let (address, file_id) = (want.address, want.segment.file_id);
+                match files.get(&want.segment) {
+                    Ok(file) => {
+                        let (request, skip) =
+                            ReadRequest::covering(file, want.offset as u64, want.len as u32);
+                        requests.push(request);
+                        asked.push(Asked {
+                            address,
+                            file_id,
+                            skip,
+                        });
+                    }
+                    Err(error) => self.keep_one(address, file_id, Err(Arc::new(error))),
+                }
+            }
+            if !requests.is_empty() {
+                return Some((asked, requests));
+            }
+        }
+    }
+
+    fn keep(&mut self, asked: Vec<Asked>, results: Vec<io::Result<ReadBuffer>>) {
+        for (read, result) in asked.into_iter().zip(results) {
+            let result = result
+                .map(|buffer| (Arc::new(buffer), read.skip))
+                .map_err(Arc::new);
+            self.keep_one(read.address, read.file_id, result);
+        }
+    }
+
+    fn keep_one(&mut self, address: Address, file_id: u64, result: FetchResult) {
+        let used = Cell::new(false);
+        self.fetched.insert(
+            address,
+            Fetched {
+                file_id,
+                result,
+                used,
+            },
+        );
+    }
+
     /// The record of a cold slot if it has been fetched; else notes that it is wanted.
-    pub(crate) fn record(&self, slot: Slot, segment: &Segment, geometry: Geometry) -> Known<'_> {
-        let Some(file) = segment.data_file() else {
-            return Known::Failed(io::Error::other(format!(
-                "segment {} has no file",
-                segment.file_id
-            )));
-        };
+    pub(crate) fn record(
+        &self,
+        slot: Slot,
+        segment: &Arc<Segment>,
+        files: &Arc<OpenFiles>,
+        geometry: Geometry,
+    ) -> Known<'_> {
+        let file_id = segment.file_id;
+        let damaged = |offset, why| Known::Failed(damaged(&files.path(file_id), offset, why));
         let offset = geometry.offset(slot.address());
         let rest = geometry.segment_bytes() - offset;
         let fetched = self
             .fetched
             .get(&slot.address())
-            .filter(|fetched| Arc::ptr_eq(&fetched.file, &file));
+            .filter(|fetched| fetched.file_id == file_id);
         let need = match fetched.map(|fetched| &fetched.result) {
             None => slot.read_bytes(),
             Some(Err(error)) => {
@@ -148,16 +204,25 @@ impl ColdReads {
                 Decoded::Record(record) => return Known::Record(record),
                 Decoded::Longer(bytes) if bytes <= rest => bytes,
                 Decoded::Longer(_) => {
-                    return Known::Failed(damaged(
-                        &file,
-                        offset,
-                        "record passes the segment's end",
-                    ));
+                    return damaged(offset, "record passes the segment's end");
                 }
-                Decoded::Damaged(why) => return Known::Failed(damaged(&file, offset, why)),
+                Decoded::Damaged(why) => return damaged(offset, why),
             },
         };
-        self.want(slot.address(), file, offset, need.min(rest));
+        if self.is_wanted(slot.address()) {
+            return Known::Wanted;
+        }
+        let len = need.min(rest);
+        let read_bytes = files.read_bytes(offset, len);
+        self.files.get_or_init(|| files.clone());
+        self.wanted_bytes.set(self.wanted_bytes.get() + read_bytes);
+        self.wants.borrow_mut().push(Want {
+            address: slot.address(),
+            segment: segment.clone(),
+            offset,
+            len,
+            read_bytes,
+        });
         Known::Wanted
     }
 
@@ -178,23 +243,15 @@ impl ColdReads {
                 .any(|want| want.address == address)
     }
 
-    fn want(&self, address: Address, file: Arc<DataFile>, offset: usize, len: usize) {
-        let mut wants = self.wants.borrow_mut();
-        if wants
+    /// Whether the read is among the last that were noted. An earlier one is read twice, which costs less than looking
+    /// through all.
+    fn is_wanted(&self, address: Address) -> bool {
+        let wants = self.wants.borrow();
+        wants
             .iter()
             .rev()
             .take(64)
             .any(|want| want.address == address)
-        {
-            return;
-        }
-        let (request, skip) = ReadRequest::covering(file, offset as u64, len as u32);
-        *self.wanted_bytes.borrow_mut() += u64::from(request.len);
-        wants.push(Want {
-            address,
-            request,
-            skip,
-        });
     }
 
     /// The buffer a fetched record lies in, and where the record begins in it.
@@ -203,9 +260,9 @@ impl ColdReads {
     }
 }
 
-fn damaged(file: &DataFile, offset: usize, why: &str) -> io::Error {
+fn damaged(path: &Path, offset: usize, why: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
-        format!("{} at offset {offset}: {why}", file.path().display()),
+        format!("{} at offset {offset}: {why}", path.display()),
     )
 }

@@ -19,7 +19,6 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::address::{Address, Geometry};
 use crate::generation::Parity;
-use crate::io::DataFile;
 use crate::record::{HEADER_BYTES, RecordRef, filler_bytes};
 use crate::sys::{FileMapping, Reservation, prefetch};
 
@@ -78,7 +77,6 @@ pub(crate) struct Segment {
     /// Number of its frame in the arena, while it has one.
     pub(crate) frame: Mutex<Option<usize>>,
     pub(crate) mapping: Mutex<Option<Arc<FileMapping>>>,
-    pub(crate) file: Mutex<Option<Arc<DataFile>>>,
 }
 
 /// One table entry.
@@ -146,7 +144,6 @@ impl SegmentTable {
             retired: AtomicBool::new(false),
             frame: Mutex::new(Some(frame)),
             mapping: Mutex::new(None),
-            file: Mutex::new(None),
         });
         segments[number] = Some(segment.clone());
         let entry = self.entry(number as u32);
@@ -326,11 +323,6 @@ impl Segment {
     /// Gives the memory of the read marks back; nobody in the table points to it, and an epoch barrier has passed.
     pub(crate) fn forget_marks(&self) {
         *self.marks.lock() = Box::default();
-    }
-
-    /// The segment's bytes in its file, once it has one.
-    pub(crate) fn data_file(&self) -> Option<Arc<DataFile>> {
-        self.file.lock().clone()
     }
 }
 

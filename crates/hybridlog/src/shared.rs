@@ -13,6 +13,7 @@ use crate::index::Index;
 use crate::io::{BlockingReader, IoStats};
 use crate::latch::Latches;
 use crate::log::{Log, NoRoom, Urgency};
+use crate::open_files::OpenFiles;
 use crate::operation::draft_of;
 use crate::record::{Draft, RecordRef};
 use crate::residence::RecentColdReads;
@@ -39,6 +40,7 @@ pub(crate) struct Shared<I> {
     pub(crate) blocking_reader: BlockingReader,
     pub(crate) blocking_stats: Arc<IoStats>,
     pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) open_files: Arc<OpenFiles>,
     /// Bytes that everything together may take.
     pub(crate) memory_bytes: AtomicU64,
     /// The most that may become, for which address space is reserved.

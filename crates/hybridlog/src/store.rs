@@ -19,6 +19,7 @@ use crate::index::{BucketIndex, Index};
 use crate::io::{Backend, BlockingReader, IoStats};
 use crate::latch::{LatchMode, Latches};
 use crate::log::Log;
+use crate::open_files::OpenFiles;
 use crate::operation::{Held, KeptLatches, KeyRef, Operation};
 use crate::reads::ColdReads;
 use crate::residence::RecentColdReads;
@@ -295,7 +296,8 @@ impl<I: Index> Store<I> {
                     && !reads.knows(slot.address())
                     && let Some(segment) = self.shared.log.table.segment(slot.address())
                 {
-                    reads.record(*slot, &segment, self.shared.log.geometry);
+                    let (files, geometry) = (&self.shared.open_files, self.shared.log.geometry);
+                    reads.record(*slot, &segment, files, geometry);
                     count(&self.shared.counters.cold_reads, 1);
                 }
             }
@@ -551,6 +553,7 @@ fn new_shared<I: Index>(options: &Options, segment_bytes: usize) -> io::Result<S
         next_object: AtomicU64::new(1),
         blocking_reader,
         blocking_stats,
+        open_files: Arc::new(OpenFiles::new(disk.clone())),
         disk,
         memory_bytes: AtomicU64::new(options.memory_bytes),
         memory_max_bytes: memory_max,

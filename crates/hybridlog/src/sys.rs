@@ -172,6 +172,19 @@ pub(crate) fn write_back(file: &File) -> io::Result<()> {
     file.sync_data()
 }
 
+/// How many files this process may have open.
+pub(crate) fn open_files_max() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is writable and of the type that the call expects.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+        0 => limit.rlim_cur,
+        _ => 0,
+    }
+}
+
 /// Asks the kernel to forget the cached pages of a file; they must be clean, else they stay.
 pub(crate) fn drop_page_cache(file: &File) {
     #[cfg(target_os = "linux")]

@@ -19,7 +19,6 @@ use parking_lot::MutexGuard;
 use crate::address::SlotKind;
 use crate::epoch;
 use crate::index::Index;
-use crate::io::DataFile;
 use crate::log::{EMERGENCY_SEGMENTS, Urgency};
 use crate::record::{RecordRef, flag};
 use crate::room::NoRoomReason;
@@ -192,19 +191,18 @@ impl<I: Index> Shared<I> {
             // Only clean pages can be dropped from the page cache when the segment goes cold. Nothing depends on the file
             // being there after a crash, so it is not synced: that would wait for the file system's journal as well.
             file.write_back()?;
-            let path = self.disk.path(&name);
-            let data_file = DataFile::open(&path)?;
-            let mapping = FileMapping::new(&path, bytes)?;
-            Ok((data_file, mapping))
+            // That it can be opened is found out now, and as long as it stays open it is read even if the directory vanishes.
+            self.open_files.get(segment)?;
+            FileMapping::new(&self.disk.path(&name), bytes)
         })();
         match written {
-            Ok((data_file, mapping)) => {
+            Ok(mapping) => {
                 segment.half_written.store(false, Ordering::Relaxed);
-                *segment.file.lock() = Some(data_file);
                 count(&self.counters.written_bytes, bytes as u64);
                 Ok(mapping)
             }
             Err(error) => {
+                self.open_files.forget(segment.file_id);
                 // If the file cannot be removed now, the next try does it.
                 let _ = self.remove_half_written(segment, &name);
                 Err(error)
