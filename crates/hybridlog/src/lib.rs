@@ -59,6 +59,7 @@
 mod address;
 #[allow(dead_code)]
 mod block;
+mod command_log;
 mod damage;
 #[allow(dead_code)]
 mod deaths;

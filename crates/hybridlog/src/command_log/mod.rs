@@ -1,0 +1,293 @@
+//! The command log: the effects of every operation since the last checkpoint, in the order in which they became visible, so
+//! that a restart can do them again.
+//!
+//! An operation appends one *frame*, its effects encoded ([`Effect`]), under the latches of its keys: into a buffer, which
+//! never fails and takes well under a microsecond. The *commit thread* writes what has gathered as one block, and syncs it as
+//! the [`SyncPolicy`] says, so that one sync serves all that wait for it. There is one log file a generation:
+//!
+//! ```text
+//! append ──> buffer of the generation ──> block ──> file of the generation        commit.rs, log_file.rs, format.rs
+//! append ──> buffer of the next one (kept until the old one is complete)
+//! append_blob ─────────────────────────> pieces ──> the same file
+//! file ──> replay ──> frames, and blobs when a frame asks for them                replay.rs
+//! ```
+//!
+//! A change of generation takes two calls: [`CommandLog::begin_generation`], from which on frames of the next generation may
+//! come, and [`CommandLog::end_generation`], when those of the old one cannot come any more.
+//!
+//! Invariants:
+//! * Frames of a generation are in its file in the order of their [`Position`]s, and none is written twice or left out.
+//! * [`CommandLog::durable`] never goes back, and covers only what a sync has covered: the frame, and every frame and blob
+//!   before it.
+//! * A file of a generation exists only when that of the generation before is complete and synced.
+//! * After a failed sync nothing is written or reported durable any more.
+//!
+//! Locks, in the order in which they are taken: the writer (whoever writes to the file), then what has gathered (held for
+//! some ten nanoseconds).
+#![allow(dead_code, unused_imports)]
+
+mod commit;
+mod effect;
+mod format;
+mod gathered;
+mod log_file;
+mod replay;
+#[cfg(test)]
+mod test_disk;
+#[cfg(test)]
+mod tests;
+mod varint;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::disk::Disk;
+use commit::Committer;
+pub(crate) use effect::{Effect, Effects};
+pub(crate) use format::{generation_of_log, log_name};
+pub(crate) use replay::{Blobs, Replayed, replay};
+
+/// Where a frame ends: the generation, and how many bytes of frames that generation's log has up to there. Later is greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(crate) struct Position(u64);
+
+impl Position {
+    const BYTES_BITS: u32 = 40;
+
+    /// Before everything: durable from the start. Frames of generations that are not logged have it.
+    pub(crate) const START: Position = Position(0);
+
+    /// The longest log that positions can tell, in bytes of frames.
+    pub(crate) const BYTES_MAX: u64 = (1 << Self::BYTES_BITS) - 1;
+
+    fn new(generation: u64, bytes: u64) -> Position {
+        debug_assert!(bytes <= Self::BYTES_MAX && generation >> (64 - Self::BYTES_BITS) == 0);
+        Position(generation << Self::BYTES_BITS | bytes)
+    }
+
+    pub(crate) fn generation(self) -> u64 {
+        self.0 >> Self::BYTES_BITS
+    }
+}
+
+/// A large value that has gone ahead of the frame that names it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct BlobId(u64);
+
+impl BlobId {
+    /// What stands for all blobs of a generation that is not logged.
+    fn unlogged(generation: u64) -> BlobId {
+        BlobId(Position::new(generation, 0).0)
+    }
+
+    /// The generation whose frames can name it.
+    pub(crate) fn generation(self) -> u64 {
+        Position(self.0).generation()
+    }
+}
+
+/// When what has been appended is synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SyncPolicy {
+    /// At once; what is appended while a sync runs shares the next one.
+    Always,
+    /// Once a second.
+    EverySecond,
+    /// When somebody waits for it ([`CommandLog::wait_durable`]), and when a generation ends.
+    Never,
+}
+
+/// Whether the log can be written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Health {
+    Ok,
+    /// A write has failed; it is tried again, several times a second. Nothing is lost yet.
+    CannotWrite(String),
+    /// A sync has failed: nobody knows what the device has. For good.
+    Poisoned(String),
+}
+
+/// Where a log ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LogEnd {
+    pub(crate) generation: u64,
+    /// Bytes of the file up to the end of its last sound block.
+    pub(crate) bytes: u64,
+}
+
+/// Figures of a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct LogStats {
+    /// Bytes in the current generation's file.
+    pub(crate) file_bytes: u64,
+    /// Bytes of frames that are in memory only.
+    pub(crate) pending_bytes: u64,
+    /// Bytes written to log files since the start.
+    pub(crate) written_bytes: u64,
+    /// Syncs since the start.
+    pub(crate) syncs: u64,
+    /// How long the last sync took.
+    pub(crate) last_sync: Duration,
+}
+
+/// The log of a data directory. All methods may be called from any thread.
+pub(crate) struct CommandLog {
+    committer: Arc<Committer>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl CommandLog {
+    /// A log that writes to nothing yet: see [`Self::start`]. From `buffer_bytes` on that are not written yet,
+    /// [`Self::has_room`] says no; with what is in the making the log holds up to twice as much.
+    pub(crate) fn new(disk: Arc<dyn Disk>, sync: SyncPolicy, buffer_bytes: usize) -> CommandLog {
+        CommandLog {
+            committer: Arc::new(Committer::new(disk, sync, buffer_bytes)),
+            thread: Mutex::default(),
+        }
+    }
+
+    /// Begins with `generation`, the first one of this process; `previous` is where the last log that has been replayed ends,
+    /// which is that of the generation before. That log is cut there and synced; logs of `generation` or later are removed:
+    /// nothing leads to them. To be called once; after an error again.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
+    pub(crate) fn start(
+        &self,
+        generation: u64,
+        logged: bool,
+        previous: Option<LogEnd>,
+    ) -> io::Result<()> {
+        self.committer.start(generation, logged, previous)?;
+        self.start_thread()
+    }
+
+    /// Appends a frame of `generation`, which is the current one or one that has begun: `effects` is what
+    /// [`Effect::encode`] has made. Copies it, and never fails or waits: [`Self::has_room`] is asked before. What is
+    /// appended by one thread, or one after the other, is in the log in that order.
+    #[inline]
+    pub(crate) fn append(&self, generation: u64, effects: &[u8]) -> Position {
+        self.committer.append(generation, effects)
+    }
+
+    /// Writes a large value to the log of `generation`, ahead of the frame that will name it; takes no memory for it. A blob
+    /// that no frame names is forgotten at replay. It is durable when that frame is.
+    ///
+    /// Waits for the disk, and if `generation` has begun and the one before has not ended yet, for that: so it must not be
+    /// called with an epoch pinned or with anything held that keeps a generation from ending.
+    ///
+    /// # Errors
+    ///
+    /// `Interrupted` if `generation` has ended meanwhile: the caller may try with the next one. Those of the disk. What has
+    /// been written is forgotten then.
+    pub(crate) fn append_blob(&self, generation: u64, bytes: &[u8]) -> io::Result<BlobId> {
+        self.committer.append_blob(generation, bytes)
+    }
+
+    /// Whether an operation may begin that will append: the buffer is below its bound and the log can be written.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.committer.has_room()
+    }
+
+    /// From here on frames of `generation` may come, the one after the current. They are kept until
+    /// [`Self::end_generation`].
+    ///
+    /// # Panics
+    ///
+    /// If it is not a later generation, or if another has begun already.
+    pub(crate) fn begin_generation(&self, generation: u64, logged: bool) {
+        self.committer.begin_generation(generation, logged);
+    }
+
+    /// Completes the log of the old generation, when none of its frames can come any more, and goes on with the one that has
+    /// begun. When this is over everything of the old generation is durable. Does nothing if no generation has begun.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk; frames of both generations are kept then, and the call can be repeated.
+    pub(crate) fn end_generation(&self) -> io::Result<()> {
+        self.committer.end_generation()?;
+        self.start_thread()
+    }
+
+    /// Up to where everything is durable.
+    #[inline]
+    pub(crate) fn durable(&self) -> Position {
+        self.committer.durable()
+    }
+
+    /// Blocks the thread until everything up to `position` is durable; asks for a sync at once, whatever the policy.
+    ///
+    /// # Errors
+    ///
+    /// One line that says why that will not happen: a sync has failed, or the log has been shut down.
+    pub(crate) fn wait_durable(&self, position: Position) -> Result<(), String> {
+        self.committer.wait_durable(position)
+    }
+
+    /// As [`Self::wait_durable`], without blocking the thread.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) async fn until_durable(&self, position: Position) -> Result<(), String> {
+        self.committer.until_durable(position).await
+    }
+
+    pub(crate) fn set_sync(&self, sync: SyncPolicy) {
+        self.committer.set_sync(sync);
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        self.committer.health()
+    }
+
+    pub(crate) fn stats(&self) -> LogStats {
+        self.committer.stats()
+    }
+
+    /// Writes and syncs everything and ends the commit thread. What is appended afterwards is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk; what could not be written is kept then, and the call can be repeated.
+    pub(crate) fn shutdown(&self) -> io::Result<()> {
+        self.committer.end_generation()?;
+        self.stop_thread();
+        self.committer.close()
+    }
+
+    fn start_thread(&self) -> io::Result<()> {
+        let mut thread = self.thread.lock();
+        if thread.is_none() && self.committer.is_logged() {
+            let committer = self.committer.clone();
+            let started = thread::Builder::new()
+                .name("command-log".to_owned())
+                .spawn(move || committer.run())?;
+            *thread = Some(started);
+        }
+        Ok(())
+    }
+
+    fn stop_thread(&self) {
+        let thread = self.thread.lock().take();
+        self.committer.stop();
+        if let Some(thread) = thread {
+            // It ends when it has been told to; had it panicked, its message has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for CommandLog {
+    /// Ends the commit thread. What it has not written is lost, as in a crash: see [`Self::shutdown`].
+    fn drop(&mut self) {
+        self.stop_thread();
+    }
+}
