@@ -36,6 +36,15 @@ pub(crate) const CLASS_BYTES: [u32; 8] = [
     72 * 1024,
 ];
 
+/// The size class of a record that takes `record_bytes` in the log.
+pub(crate) fn size_class(record_bytes: usize) -> u8 {
+    let last = CLASS_BYTES.len() - 1;
+    let class = CLASS_BYTES
+        .iter()
+        .position(|&bytes| record_bytes <= bytes as usize);
+    class.unwrap_or(last) as u8
+}
+
 /// How an address splits into segment number and offset; fixed per data directory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry {
@@ -107,13 +116,13 @@ pub struct Slot(u64);
 impl Slot {
     /// A slot for a record that takes `record_bytes` in the log.
     pub(crate) fn new(address: Address, kind: SlotKind, record_bytes: usize) -> Slot {
-        let last = CLASS_BYTES.len() - 1;
-        let class = CLASS_BYTES
-            .iter()
-            .position(|&bytes| record_bytes <= bytes as usize)
-            .unwrap_or(last);
+        Slot::with_class(address, kind, size_class(record_bytes))
+    }
+
+    /// A slot for a record whose [`size_class`] is known; it is below 8.
+    pub(crate) fn with_class(address: Address, kind: SlotKind, size_class: u8) -> Slot {
         let page = if kind == SlotKind::Page { PAGE_BIT } else { 0 };
-        Slot(address.0 | (class as u64) << CLASS_SHIFT | page)
+        Slot(address.0 | u64::from(size_class) << CLASS_SHIFT | page)
     }
 
     /// From the low bits of an index word.

@@ -33,7 +33,7 @@ pub(crate) const HEADER_ROOM_BYTES: usize = PAYLOAD_BYTES - HEADER_BYTES;
 
 const HEADER_BYTES: usize = 24;
 /// So much is gathered for one write.
-const WRITE_BYTES: usize = 256 * 1024;
+const WRITE_BYTES: usize = 64 * 1024;
 
 /// What tells the files of one format from those of others.
 pub(crate) struct Format {
@@ -52,7 +52,7 @@ impl Format {
     }
 }
 
-/// A file being written, block by block. Takes 260 KiB of memory.
+/// A file being written, block by block. Takes 68 KiB of memory.
 pub(crate) struct BlockWriter {
     file: Box<dyn DiskFile>,
     format: &'static Format,

@@ -47,8 +47,19 @@ impl<'b> Fields<'b> {
     }
 
     #[inline]
+    pub(crate) fn u8(&mut self) -> Result<u8, &'static str> {
+        self.array().map(|[byte]| byte)
+    }
+
+    #[inline]
     pub(crate) fn u16(&mut self) -> Result<u16, &'static str> {
         self.array().map(u16::from_le_bytes)
+    }
+
+    #[inline]
+    pub(crate) fn u24(&mut self) -> Result<u32, &'static str> {
+        let [low, middle, high] = self.array()?;
+        Ok(u32::from_le_bytes([low, middle, high, 0]))
     }
 
     #[inline]
@@ -61,6 +72,26 @@ impl<'b> Fields<'b> {
         self.array().map(u64::from_le_bytes)
     }
 
+    /// A number as [`put_varint`] writes it.
+    #[inline]
+    pub(crate) fn varint(&mut self) -> Result<u64, &'static str> {
+        let first = self.at;
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            self.last = first;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                break;
+            }
+            number |= bits << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err("number is longer than 64 bits")
+    }
+
     /// How many entries of at least `entry_bytes` follow; refused if there cannot be as many, so that it can be allocated for.
     pub(crate) fn count(&mut self, entry_bytes: usize) -> Result<usize, &'static str> {
         let count = self.u64()?;
@@ -69,4 +100,13 @@ impl<'b> Fields<'b> {
             _ => Err("counts more entries than there is room for"),
         }
     }
+}
+
+/// Appends a number in 1 to 10 bytes of 7 bits, lowest first, the high bit on all but the last (LEB128).
+pub(crate) fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
 }

@@ -72,6 +72,8 @@ pub mod fuzzing;
 mod generation;
 mod index;
 pub mod io;
+#[allow(dead_code, unused_imports)]
+mod key_file;
 mod large;
 mod latch;
 mod log;

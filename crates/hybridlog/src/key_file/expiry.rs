@@ -1,0 +1,145 @@
+//! The expiry column: the keys of a segment that expire, by time.
+
+use std::io;
+
+use super::KeyFile;
+use super::write::{put_offset, take_offset};
+use crate::Namespace;
+use crate::block::{BlockWriter, PAYLOAD_BYTES};
+use crate::fields::{Fields, put_varint};
+
+/// The most an entry takes.
+const ENTRY_MAX_BYTES: usize = 10 + 8 + 3 + 2;
+
+/// A key that expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Expiring {
+    pub(crate) expires_at_ms: u64,
+    pub(crate) hash: u64,
+    /// In bytes from the start of the segment.
+    pub(crate) offset: u32,
+    pub(crate) namespace: Namespace,
+}
+
+/// How much of an expiry column has been seen; the default is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ExpiryPosition {
+    /// From the first of the column.
+    block: u32,
+    /// Entries of the block.
+    entries: u16,
+}
+
+impl KeyFile {
+    /// Calls `each` with the keys that expire at `until_ms` or before, beginning at `from`, and returns where to go on and when
+    /// the next one after those expires. Reads no more blocks than those keys are in, and one.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage`](crate::Damage), those of the disk.
+    pub(crate) fn expiries(
+        &self,
+        from: ExpiryPosition,
+        until_ms: u64,
+        mut each: impl FnMut(Expiring),
+    ) -> io::Result<(ExpiryPosition, Option<u64>)> {
+        let blocks = self.header.expiry();
+        let (mut buffer, mut position) = (Vec::new(), from);
+        for block in blocks.start.saturating_add(from.block)..blocks.end {
+            self.blocks.read(block..block + 1, &mut buffer)?;
+            let mut fields = Fields::new(&buffer[..PAYLOAD_BYTES]);
+            let next = read_block(&mut fields, until_ms, &mut position, &mut each)
+                .map_err(|what| self.blocks.damage(block, fields.last(), what))?;
+            if next.is_some() {
+                return Ok((position, next));
+            }
+            position = ExpiryPosition {
+                block: position.block + 1,
+                entries: 0,
+            };
+        }
+        Ok((position, None))
+    }
+}
+
+/// Returns the time of the first entry after `until_ms`, at which `position` is then.
+fn read_block(
+    fields: &mut Fields<'_>,
+    until_ms: u64,
+    position: &mut ExpiryPosition,
+    each: &mut impl FnMut(Expiring),
+) -> Result<Option<u64>, &'static str> {
+    let entries = fields.u16()?;
+    let mut expires_at_ms = fields.u64()?;
+    for entry in 0..entries {
+        expires_at_ms = expires_at_ms
+            .checked_add(fields.varint()?)
+            .ok_or("time is out of range")?;
+        let expiring = Expiring {
+            expires_at_ms,
+            hash: fields.u64()?,
+            offset: take_offset(fields)?,
+            namespace: Namespace(fields.u16()?),
+        };
+        if entry < position.entries {
+            continue;
+        }
+        if expires_at_ms > until_ms {
+            return Ok(Some(expires_at_ms));
+        }
+        position.entries = entry + 1;
+        each(expiring);
+    }
+    Ok(None)
+}
+
+/// Writes an expiry column.
+pub(super) struct ExpiryWriter<'w> {
+    blocks: &'w mut BlockWriter,
+    payload: Vec<u8>,
+    entries: u16,
+    last_ms: u64,
+}
+
+impl<'w> ExpiryWriter<'w> {
+    pub(super) fn new(blocks: &'w mut BlockWriter) -> ExpiryWriter<'w> {
+        ExpiryWriter {
+            blocks,
+            payload: Vec::with_capacity(PAYLOAD_BYTES),
+            entries: 0,
+            last_ms: 0,
+        }
+    }
+
+    /// Adds an entry; they come in ascending order of their times.
+    pub(super) fn push(&mut self, expiring: &Expiring) -> io::Result<()> {
+        if self.payload.len() + ENTRY_MAX_BYTES > PAYLOAD_BYTES {
+            self.end_block()?;
+        }
+        if self.entries == 0 {
+            self.payload.resize(2, 0);
+            self.payload
+                .extend_from_slice(&expiring.expires_at_ms.to_le_bytes());
+            self.last_ms = expiring.expires_at_ms;
+        }
+        put_varint(&mut self.payload, expiring.expires_at_ms - self.last_ms);
+        self.payload.extend_from_slice(&expiring.hash.to_le_bytes());
+        put_offset(&mut self.payload, expiring.offset);
+        self.payload
+            .extend_from_slice(&expiring.namespace.0.to_le_bytes());
+        self.last_ms = expiring.expires_at_ms;
+        self.entries += 1;
+        Ok(())
+    }
+
+    /// Ends the last block; to be called at the end.
+    pub(super) fn end_block(&mut self) -> io::Result<()> {
+        if self.entries > 0 {
+            self.payload[..2].copy_from_slice(&self.entries.to_le_bytes());
+            self.blocks.push(&self.payload)?;
+        }
+        self.payload.clear();
+        self.entries = 0;
+        Ok(())
+    }
+}
