@@ -1,6 +1,7 @@
 //! What fuzzing needs of the inside; built for that only.
 #![allow(unsafe_code)] // Writes records into memory of its own.
 
+pub use crate::command_log::fuzzing::{check_effects, check_log};
 use crate::record::{Decoded, Draft, HEADER_BYTES, RecordRef, decode};
 use crate::{Meta, Namespace};
 

@@ -29,6 +29,8 @@
 mod commit;
 mod effect;
 mod format;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod gathered;
 mod log_file;
 mod replay;
