@@ -6,10 +6,10 @@
 //! the [`SyncPolicy`] says, so that one sync serves all that wait for it. There is one log file a generation:
 //!
 //! ```text
-//! append ──> buffer of the generation ──> block ──> file of the generation        commit.rs, log_file.rs, format.rs
+//! append ──> buffer of the generation ──> block ──> file of the generation
 //! append ──> buffer of the next one (kept until the old one is complete)
 //! append_blob ─────────────────────────> pieces ──> the same file
-//! file ──> replay ──> frames, and blobs when a frame asks for them                replay.rs
+//! file ──> replay ──> frames, and blobs when a frame asks for them
 //! ```
 //!
 //! A change of generation takes two calls: [`CommandLog::begin_generation`], from which on frames of the next generation may
@@ -21,6 +21,9 @@
 //!   before it.
 //! * A file of a generation exists only when that of the generation before is complete and synced.
 //! * After a failed sync nothing is written or reported durable any more.
+//!
+//! Effects are encoded in `effect.rs`, gather in `gathered.rs`, are written by `commit` through
+//! `log_file.rs`, in the format of `format.rs`, and read back by `replay.rs`.
 //!
 //! Locks, in the order in which they are taken: the writer (whoever writes to the file), then what has gathered (held for
 //! some ten nanoseconds).

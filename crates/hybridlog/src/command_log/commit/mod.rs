@@ -3,34 +3,27 @@
 //! Everyone who writes holds the writer. Syncs run without it, so that blobs go on meanwhile, and frames gather for the next
 //! round.
 
+mod blobs;
+mod generations;
+mod thread;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
-use super::format::{BLOCK_HEADER_BYTES, generation_of_log, log_name};
-use super::gathered::{Buffer, Gathered, Intake, Phase, empty_block};
+use super::format::BLOCK_HEADER_BYTES;
+use super::gathered::{Gathered, Intake, Phase, empty_block};
 use super::log_file::LogFile;
-use super::{BlobId, Health, LogEnd, LogStats, Position, SyncPolicy};
+use super::{Health, LogStats, Position, SyncPolicy};
 use crate::disk::{Disk, DiskFile};
-
-/// How long frames gather before they are written, if nobody waits for them.
-const GATHER: Duration = Duration::from_millis(8);
+pub(super) use blobs::PIECE_MAX_BYTES;
 
 /// So many bytes of frames are written without gathering longer.
 const GATHER_BYTES: usize = 256 << 10;
-
-/// What [`SyncPolicy::EverySecond`] means.
-const SYNC_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long a write that has failed waits before it is tried again.
-const RETRY: Duration = Duration::from_millis(250);
-
-/// A blob is written in pieces of at most this, so that frames need not wait for all of it.
-pub(super) const PIECE_MAX_BYTES: usize = 1 << 20;
 
 /// A log is not to grow beyond this: far below what positions can tell.
 const LOG_MAX_BYTES: u64 = Position::BYTES_MAX / 2;
@@ -231,122 +224,6 @@ impl Committer {
     }
 }
 
-/// The commit thread.
-impl Committer {
-    pub(super) fn run(&self) {
-        let mut last_sync = Instant::now();
-        while self.wait_for_work(last_sync) {
-            let written = self.write_round();
-            let now = Instant::now();
-            if self
-                .sync_at(&self.gathered.lock(), last_sync, now)
-                .is_some_and(|at| at <= now)
-            {
-                last_sync = now;
-                self.sync();
-            }
-            if written.is_err() {
-                self.pause();
-            }
-        }
-    }
-
-    /// Sleeps until there is something to do; `false` if the thread is to end.
-    fn wait_for_work(&self, last_sync: Instant) -> bool {
-        let mut gathered = self.gathered.lock();
-        let mut gathering_since = None;
-        loop {
-            if gathered.stopping {
-                return false;
-            }
-            let now = Instant::now();
-            let bytes = gathered.current.pending_bytes() + gathered.in_flight_bytes;
-            let write_at = if bytes == 0 {
-                None
-            } else if bytes >= GATHER_BYTES || self.is_urgent(&gathered) {
-                Some(now)
-            } else {
-                Some(*gathering_since.get_or_insert(now) + GATHER)
-            };
-            let sync_at = self.sync_at(&gathered, last_sync, now);
-            match write_at.into_iter().chain(sync_at).min() {
-                Some(at) if at <= now => {
-                    gathered.phase = Phase::Busy;
-                    return true;
-                }
-                Some(at) => {
-                    gathered.phase = if write_at.is_some() {
-                        Phase::Gathering
-                    } else {
-                        Phase::Idle
-                    };
-                    self.work.wait_until(&mut gathered, at);
-                }
-                None => {
-                    gathered.phase = Phase::Idle;
-                    self.work.wait(&mut gathered);
-                }
-            }
-        }
-    }
-
-    /// Whether what has gathered, or has been written, is to be synced at once.
-    fn is_urgent(&self, gathered: &Gathered) -> bool {
-        gathered.sync == SyncPolicy::Always || gathered.wanted > self.durable()
-    }
-
-    /// When what has been written is to be synced, if there is anything.
-    fn sync_at(&self, gathered: &Gathered, last_sync: Instant, now: Instant) -> Option<Instant> {
-        let written = Position(self.written.load(Ordering::Relaxed));
-        if gathered.intake == Intake::Shut || written <= self.durable() {
-            return None;
-        }
-        if self.is_urgent(gathered) {
-            return Some(now);
-        }
-        (gathered.sync == SyncPolicy::EverySecond).then(|| last_sync + SYNC_INTERVAL)
-    }
-
-    fn write_round(&self) -> io::Result<()> {
-        let cached = {
-            let mut writer = self.writer.lock();
-            self.write_gathered(&mut writer)?;
-            writer.file.as_mut().and_then(LogFile::due_for_write_back)
-        };
-        let Some(file) = cached else { return Ok(()) };
-        let _alone = self.syncing.lock();
-        // Who hears of a failed write-back takes it away from the next sync.
-        file.write_back().map_err(|error| self.poison(&error))?;
-        file.drop_cached();
-        Ok(())
-    }
-
-    fn sync(&self) {
-        let (generation, file, end, position) = {
-            let writer = self.writer.lock();
-            let Some(file) = &writer.file else { return };
-            let written = Position(self.written.load(Ordering::Relaxed));
-            (writer.generation, file.handle(), file.end(), written)
-        };
-        if self.sync_file(&*file, position).is_err() {
-            return;
-        }
-        let mut writer = self.writer.lock();
-        if writer.generation == generation
-            && let Some(file) = &mut writer.file
-        {
-            file.synced(end);
-        }
-    }
-
-    /// Sleeps for a while after a failed write, or until the thread is to end.
-    fn pause(&self) {
-        let until = Instant::now() + RETRY;
-        let mut gathered = self.gathered.lock();
-        while !gathered.stopping && !self.work.wait_until(&mut gathered, until).timed_out() {}
-    }
-}
-
 /// Writing and syncing.
 impl Committer {
     /// Writes what has gathered as one block, or what an earlier try has left; `false` if there is nothing.
@@ -474,160 +351,4 @@ fn empty(block: &mut Vec<u8>) {
     if used < block.capacity() / 4 {
         block.shrink_to((block.capacity() / 2).max(BLOCK_KEPT_BYTES));
     }
-}
-
-/// Blobs.
-impl Committer {
-    pub(super) fn append_blob(&self, generation: u64, bytes: &[u8]) -> io::Result<BlobId> {
-        let mut blob = None;
-        let pieces = bytes.chunks(PIECE_MAX_BYTES);
-        for piece in pieces.chain(bytes.is_empty().then_some(bytes)) {
-            let mut writer = self.writer_of(generation)?;
-            let Some(file) = &mut writer.file else {
-                break;
-            };
-            let blob = *blob.get_or_insert_with(|| file.next_blob());
-            let before = file.end();
-            file.write_piece(blob, piece)?;
-            self.count_written((file.end() - before) as usize, file.end());
-            // Frames that wait have their turn.
-            MutexGuard::unlock_fair(writer);
-        }
-        Ok(blob.unwrap_or(BlobId::unlogged(generation)))
-    }
-
-    /// The writer, when `generation` is the one that is written.
-    fn writer_of(&self, generation: u64) -> io::Result<MutexGuard<'_, Writer>> {
-        {
-            let mut gathered = self.gathered.lock();
-            check_open(&gathered)?;
-            while gathered.current.generation < generation {
-                self.progress.wait(&mut gathered);
-                check_open(&gathered)?;
-            }
-        }
-        let writer = self.writer.lock();
-        if writer.generation > generation {
-            let why = format!("generation {generation} has ended");
-            return Err(io::Error::new(io::ErrorKind::Interrupted, why));
-        }
-        Ok(writer)
-    }
-}
-
-/// Generations.
-impl Committer {
-    pub(super) fn start(
-        &self,
-        generation: u64,
-        logged: bool,
-        previous: Option<LogEnd>,
-    ) -> io::Result<()> {
-        assert!(previous.is_none_or(|previous| previous.generation + 1 == generation));
-        remove_logs_from(&*self.disk, generation)?;
-        if let Some(previous) = previous {
-            cut(&*self.disk, previous)?;
-        }
-        self.writer.lock().replayed_end = previous.map(|previous| previous.bytes);
-        {
-            let mut gathered = self.gathered.lock();
-            assert_eq!(gathered.current.generation, 0, "the log has been started");
-            gathered.next = Some(Buffer::new(generation, logged));
-        }
-        self.end_generation()
-    }
-
-    pub(super) fn begin_generation(&self, generation: u64, logged: bool) {
-        let mut gathered = self.gathered.lock();
-        assert!(gathered.next.is_none() && generation > gathered.current.generation);
-        gathered.next = Some(Buffer::new(generation, logged));
-    }
-
-    pub(super) fn end_generation(&self) -> io::Result<()> {
-        let mut writer = self.writer.lock();
-        let next = {
-            let gathered = self.gathered.lock();
-            let next = gathered
-                .next
-                .as_ref()
-                .map(|next| (next.generation, next.logged));
-            if next.is_some() {
-                check_open(&gathered)?;
-            }
-            next
-        };
-        let Some((generation, logged)) = next else {
-            return Ok(());
-        };
-        self.complete(&mut writer)?;
-        let previous_end = writer
-            .file
-            .as_ref()
-            .map(LogFile::end)
-            .or(writer.replayed_end);
-        let file = if logged {
-            Some(LogFile::create(&*self.disk, generation, previous_end)?)
-        } else {
-            None
-        };
-        self.count_written(0, file.as_ref().map_or(0, LogFile::end));
-        if let Some(old) = std::mem::replace(&mut writer.file, file) {
-            old.handle().drop_cached();
-        }
-        (writer.generation, writer.replayed_end) = (generation, None);
-        {
-            let mut gathered = self.gathered.lock();
-            if let Some(next) = gathered.next.take() {
-                gathered.current = next;
-            }
-            let begin = Position::new(generation, 0).0;
-            self.written.store(begin, Ordering::Relaxed);
-            // Pairs with the load in `durable`.
-            self.durable.fetch_max(begin, Ordering::AcqRel);
-            self.update_room(&gathered);
-            self.wake(&mut gathered);
-        }
-        self.tell_progress();
-        Ok(())
-    }
-
-    /// Writes and syncs everything, and takes no more.
-    pub(super) fn close(&self) -> io::Result<()> {
-        let mut writer = self.writer.lock();
-        self.complete(&mut writer)?;
-        if let Some(file) = &mut writer.file {
-            // Says that everything before it is durable, so that damage to it is told from a torn tail.
-            file.write_frames(&mut empty_block())?;
-            let written = Position(self.written.load(Ordering::Relaxed));
-            self.sync_file(&*file.handle(), written)?;
-            writer.file = None;
-        }
-        let health = self.health();
-        self.shut(health);
-        Ok(())
-    }
-}
-
-/// Removes logs that a generation which was never begun properly has left.
-fn remove_logs_from(disk: &dyn Disk, first: u64) -> io::Result<()> {
-    let mut removed = false;
-    for name in disk.names()? {
-        if generation_of_log(&name).is_some_and(|generation| generation >= first) {
-            disk.remove(&name)?;
-            removed = true;
-        }
-    }
-    if removed {
-        disk.sync_directory()?;
-    }
-    Ok(())
-}
-
-/// Cuts a log off where it ends, and makes sure that it survives a power cut like that.
-fn cut(disk: &dyn Disk, log: LogEnd) -> io::Result<()> {
-    let file = disk.open(&log_name(log.generation))?;
-    if file.len()? > log.bytes {
-        file.truncate(log.bytes)?;
-    }
-    file.sync()
 }

@@ -1,0 +1,128 @@
+//! From one generation's log to the next.
+
+use std::io;
+use std::mem;
+use std::sync::atomic::Ordering;
+
+use super::{Committer, check_open};
+use crate::command_log::format::{generation_of_log, log_name};
+use crate::command_log::gathered::{Buffer, empty_block};
+use crate::command_log::log_file::LogFile;
+use crate::command_log::{LogEnd, Position};
+use crate::disk::Disk;
+
+impl Committer {
+    pub(in crate::command_log) fn start(
+        &self,
+        generation: u64,
+        logged: bool,
+        previous: Option<LogEnd>,
+    ) -> io::Result<()> {
+        assert!(previous.is_none_or(|previous| previous.generation + 1 == generation));
+        remove_logs_from(&*self.disk, generation)?;
+        if let Some(previous) = previous {
+            cut(&*self.disk, previous)?;
+        }
+        self.writer.lock().replayed_end = previous.map(|previous| previous.bytes);
+        {
+            let mut gathered = self.gathered.lock();
+            assert_eq!(gathered.current.generation, 0, "the log has been started");
+            gathered.next = Some(Buffer::new(generation, logged));
+        }
+        self.end_generation()
+    }
+
+    pub(in crate::command_log) fn begin_generation(&self, generation: u64, logged: bool) {
+        let mut gathered = self.gathered.lock();
+        assert!(gathered.next.is_none() && generation > gathered.current.generation);
+        gathered.next = Some(Buffer::new(generation, logged));
+    }
+
+    pub(in crate::command_log) fn end_generation(&self) -> io::Result<()> {
+        let mut writer = self.writer.lock();
+        let next = {
+            let gathered = self.gathered.lock();
+            let next = gathered
+                .next
+                .as_ref()
+                .map(|next| (next.generation, next.logged));
+            if next.is_some() {
+                check_open(&gathered)?;
+            }
+            next
+        };
+        let Some((generation, logged)) = next else {
+            return Ok(());
+        };
+        self.complete(&mut writer)?;
+        let previous_end = writer
+            .file
+            .as_ref()
+            .map(LogFile::end)
+            .or(writer.replayed_end);
+        let file = if logged {
+            Some(LogFile::create(&*self.disk, generation, previous_end)?)
+        } else {
+            None
+        };
+        self.count_written(0, file.as_ref().map_or(0, LogFile::end));
+        if let Some(old) = mem::replace(&mut writer.file, file) {
+            old.handle().drop_cached();
+        }
+        (writer.generation, writer.replayed_end) = (generation, None);
+        {
+            let mut gathered = self.gathered.lock();
+            if let Some(next) = gathered.next.take() {
+                gathered.current = next;
+            }
+            let begin = Position::new(generation, 0).0;
+            self.written.store(begin, Ordering::Relaxed);
+            // Pairs with the load in `durable`.
+            self.durable.fetch_max(begin, Ordering::AcqRel);
+            self.update_room(&gathered);
+            self.wake(&mut gathered);
+        }
+        self.tell_progress();
+        Ok(())
+    }
+
+    /// Writes and syncs everything, and takes no more.
+    pub(in crate::command_log) fn close(&self) -> io::Result<()> {
+        let mut writer = self.writer.lock();
+        self.complete(&mut writer)?;
+        if let Some(file) = &mut writer.file {
+            // Says that everything before it is durable, so that damage to it is told from a torn tail.
+            file.write_frames(&mut empty_block())?;
+            let written = Position(self.written.load(Ordering::Relaxed));
+            self.sync_file(&*file.handle(), written)?;
+            writer.file = None;
+        }
+        let health = self.health();
+        self.shut(health);
+        Ok(())
+    }
+}
+
+/// Removes logs that a generation which was never begun properly has left.
+fn remove_logs_from(disk: &dyn Disk, first: u64) -> io::Result<()> {
+    let mut removed = false;
+    for name in disk.names()? {
+        if generation_of_log(&name).is_some_and(|generation| generation >= first) {
+            disk.remove(&name)?;
+            removed = true;
+        }
+    }
+    if removed {
+        disk.sync_directory()?;
+    }
+    Ok(())
+}
+
+/// Cuts a log off where it ends, and makes sure that it survives a power cut like that.
+fn cut(disk: &dyn Disk, log: LogEnd) -> io::Result<()> {
+    let file = disk.open(&log_name(log.generation))?;
+    if file.len()? > log.bytes {
+        file.truncate(log.bytes)?;
+    }
+    file.sync()
+}
