@@ -32,7 +32,7 @@ use crate::fields::Fields;
 use crate::segment::SEGMENT_HEADER_BYTES;
 use crate::store::SEGMENT_BYTES;
 
-static FORMAT: Format = Format {
+pub(crate) static FORMAT: Format = Format {
     what: "a deaths file",
     magic: b"FRTDEATH",
     version: 1,

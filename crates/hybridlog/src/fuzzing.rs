@@ -1,7 +1,11 @@
 //! What fuzzing needs of the inside; built for that only.
 #![allow(unsafe_code)] // Writes records into memory of its own.
 
+mod formats;
+
 pub use crate::command_log::fuzzing::{check_effects, check_log};
+pub use formats::check_formats;
+
 use crate::record::{Decoded, Draft, HEADER_BYTES, RecordRef, decode};
 use crate::{Meta, Namespace};
 

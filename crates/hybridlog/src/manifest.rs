@@ -34,7 +34,7 @@ use crate::disk::Disk;
 use crate::fields::Fields;
 use crate::store::SEGMENT_BYTES;
 
-const NAME: &str = "MANIFEST";
+pub(crate) const NAME: &str = "MANIFEST";
 const NEW_NAME: &str = "MANIFEST.new";
 
 const MAGIC: &[u8; 8] = b"FRTMANIF";
@@ -150,10 +150,8 @@ impl Manifest {
 
     fn encode(&self) -> Vec<u8> {
         self.assert_can_be_read_back();
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend(FORMAT_VERSION.to_le_bytes());
-        // The length and the CRC are filled in at the end.
-        bytes.extend([0; 8]);
+        // What is in the head is known at the end.
+        let mut bytes = vec![0; CRC.end];
         bytes.extend(self.segment_bytes.to_le_bytes());
         for field in [
             self.hash_seed,
@@ -183,10 +181,7 @@ impl Manifest {
             bytes.extend(counts.expiring.to_le_bytes());
         });
         put_list(&mut bytes, &self.state, |bytes, &byte| bytes.push(byte));
-        let len = bytes.len() as u32;
-        bytes[12..16].copy_from_slice(&len.to_le_bytes());
-        let crc = crc_of(&bytes);
-        bytes[CRC].copy_from_slice(&crc.to_le_bytes());
+        complete_head(&mut bytes);
         bytes
     }
 
@@ -307,6 +302,24 @@ fn check_segment_bytes(bytes: u32) -> Result<u32, String> {
     Err(format!(
         "segment size {bytes}: must be a power of two from {least} to {most}"
     ))
+}
+
+/// Fills in magic, version, length and CRC.
+fn complete_head(bytes: &mut [u8]) {
+    let len = bytes.len() as u32;
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    bytes[12..16].copy_from_slice(&len.to_le_bytes());
+    let crc = crc_of(bytes);
+    bytes[CRC].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// A manifest whose content behind the head is `content`, for fuzzing.
+#[cfg(fuzzing)]
+pub(crate) fn with_sound_head(content: &[u8]) -> Vec<u8> {
+    let mut bytes = [&[0; CRC.end][..], content].concat();
+    complete_head(&mut bytes);
+    bytes
 }
 
 /// Over everything but the CRC itself.
@@ -460,5 +473,14 @@ mod tests {
             count,
             "/memory/MANIFEST at offset 64: counts more entries than there is room for"
         );
+    }
+
+    /// It was written by the first version; later ones must read it.
+    #[test]
+    fn the_manifest_of_format_version_1_is_read() {
+        let fixture = include_bytes!("../tests/fixtures/MANIFEST");
+        let expected = random_manifest(&mut Random::from_seed(1));
+        assert!(expected.encode() == fixture, "the format has changed");
+        assert_eq!(loaded(fixture), Ok(Some(expected)));
     }
 }

@@ -19,6 +19,11 @@ impl Random {
             getrandom::fill(&mut seed).expect("random bytes of the system");
             u64::from_le_bytes(seed)
         });
+        Random::from_seed(seed)
+    }
+
+    /// Always the same sequence.
+    pub(crate) fn from_seed(seed: u64) -> Random {
         Random { seed, state: seed }
     }
 

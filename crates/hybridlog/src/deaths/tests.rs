@@ -169,3 +169,17 @@ fn errors_name_the_file_the_offset_and_what_is_wrong() {
         "/memory/0000000000000001.deaths at offset 4096: 14 is not the place of a record"
     );
 }
+
+/// It was written by the first version; later ones must read it.
+#[test]
+fn the_deaths_file_of_format_version_1_is_read() {
+    let fixture = include_bytes!("../../tests/fixtures/0000000000000003.deaths");
+    let disk = MemoryDisk::default();
+    let expected = write(&disk, 3, &mut Random::from_seed(5), 2);
+    assert!(
+        disk.content(&file_name(3)) == fixture,
+        "the format has changed"
+    );
+    disk.put(&file_name(3), fixture);
+    assert_eq!(read(&disk, &[3]).unwrap(), expected);
+}

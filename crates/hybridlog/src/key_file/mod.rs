@@ -79,7 +79,7 @@ use crate::block::{BlockFile, Format};
 use crate::disk::Disk;
 use crate::fields::Fields;
 
-static FORMAT: Format = Format {
+pub(crate) static FORMAT: Format = Format {
     what: "a key file",
     magic: b"FRTKEYS\0",
     version: 1,

@@ -93,6 +93,16 @@ impl Records {
         Records { records }
     }
 
+    fn recovery(&self) -> Vec<RecoveryRecord> {
+        let listed = self.records.iter().map(|(&offset, record)| RecoveryRecord {
+            hash: record.hash,
+            offset,
+            size_class: record.size_class,
+            kind: record.kind,
+        });
+        listed.collect()
+    }
+
     fn roots(&self) -> impl Iterator<Item = Listed<'_>> {
         let listed = self.records.keys().map(|&offset| self.at(offset));
         listed.filter(|record| record.kind == SlotKind::Root)
@@ -194,16 +204,7 @@ fn all_three_lists_are_read_as_they_were_written() {
         let disk = written(&records);
         let file = KeyFile::open(&disk, FILE_ID).unwrap();
 
-        let expected: Vec<_> = records
-            .records
-            .iter()
-            .map(|(&offset, record)| RecoveryRecord {
-                hash: record.hash,
-                offset,
-                size_class: record.size_class,
-                kind: record.kind,
-            })
-            .collect();
+        let expected = records.recovery();
         assert_eq!(read_recovery(&file).unwrap(), expected, "{random}");
         assert_eq!(file.records() as usize, expected.len());
 
@@ -326,4 +327,21 @@ fn errors_name_the_file_the_offset_and_what_is_wrong() {
         error.to_string(),
         "/memory/0000000000000001.keys at offset 16: is number 0000000000000abc"
     );
+}
+
+/// It was written by the first version; later ones must read it.
+#[test]
+fn the_key_file_of_format_version_1_is_read() {
+    let fixture = include_bytes!("../../tests/fixtures/0000000000000abc.keys");
+    let records = Records::random(&mut Random::from_seed(1), 40);
+    let disk = written(&records);
+    assert!(
+        disk.content(&file_name(FILE_ID)) == fixture,
+        "the format has changed"
+    );
+    disk.put(&file_name(FILE_ID), fixture);
+    let file = KeyFile::open(&disk, FILE_ID).unwrap();
+    assert_eq!(read_recovery(&file).unwrap(), records.recovery());
+    assert!(read_keys(&file, 0).unwrap() == records.keys_from(0));
+    assert_eq!(read_expiring(&file).unwrap(), records.expiring());
 }
