@@ -141,7 +141,7 @@ mod tests {
     use std::ptr::NonNull;
 
     /// Where the segments would lie, if they were in memory.
-    static NOWHERE: u64 = 0;
+    static NOWHERE: u128 = 0;
 
     struct Files {
         cache: OpenFiles,
