@@ -3,15 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed,
+};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use hybridlog::KeptLatches;
+use hybridlog::{KeptLatches, Lookups};
 
+use crate::args::Args;
+use crate::command::Flags;
 use crate::config::Origin;
+use crate::exec::Exec;
+use crate::table::Command;
+use crate::transaction::Transaction;
 
 /// What the connection does once the current command's reply has been written to the output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -33,18 +40,34 @@ impl After {
             After::Continue | After::Close => Duration::ZERO,
         }
     }
+
+    /// Both: closing comes before all else, pauses add up.
+    pub(crate) fn and(self, other: After) -> After {
+        match (self, other) {
+            (After::Close, _) | (_, After::Close) => After::Close,
+            (After::Sleep(one), After::Sleep(other)) => After::Sleep(one + other),
+            (After::Continue, after) | (after, After::Continue) => after,
+        }
+    }
 }
 
 /// CLIENT REPLY.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) enum ReplyMode {
-    #[default]
-    On,
-    Off,
-    /// CLIENT REPLY SKIP was called: the next command's reply is dropped.
-    SkipNext,
-    /// This command's reply is dropped.
-    Skip,
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ReplyMode {
+    /// No command is answered.
+    pub(crate) off: bool,
+    /// This command is not answered.
+    pub(crate) skip: bool,
+    /// The next command is not answered.
+    pub(crate) skip_next: bool,
+}
+
+impl ReplyMode {
+    /// Whether what is replied now is sent.
+    #[inline]
+    pub(crate) fn sends(self) -> bool {
+        !self.off && !self.skip
+    }
 }
 
 /// A connected client, as the handler of its command sees it.
@@ -63,6 +86,10 @@ pub(crate) struct Client {
     /// How often the command that runs has met cold records, and its latches once that is too often.
     pub(crate) cold_runs: u32,
     pub(crate) kept_latches: Option<KeptLatches>,
+    /// What has been queued since MULTI.
+    pub(crate) transaction: Option<Box<Transaction>>,
+    /// An EXEC that waits for something.
+    pub(crate) exec: Option<Box<Exec>>,
     database: usize,
 }
 
@@ -71,12 +98,14 @@ impl Client {
         Client {
             entry,
             authenticated,
-            reply_mode: ReplyMode::On,
+            reply_mode: ReplyMode::default(),
             after: After::Continue,
             keyspace_hits: 0,
             keyspace_misses: 0,
             cold_runs: 0,
             kept_latches: None,
+            transaction: None,
+            exec: None,
             database: 0,
         }
     }
@@ -88,25 +117,80 @@ impl Client {
     /// A command begins.
     #[inline]
     pub(crate) fn begin(&mut self) {
-        self.keyspace_hits = 0;
-        self.keyspace_misses = 0;
-        if self.reply_mode == ReplyMode::SkipNext {
-            self.reply_mode = ReplyMode::Skip;
-        }
+        self.note_no_lookups();
     }
 
     /// A command ends: whether its reply is sent.
     #[inline]
     pub(crate) fn wants_reply(&mut self) -> bool {
-        match self.reply_mode {
-            ReplyMode::On => true,
-            // CLIENT REPLY OFF and SKIP are not answered themselves.
-            ReplyMode::Off | ReplyMode::SkipNext => false,
-            ReplyMode::Skip => {
-                self.reply_mode = ReplyMode::On;
-                false
-            }
+        let wants = self.reply_mode.sends();
+        self.reply_mode.skip = std::mem::take(&mut self.reply_mode.skip_next);
+        wants
+    }
+
+    /// MULTI.
+    pub(crate) fn begin_transaction(&mut self, transaction: Transaction) {
+        self.transaction = Some(Box::new(transaction));
+        self.publish_transaction();
+    }
+
+    /// Queues a command if there is a transaction, and says whether there is.
+    #[inline]
+    pub(crate) fn queue(&mut self, command: &Command, args: Args<'_>) -> bool {
+        let Some(transaction) = &mut self.transaction else {
+            return false;
+        };
+        transaction.push(command, args);
+        self.publish_transaction();
+        true
+    }
+
+    /// Whether a queued command has this flag.
+    pub(crate) fn has_queued(&self, flag: Flags) -> bool {
+        let transaction = self.transaction.as_ref();
+        transaction.is_some_and(|transaction| transaction.has(flag))
+    }
+
+    /// A command was refused: what has been queued will not be executed.
+    pub(crate) fn break_transaction(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.is_broken = true;
         }
+    }
+
+    /// Forgets what has been queued.
+    pub(crate) fn end_transaction(&mut self) {
+        self.transaction = None;
+        self.publish_transaction();
+    }
+
+    fn publish_transaction(&self) {
+        let transaction = self.transaction.as_ref();
+        let queued = transaction.map_or(-1, |transaction| transaction.len() as i64);
+        self.entry.queued.store(queued, Relaxed);
+        self.entry
+            .queued_bytes
+            .store(self.queued_bytes() as u64, Relaxed);
+    }
+
+    /// Memory of what has been queued.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        let transaction = self.transaction.as_ref();
+        transaction.map_or(0, |transaction| transaction.memory_bytes())
+    }
+
+    /// Notes which keys the command has found; of few commands it counts.
+    #[inline]
+    pub(crate) fn note_lookups(&mut self, command: &Command, lookups: Lookups) {
+        if command.counts_hits {
+            self.keyspace_hits = lookups.found;
+            self.keyspace_misses = lookups.absent;
+        }
+    }
+
+    pub(crate) fn note_no_lookups(&mut self) {
+        self.keyspace_hits = 0;
+        self.keyspace_misses = 0;
     }
 
     /// Number of the selected database.
@@ -161,6 +245,9 @@ pub(crate) struct ClientEntry {
     pub(crate) query_free_bytes: AtomicU64,
     /// Bytes of the arguments of the command being received or executed.
     pub(crate) args_bytes: AtomicU64,
+    /// Commands queued since MULTI, -1 without a transaction, and the memory they take.
+    pub(crate) queued: AtomicI64,
+    pub(crate) queued_bytes: AtomicU64,
     /// Replies not sent yet, and the capacity of their buffer.
     pub(crate) output_bytes: AtomicU64,
     pub(crate) output_pieces: AtomicU64,
@@ -220,6 +307,8 @@ impl ClientEntry {
             query_bytes: AtomicU64::new(0),
             query_free_bytes: AtomicU64::new(0),
             args_bytes: AtomicU64::new(0),
+            queued: AtomicI64::new(-1),
+            queued_bytes: AtomicU64::new(0),
             output_bytes: AtomicU64::new(0),
             output_pieces: AtomicU64::new(0),
             output_capacity_bytes: AtomicU64::new(0),
@@ -244,6 +333,7 @@ impl ClientEntry {
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.query_bytes.load(Relaxed)
             + self.query_free_bytes.load(Relaxed)
+            + self.queued_bytes.load(Relaxed)
             + self
                 .output_capacity_bytes
                 .load(Relaxed)

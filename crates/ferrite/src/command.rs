@@ -46,6 +46,8 @@ pub(crate) enum Handler {
     Worker(fn(&mut Ctx<'_>, Args<'_>) -> Done),
     /// On a slow-lane thread that may block, step by step: for what walks the whole data set (KEYS, DEBUG DIGEST). No key is latched; each step is an operation of its own.
     Slow(fn(&mut crate::ctx::SlowCtx<'_>, Args<'_>) -> Done),
+    /// EXEC, which runs those of other commands.
+    Exec,
     /// Only subcommands; the row itself does nothing.
     Container,
 }
@@ -170,6 +172,13 @@ impl Flags {
     pub(crate) const BLIND: Flags = Flags(1 << 24);
     /// Ours: may change data, yet the keys it finds count as hits like those of a command that only reads (GETDEL).
     pub(crate) const COUNTS_HITS: Flags = Flags(1 << 25);
+
+    /// Ours: between MULTI and EXEC it runs at once, instead of being queued.
+    pub(crate) const AT_ONCE: Flags = Flags(1 << 26);
+    /// Ours: changes the database that the commands after it run in (SELECT).
+    pub(crate) const SELECTS: Flags = Flags(1 << 27);
+    /// Ours: looks at keys that it does not name (SCAN, DBSIZE); in a transaction nobody may change any of them.
+    pub(crate) const KEYSPACE: Flags = Flags(1 << 28);
 
     pub(crate) const fn and(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)

@@ -249,7 +249,8 @@ impl<S: Socket> Connection<S> {
 
     /// Closes the client if its unfinished request is over the limit.
     fn check_input(&self) -> Result<(), Closed> {
-        if self.input.buffer.len() <= self.bounds.query_bytes {
+        // What is queued has not been executed yet, and counts like what has not been parsed.
+        if self.input.buffer.len() + self.client.queued_bytes() <= self.bounds.query_bytes {
             return Ok(());
         }
         self.stats().query_buffer_limit_disconnections.add(1);
@@ -430,7 +431,9 @@ impl<S: Socket> Connection<S> {
                 0
             }
         };
-        let bytes = large(self.input.buffer.capacity()) + large(self.output.held_bytes());
+        let bytes = large(self.input.buffer.capacity())
+            + large(self.output.held_bytes())
+            + large(self.client.queued_bytes());
         let before = std::mem::replace(&mut self.charged_bytes, bytes);
         if bytes == before {
             return 0;

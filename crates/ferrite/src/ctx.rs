@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hybridlog::{Namespace, Operation, Record, Store};
+use hybridlog::{KeyRef, Namespace, Operation, Record, Store, Suspended};
 
 use crate::client::Client;
 use crate::output::Output;
@@ -52,6 +52,8 @@ pub(crate) fn reply_value(
 /// One run of a command on a slow-lane thread.
 pub(crate) struct SlowCtx<'a> {
     pub(crate) store: &'a Arc<Store>,
+    /// The transaction that the command is part of: half done, with everything latched.
+    pub(crate) transaction: Option<Suspended>,
     pub(crate) namespace: Namespace,
     pub(crate) reply: &'a mut Output,
     pub(crate) server: &'a Arc<Server>,
@@ -59,11 +61,18 @@ pub(crate) struct SlowCtx<'a> {
 }
 
 impl SlowCtx<'_> {
-    /// Runs `step` as an operation without latched keys until it does not meet a cold record, blocking for the reads.
+    /// Runs `step` on `keys` as an operation of its own, or as part of the transaction, until it does not meet a cold
+    /// record, blocking for the reads.
     pub(crate) fn step<T>(
-        &self,
-        step: impl Fn(&Operation<'_>) -> Result<T, hybridlog::Stop>,
+        &mut self,
+        keys: &[KeyRef<'_>],
+        step: impl FnMut(&mut Operation<'_>) -> Result<T, hybridlog::Stop>,
     ) -> Result<T, hybridlog::Stop> {
-        self.store.blocking(&[], self.now_ms, |op| step(op))
+        let Some(suspended) = self.transaction.take() else {
+            return self.store.blocking(keys, self.now_ms, step);
+        };
+        let (result, suspended) = self.store.blocking_suspended(suspended, step);
+        self.transaction = Some(suspended);
+        result
     }
 }

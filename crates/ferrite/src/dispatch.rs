@@ -17,6 +17,7 @@ use crate::client::{Client, client_flags};
 use crate::command::{Done, Flags, Handler, Keys, Stop};
 use crate::config::Settings;
 use crate::ctx::Ctx;
+use crate::exec;
 use crate::latency::Sample;
 use crate::output::{Mark, Output};
 use crate::pause::Paused;
@@ -25,9 +26,12 @@ use crate::slowlog::{CommandLog, LogEntry, kept_args};
 use crate::stats::WorkerStats;
 use crate::sys::error_text;
 use crate::table::{Command, CommandId, Lookup};
+use crate::worker::Worker;
 
 /// The longest part of an unknown command, and of its arguments, that is sent back, in bytes.
 const QUOTED_MAX_BYTES: usize = 128;
+
+pub(crate) const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 
 const DEBUG_NOT_ALLOWED: &[u8] = b"ERR DEBUG command not allowed. If the enable-debug-command \
     option is set to \"local\", you can run it from a local connection, otherwise you need to set this \
@@ -46,6 +50,8 @@ pub(crate) enum Wait {
     Pause,
     /// Nothing: the command belongs on a slow-lane thread.
     SlowLane,
+    /// Nothing: it has run long enough at a stretch.
+    Turn,
 }
 
 /// Why a command is refused before it runs.
@@ -97,7 +103,27 @@ pub(crate) fn admit<'t>(
             error: error.into(),
         });
     }
+    if client.transaction.is_some()
+        && let Some(error) = refused_in_transaction(server, command)
+    {
+        return Err(Refusal {
+            command: Some(command),
+            error: error.into(),
+        });
+    }
     Ok(command)
+}
+
+/// Why a command cannot be queued, or executed, between MULTI and EXEC.
+fn refused_in_transaction(server: &Server, command: &Command) -> Option<&'static [u8]> {
+    if command.row.flags.has(Flags::NO_MULTI) {
+        return Some(b"ERR Command not allowed inside a transaction");
+    }
+    // What is queued takes memory, whatever it does; what ends the transaction gives it back.
+    if !command.row.flags.has(Flags::AT_ONCE) && server.store.is_out_of_memory() {
+        return Some(OUT_OF_MEMORY.as_bytes());
+    }
+    None
 }
 
 /// Whether `enable-debug-command` lets this client use DEBUG.
@@ -143,10 +169,13 @@ fn quoted(arg: &[u8], max: usize) -> &[u8] {
 
 /// Whether CLIENT PAUSE holds this command back.
 #[inline]
-pub(crate) fn is_paused(server: &Server, command: &Command) -> bool {
+pub(crate) fn is_paused(server: &Server, client: &Client, command: &Command) -> bool {
     match server.pause.now() {
         Paused::Nothing => false,
-        Paused::Writes => command.row.flags.has(Flags::WRITE),
+        Paused::Writes => {
+            command.row.flags.has(Flags::WRITE)
+                || matches!(command.row.handler, Handler::Exec) && client.has_queued(Flags::WRITE)
+        }
         Paused::All => true,
     }
 }
@@ -162,19 +191,36 @@ pub(crate) struct Call<'a> {
     pub(crate) args: Args<'a>,
 }
 
+/// What a command runs in.
+#[derive(Clone, Copy)]
+pub(crate) struct Runner<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) server: &'a Arc<Server>,
+    pub(crate) records: &'a RecordSettings,
+    /// The cold records that have been fetched.
+    pub(crate) reads: &'a ColdReads,
+    /// The time that decides about expiry, Unix milliseconds.
+    pub(crate) now_ms: u64,
+}
+
 /// Runs the handler once. Ends with the reply in `output`, or with what to wait for.
 #[inline]
 pub(crate) fn run(
-    server: &Arc<Server>,
+    runner: &Runner<'_>,
     call: Call<'_>,
     client: &mut Client,
     output: &mut Output,
-    reads: &ColdReads,
-    now_ms: u64,
 ) -> Result<Ended, Wait> {
+    let Runner {
+        server,
+        reads,
+        now_ms,
+        ..
+    } = *runner;
     let handler = match call.command.row.handler {
         Handler::Worker(handler) => handler,
         Handler::Slow(_) => return Err(Wait::SlowLane),
+        Handler::Exec => return exec::run(runner, client, output),
         // Too few arguments for a subcommand; its row's arity says so.
         Handler::Container => return Ok(Ended::Replied),
     };
@@ -202,11 +248,8 @@ pub(crate) fn run(
         server,
     };
     let done = handler(&mut cx, call.args);
-    if call.command.counts_hits {
-        let lookups = cx.op.lookups();
-        cx.client.keyspace_hits = lookups.found;
-        cx.client.keyspace_misses = lookups.absent;
-    }
+    let lookups = cx.op.lookups();
+    cx.client.note_lookups(call.command, lookups);
     let Ctx {
         op, client, reply, ..
     } = cx;
@@ -223,8 +266,8 @@ pub(crate) fn run(
 }
 
 /// The namespaces of the databases that a command works in.
-#[derive(PartialEq, Eq)]
-struct Scope {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scope {
     namespace: Namespace,
     /// Of the database that COPY and MOVE name.
     other: Option<Namespace>,
@@ -232,7 +275,7 @@ struct Scope {
 
 impl Scope {
     #[inline]
-    fn of(server: &Server, call: Call<'_>, database: usize) -> Scope {
+    pub(crate) fn of(server: &Server, call: Call<'_>, database: usize) -> Scope {
         let other = call.command.row.keys.other_database(call.args);
         let other = other.filter(|other| *other < server.databases.count());
         Scope {
@@ -254,15 +297,22 @@ impl Scope {
         if row.keys == Keys::Everything {
             return server.store.operation_on_everything(reads, now_ms);
         }
-        let writes = row.flags.has(Flags::WRITE);
-        let mode = if writes {
+        let keys: SmallVec<[KeyRef<'_>; 4]> = self.keys(call).collect();
+        server.store.operation(&keys, reads, now_ms)
+    }
+
+    /// The keys that the command names, in each of the databases.
+    #[inline]
+    pub(crate) fn keys<'a>(self, call: Call<'a>) -> impl Iterator<Item = KeyRef<'a>> {
+        let row = call.command.row;
+        let mode = if row.flags.has(Flags::WRITE) {
             LatchMode::Exclusive
         } else {
             LatchMode::Shared
         };
         let args = call.args;
-        let key_in = |namespace| {
-            let positions = row.keys.positions(args);
+        let namespaces = std::iter::once(self.namespace).chain(self.other);
+        namespaces.flat_map(move |namespace| {
             let key_at = move |position| {
                 Some(KeyRef {
                     namespace,
@@ -270,11 +320,8 @@ impl Scope {
                     mode,
                 })
             };
-            positions.filter_map(key_at)
-        };
-        let mut keys: SmallVec<[KeyRef<'_>; 4]> = key_in(self.namespace).collect();
-        keys.extend(self.other.into_iter().flat_map(key_in));
-        server.store.operation(&keys, reads, now_ms)
+            row.keys.positions(args).filter_map(key_at)
+        })
     }
 }
 
@@ -284,6 +331,8 @@ pub(crate) enum Ended {
     Replied,
     /// With an error reply.
     Failed,
+    /// It was EXEC and has run its commands, each of which was recorded, and its reply dropped if it was not wanted.
+    Executed,
 }
 
 /// Makes an error reply of an error, or says what to wait for; what the handler wrote before is dropped then.
@@ -347,16 +396,16 @@ pub(crate) struct Finished<'a> {
 }
 
 impl Finished<'_> {
-    /// Counts the command and, if it was remarkable, logs it. Applies CLIENT REPLY.
+    /// Counts the command and, if it was remarkable, logs it.
     #[inline]
     pub(crate) fn record(
         &self,
-        server: &Server,
-        stats: &WorkerStats,
-        client: &mut Client,
-        output: &mut Output,
+        worker: &Worker,
+        client: &Client,
+        output: &Output,
         settings: &RecordSettings,
     ) {
+        let (server, stats) = (&worker.server, worker.stats());
         stats.commands.add(1);
         let command = stats.command(self.command.id);
         let elapsed = self.elapsed + client.after.pause();
@@ -395,7 +444,12 @@ impl Finished<'_> {
         {
             self.note_latency(server, elapsed);
         }
-        if !client.wants_reply() {
+    }
+
+    /// The reply is complete: drops it if CLIENT REPLY says so.
+    #[inline]
+    pub(crate) fn end_reply(&self, client: &mut Client, output: &mut Output) {
+        if !client.wants_reply() && self.ended != Ended::Executed {
             output.rewind(self.reply_start);
         }
     }
@@ -432,6 +486,16 @@ impl Finished<'_> {
     }
 }
 
+/// The error of an EXEC that is refused for the reason that `error` gives.
+pub(crate) fn aborted(error: &[u8]) -> Vec<u8> {
+    let reason = error.strip_prefix(b"ERR ").unwrap_or(error);
+    [
+        b"EXECABORT Transaction discarded because of: ".as_slice(),
+        reason,
+    ]
+    .concat()
+}
+
 /// Writes the error reply of a refused command and counts it.
 pub(crate) fn refuse(
     refusal: &Refusal<'_>,
@@ -442,9 +506,19 @@ pub(crate) fn refuse(
     if let Some(command) = refusal.command {
         stats.command(command.id).reject();
     }
-    stats.count_error(&refusal.error);
+    let is_exec = refusal
+        .command
+        .is_some_and(|command| matches!(command.row.handler, Handler::Exec));
+    let error = if is_exec {
+        client.end_transaction();
+        Cow::Owned(aborted(&refusal.error))
+    } else {
+        client.break_transaction();
+        Cow::Borrowed(&*refusal.error)
+    };
+    stats.count_error(&error);
     let reply_start = output.mark();
-    output.error_bytes(&refusal.error);
+    output.error_bytes(&error);
     if !client.wants_reply() {
         output.rewind(reply_start);
     }

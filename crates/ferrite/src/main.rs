@@ -10,6 +10,7 @@ mod config;
 mod connection;
 mod ctx;
 mod dispatch;
+mod exec;
 mod glob;
 mod latency;
 mod listener;
@@ -25,6 +26,7 @@ mod stats;
 mod storage;
 mod sys;
 mod table;
+mod transaction;
 mod usage;
 mod worker;
 

@@ -106,10 +106,19 @@ impl Output {
         self.encoder.len() - mark.encoded + pieces.map(|(_, piece)| piece.len()).sum::<usize>()
     }
 
-    /// Takes out the reply that starts at `mark` and has no pieces.
-    pub(crate) fn take_since(&mut self, mark: Mark) -> Vec<u8> {
-        debug_assert_eq!(mark.pieces, self.pieces.len());
-        self.encoder.buffer_mut().split_off(mark.encoded)
+    /// Takes out what was written after `mark`.
+    pub(crate) fn split_off(&mut self, mark: Mark) -> Output {
+        let mut rest = Output::new(self.encoder.protocol());
+        *rest.encoder.buffer_mut() = self.encoder.buffer_mut().split_off(mark.encoded);
+        for (position, piece) in self.pieces.drain(mark.pieces..) {
+            let lent = usize::from(matches!(piece, Part::Lent(_)));
+            self.piece_bytes -= piece.len();
+            self.lent -= lent;
+            rest.piece_bytes += piece.len();
+            rest.lent += lent;
+            rest.pieces.push_back((position - mark.encoded, piece));
+        }
+        rest
     }
 
     /// Appends the replies of `other`, which nothing has been sent of.

@@ -208,6 +208,8 @@ pub(crate) struct Databases {
     namespaces: Box<[AtomicU16]>,
     /// Namespaces that no database uses and no sweep is busy with.
     free: Mutex<Vec<Namespace>>,
+    /// How often a database has changed its namespace.
+    version: AtomicU64,
 }
 
 impl Databases {
@@ -217,6 +219,7 @@ impl Databases {
         Databases {
             namespaces: (0..count as u16).map(AtomicU16::new).collect(),
             free: Mutex::new((count as u16..u16::MAX).rev().map(Namespace).collect()),
+            version: AtomicU64::new(0),
         }
     }
 
@@ -231,8 +234,14 @@ impl Databases {
         Namespace(self.namespaces[database].load(Relaxed))
     }
 
+    /// Changes whenever a database changes its namespace. Relaxed, like [`Self::namespace`].
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Relaxed)
+    }
+
     /// SWAPDB. The caller holds all latches.
     pub(crate) fn swap(&self, a: usize, b: usize) {
+        self.version.fetch_add(1, Relaxed);
         let namespace_a = self.namespaces[a].load(Relaxed);
         let namespace_b = self.namespaces[b].swap(namespace_a, Relaxed);
         self.namespaces[a].store(namespace_b, Relaxed);
@@ -247,6 +256,7 @@ impl Databases {
     /// given back with [`Databases::release`]. `None` while too many old ones are still being cleared.
     pub(crate) fn renew(&self, database: usize) -> Option<Namespace> {
         let fresh = self.free.lock().pop()?;
+        self.version.fetch_add(1, Relaxed);
         Some(Namespace(self.namespaces[database].swap(fresh.0, Relaxed)))
     }
 

@@ -124,7 +124,10 @@ impl CommandTable {
         }
         match command.subcommands.find(&args[1]) {
             Some(id) => Lookup::Found(self.get(id)),
-            None if matches!(command.row.handler, Handler::Container) => Lookup::NoSubcommand,
+            // The handler of COMMAND is for the call without a subcommand.
+            None if matches!(command.row.handler, Handler::Container) || command.row.takes(1) => {
+                Lookup::NoSubcommand
+            }
             // DEBUG answers for subcommands it does not have in words of its own.
             None => Lookup::Found(command),
         }

@@ -38,6 +38,9 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// few enough that their stacks take little memory.
 const BLOCKING_THREADS: usize = 32;
 
+/// Memory that the cold reads of one prefetch may take, if the worker's connections together leave it so much.
+const PREFETCH_COLD_BYTES: u64 = 4 << 20;
+
 /// What a client gets that comes from another machine while protected mode is on.
 const DENIED: &str = concat!(
     "-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the ",
@@ -86,6 +89,11 @@ impl Worker {
     pub(crate) fn cold_bytes_left(&self) -> u64 {
         self.settings(storage::worker_cold_bytes)
             .saturating_sub(self.cold_bytes.get())
+    }
+
+    /// Memory that the cold reads of one prefetch may take.
+    pub(crate) fn prefetch_cold_bytes(&self) -> u64 {
+        PREFETCH_COLD_BYTES.min(self.cold_bytes_left())
     }
 
     pub(crate) fn hold_cold_bytes(&self, bytes: u64) {

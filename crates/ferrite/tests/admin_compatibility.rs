@@ -14,10 +14,11 @@ const BEGIN: &str = "<!-- commands -->\n";
 const END: &str = "<!-- end of commands -->";
 
 /// The groups of the table in their order, with their headings.
-const GROUPS: [(&str, &str); 5] = [
+const GROUPS: [(&str, &str); 6] = [
     ("string", "Strings"),
     ("bitmap", "Bits"),
     ("generic", "Keys"),
+    ("transactions", "Transactions"),
     ("connection", "Connections"),
     ("server", "Server"),
 ];

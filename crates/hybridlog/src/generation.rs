@@ -14,6 +14,7 @@
 
 #![allow(dead_code)] // For checkpoints, which are about to use it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -121,7 +122,7 @@ impl Generations {
         // barrier below began, or else has read the new one: pinning and the barrier order these accesses (both fence).
         self.current.store(old + 1, Ordering::Release);
         epoch::barrier();
-        // Whoever still runs holds the generation since before that. Acquire pairs with the Release in `let_go`.
+        // Whoever still runs holds the generation since before that. Acquire pairs with the Release of `HeldGeneration`.
         while self.held[Parity::of(old) as usize].load(Ordering::Acquire) > 0 {
             std::thread::sleep(HELD_PAUSE);
         }
@@ -129,16 +130,14 @@ impl Generations {
         old + 1
     }
 
-    /// Keeps `generation` from being saved until [`Self::let_go`], for an operation of it that will unpin before it ends.
-    /// It is pinned now, so that a checkpoint sees either the pin or this.
-    pub(crate) fn hold(&self, generation: u64) {
+    /// Keeps `generation` from being saved as long as the result is there, for an operation of it that will unpin before it
+    /// ends. It is pinned now, so that a checkpoint sees either the pin or this.
+    pub(crate) fn hold(self: &Arc<Self>, generation: u64) -> HeldGeneration {
         self.held[Parity::of(generation) as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// An operation that held its generation has ended.
-    pub(crate) fn let_go(&self, generation: u64) {
-        // Release pairs with the Acquire in `advance`: what the operation did comes before what is saved.
-        self.held[Parity::of(generation) as usize].fetch_sub(1, Ordering::Release);
+        HeldGeneration {
+            generations: Arc::clone(self),
+            generation,
+        }
     }
 
     pub(crate) fn note(&self, generation: u64, death: Death) {
@@ -175,5 +174,18 @@ impl Generations {
         self.deaths[Parity::of(generation) as usize][0]
             .lock()
             .append(&mut deaths);
+    }
+}
+
+/// A generation that is not saved yet: an operation of it has stopped half-way.
+pub(crate) struct HeldGeneration {
+    generations: Arc<Generations>,
+    pub(crate) generation: u64,
+}
+
+impl Drop for HeldGeneration {
+    fn drop(&mut self) {
+        // Release pairs with the Acquire in `advance`: what the operation did comes before what is saved.
+        self.generations.held[Parity::of(self.generation) as usize].fetch_sub(1, Ordering::Release);
     }
 }

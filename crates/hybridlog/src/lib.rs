@@ -76,6 +76,7 @@ pub mod io;
 mod key_file;
 mod large;
 mod latch;
+mod latching;
 mod log;
 #[allow(dead_code)]
 mod manifest;
@@ -99,6 +100,7 @@ mod simple;
 mod stats;
 mod stop;
 mod store;
+mod suspended;
 mod sys;
 mod tiering;
 mod write;
@@ -107,6 +109,7 @@ pub use damage::Damage;
 pub use flush::Retired;
 pub use index::{BucketIndex, DashIndex, Index};
 pub use latch::LatchMode;
+pub use latching::Latching;
 pub use operation::{KeptLatches, KeyRef, Lookups, Meta, Operation, Record, Tier};
 pub use piece::Piece;
 pub use reads::ColdReads;
@@ -116,6 +119,7 @@ pub use simple::AsyncStore;
 pub use stats::Stats;
 pub use stop::Stop;
 pub use store::{OpenError, Options, Pin, Store};
+pub use suspended::Suspended;
 
 /// Separates key spaces that share one log and one index.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

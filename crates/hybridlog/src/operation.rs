@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::address::{Slot, SlotKind};
 use crate::epoch::{self, Guard};
-use crate::generation::Parity;
+use crate::generation::{HeldGeneration, Parity};
 use crate::index::{BucketIndex, Index};
 use crate::latch::{LatchMode, Latches};
 use crate::log::Urgency;
@@ -104,7 +104,14 @@ impl Found<'_> {
     }
 }
 
-type Stripes = SmallVec<[(u32, LatchMode); 2]>;
+pub(crate) type Stripes = SmallVec<[(u32, LatchMode); 2]>;
+
+/// Leaves each stripe once, in its strongest mode, in ascending order.
+pub(crate) fn strongest_once(stripes: &mut Stripes) {
+    // Exclusive sorts after Shared.
+    stripes.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+    stripes.dedup_by_key(|stripe| stripe.0);
+}
 
 /// Latches of keys, held until dropped.
 pub(crate) struct Held<'s> {
@@ -137,9 +144,7 @@ impl<'s> Held<'s> {
     /// Latches all of `wanted` or nothing.
     pub(crate) fn acquire(latches: &'s Arc<Latches>, mut wanted: Stripes) -> Option<Held<'s>> {
         if wanted.len() > 1 {
-            // Each stripe once, in its strongest mode: Exclusive sorts after Shared.
-            wanted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
-            wanted.dedup_by_key(|stripe| stripe.0);
+            strongest_once(&mut wanted);
         }
         let mut held = Held::none(latches);
         for (stripe, mode) in wanted {
@@ -149,6 +154,11 @@ impl<'s> Held<'s> {
             held.stripes.push((stripe, mode));
         }
         Some(held)
+    }
+
+    /// Of `stripes`, which are latched; each once, ascending.
+    pub(crate) fn of_taken(latches: &'s Arc<Latches>, stripes: Stripes) -> Held<'s> {
+        Held { latches, stripes }
     }
 
     /// Makes sure that a stripe is latched in the mode that is needed: to go on without would be a data race.
@@ -234,6 +244,8 @@ pub struct Operation<'s, I: Index = BucketIndex> {
     pub(crate) urgency: Cell<Urgency>,
     notes_reads: bool,
     lookups: Cell<Lookups>,
+    /// Once it has been suspended. Let go of last of all: nothing it has done may come after a checkpoint.
+    pub(crate) held_generation: Option<HeldGeneration>,
 }
 
 /// How often an operation was asked for a key that was there, and for one that was not.
@@ -265,12 +277,17 @@ impl<'s, I: Index> Operation<'s, I> {
             urgency: Cell::new(Urgency::Normal),
             notes_reads: true,
             lookups: Cell::default(),
+            held_generation: None,
         }
     }
 
     /// What [`read`](Self::read) was asked for so far.
     pub fn lookups(&self) -> Lookups {
         self.lookups.get()
+    }
+
+    pub(crate) fn forget_lookups(&self) {
+        self.lookups.set(Lookups::default());
     }
 
     fn count_absent(&self) {

@@ -104,6 +104,6 @@ impl<I: Index> Store<I> {
     }
 }
 
-fn no_room(bytes: u64, waited: Result<(), NoRoomReason>) -> Result<(), Stop> {
+pub(crate) fn no_room(bytes: u64, waited: Result<(), NoRoomReason>) -> Result<(), Stop> {
     waited.map_err(|_| Stop::NoRoom { bytes })
 }

@@ -32,7 +32,7 @@ pub(crate) struct Shared<I> {
     pub(crate) latches: Arc<Latches>,
     pub(crate) recent_cold_reads: RecentColdReads,
     pub(crate) key_counts: KeyCounts,
-    pub(crate) generations: Generations,
+    pub(crate) generations: Arc<Generations>,
     pub(crate) counters: Counters,
     pub(crate) room: Room,
     pub(crate) shadows: Shadows,

@@ -309,6 +309,11 @@ impl<I: Index> Store<I> {
         self.shared.has_room(bytes)
     }
 
+    /// Whether the rest of the memory leaves the log too little, so that writes are refused.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.shared.log.is_out_of_memory()
+    }
+
     /// Waits until `bytes` can be written.
     ///
     /// # Errors
@@ -546,7 +551,7 @@ fn new_shared<I: Index>(options: &Options, segment_bytes: usize) -> io::Result<S
             (options.memory_bytes / 512).clamp(4096, 4 << 20) as usize
         ),
         key_counts: KeyCounts::new()?,
-        generations: Generations::new(FIRST_GENERATION),
+        generations: Arc::new(Generations::new(FIRST_GENERATION)),
         counters: Counters::default(),
         room: Room::default(),
         shadows: Shadows::default(),

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::args::Args;
-use crate::client::{After, ClientEntry, ReplyMode, client_flags};
+use crate::client::{After, ClientEntry, client_flags};
 use crate::command::{Done, Flags, Handler, Keys, Row};
 use crate::commands::client_filter::{self, Filter};
 use crate::commands::help::{reply_help, unknown_or_wrong_number};
@@ -301,16 +301,19 @@ fn unpause(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
     Ok(())
 }
 
+/// OFF and SKIP are not answered themselves.
 fn reply(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    let mode = &mut cx.client.reply_mode;
     if args.is(2, "on") {
-        cx.client.reply_mode = ReplyMode::On;
+        mode.off = false;
+        mode.skip = false;
         cx.reply.ok();
     } else if args.is(2, "off") {
-        cx.client.reply_mode = ReplyMode::Off;
+        mode.off = true;
     } else if !args.is(2, "skip") {
         return Err(SYNTAX_ERROR.into());
-    } else if cx.client.reply_mode != ReplyMode::Off {
-        cx.client.reply_mode = ReplyMode::SkipNext;
+    } else if !mode.off {
+        mode.skip_next = true;
     }
     Ok(())
 }
@@ -369,16 +372,18 @@ fn describe(entry: &ClientEntry, server: &Server) -> Vec<u8> {
     line.extend_from_slice(&details.name);
     line.extend_from_slice(
         format!(
-            " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 watch=0 qbuf={} qbuf-free={} argv-mem={} \
-             multi-mem=0 rbs={capacity} rbp={capacity} obl={} oll={} omem={} tot-mem={} events={events} cmd={} user={} \
+            " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch=0 qbuf={} qbuf-free={} argv-mem={} \
+             multi-mem={} rbs={capacity} rbp={capacity} obl={} oll={} omem={} tot-mem={} events={events} cmd={} user={} \
              redir=-1 resp={} lib-name=",
             entry.connected_at.elapsed().as_secs(),
             idle_ms / 1000,
             flag_letters(entry),
             entry.database.load(Relaxed),
+            entry.queued.load(Relaxed),
             entry.query_bytes.load(Relaxed),
             entry.query_free_bytes.load(Relaxed),
             entry.args_bytes.load(Relaxed),
+            entry.queued_bytes.load(Relaxed),
             output_bytes,
             entry.output_pieces.load(Relaxed),
             output_bytes,
@@ -420,11 +425,12 @@ pub(crate) fn flag_letters(entry: &ClientEntry) -> String {
         (client_flags::NO_EVICT, 'e'),
         (client_flags::NO_TOUCH, 'T'),
     ];
-    let letters: String = LETTERS
-        .iter()
-        .filter(|(flag, _)| entry.has_flag(*flag))
-        .map(|(_, letter)| letter)
-        .collect();
+    let mut letters = String::new();
+    if entry.queued.load(Relaxed) >= 0 {
+        letters.push('x');
+    }
+    let flags = LETTERS.iter().filter(|(flag, _)| entry.has_flag(*flag));
+    letters.extend(flags.map(|(_, letter)| letter));
     if letters.is_empty() {
         "N".to_owned()
     } else {

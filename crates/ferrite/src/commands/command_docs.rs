@@ -101,13 +101,7 @@ const fn subcommand(
     }
 }
 
-fn command(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    if let Some(subcommand) = args.get(1) {
-        let subcommand = String::from_utf8_lossy(subcommand);
-        return Err(
-            format!("ERR unknown subcommand '{subcommand:.128}'. Try COMMAND HELP.").into(),
-        );
-    }
+fn command(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
     reply_all(cx);
     Ok(())
 }

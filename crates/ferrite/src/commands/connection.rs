@@ -67,7 +67,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(
         "quit",
         -1,
-        BEFORE_AUTH,
+        BEFORE_AUTH.and(Flags::AT_ONCE),
         "1.0.0",
         "O(1)",
         "Closes the connection.",
@@ -94,7 +94,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(
         "reset",
         1,
-        BEFORE_AUTH,
+        BEFORE_AUTH.and(Flags::AT_ONCE),
         "6.2.0",
         "O(1)",
         "Gives the connection the state of a new one.",
@@ -103,7 +103,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(
         "select",
         2,
-        ANY_TIME.and(Flags::FAST),
+        ANY_TIME.and(Flags::FAST).and(Flags::SELECTS),
         "1.0.0",
         "O(1)",
         "Changes the selected database.",
@@ -276,21 +276,26 @@ fn echo(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 }
 
 fn select(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    let database = usize::try_from(integer_32(&args[1])?).ok();
-    let Some(database) = database.filter(|database| *database < cx.server.databases.count()) else {
-        return Err("ERR DB index is out of range".into());
-    };
-    cx.client.select(database);
+    cx.client.select(selected_database(args, cx.server)?);
     cx.reply.ok();
     Ok(())
+}
+
+/// The database that a SELECT with these arguments selects.
+pub(crate) fn selected_database(args: Args<'_>, server: &Server) -> Result<usize, Stop> {
+    let database = usize::try_from(integer_32(&args[1])?).ok();
+    database
+        .filter(|database| *database < server.databases.count())
+        .ok_or("ERR DB index is out of range".into())
 }
 
 fn reset(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
     set_protocol(cx, Protocol::Resp2);
     let client = &mut *cx.client;
+    client.end_transaction();
     client.select(0);
     client.authenticated = cx.server.password().is_none();
-    client.reply_mode = ReplyMode::On;
+    client.reply_mode = ReplyMode::default();
     client.entry.set_flag(client_flags::NO_TOUCH, false);
     client.entry.set_flag(client_flags::NO_EVICT, false);
     client.entry.details.lock().name.clear();

@@ -35,7 +35,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "dbsize",
         arity: 1,
-        flags: Flags::READONLY.and(Flags::FAST),
+        flags: Flags::READONLY.and(Flags::FAST).and(Flags::KEYSPACE),
         keys: Keys::None,
         categories: &["keyspace"],
         complexity: "O(1)",

@@ -260,6 +260,7 @@ fn populate(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
         kind: KIND_STRING,
         expires_at_ms: None,
     };
+    let namespace = cx.namespace;
     for number in 0..count {
         let mut key = [prefix, format!(":{number}").as_bytes()].concat();
         key.truncate(POPULATE_KEY_MAX_BYTES);
@@ -268,13 +269,13 @@ fn populate(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
             value.resize(size, 0);
         }
         let latch = KeyRef {
-            namespace: cx.namespace,
+            namespace,
             key: &key,
             mode: LatchMode::Exclusive,
         };
-        cx.store.blocking(&[latch], cx.now_ms, |op| {
-            if op.read(cx.namespace, &key)?.is_none() {
-                op.set(cx.namespace, &key, &value, meta)?;
+        cx.step(&[latch], |op| {
+            if op.read(namespace, &key)?.is_none() {
+                op.set(namespace, &key, &value, meta)?;
             }
             Ok(())
         })?;

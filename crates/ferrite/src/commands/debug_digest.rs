@@ -44,14 +44,14 @@ impl Digest {
     }
 
     /// The digest of everything in all databases.
-    pub(crate) fn of_everything(cx: &SlowCtx<'_>) -> Result<Digest, hybridlog::Stop> {
+    pub(crate) fn of_everything(cx: &mut SlowCtx<'_>) -> Result<Digest, hybridlog::Stop> {
         let mut total = Digest::default();
         for database in 0..cx.server.databases.count() {
             let namespace = cx.server.databases.namespace(database);
             let mut empty = true;
             let mut cursor = 0;
             loop {
-                let scanned = cx.step(|op| op.scan(namespace, cursor, SCAN_STEP))?;
+                let scanned = cx.step(&[], |op| op.scan(namespace, cursor, SCAN_STEP))?;
                 for (key, _) in &scanned.keys {
                     let Some(digest) = digest_of_pair(cx, namespace, key)? else {
                         continue;
@@ -94,7 +94,7 @@ impl Digest {
 
 /// The digest of a key with its value; `None` if it is gone by now.
 fn digest_of_pair(
-    cx: &SlowCtx<'_>,
+    cx: &mut SlowCtx<'_>,
     namespace: Namespace,
     key: &[u8],
 ) -> Result<Option<Digest>, hybridlog::Stop> {
@@ -103,7 +103,7 @@ fn digest_of_pair(
         key,
         mode: LatchMode::Shared,
     };
-    cx.store.blocking(&[latch], cx.now_ms, |op| {
+    cx.step(&[latch], |op| {
         let mut digest = Digest::default();
         digest.add_ordered(key);
         Ok(digest.add_value(op, namespace, key)?.then_some(digest))

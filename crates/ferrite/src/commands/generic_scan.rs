@@ -17,7 +17,7 @@ const KEYS_STEP: usize = 4 * 1024;
 const ROW: Row = Row {
     name: "",
     arity: 0,
-    flags: Flags::READONLY,
+    flags: Flags::READONLY.and(Flags::KEYSPACE),
     keys: Keys::None,
     categories: &["keyspace"],
     group: "generic",
@@ -110,11 +110,12 @@ fn key_matches(pattern: &[u8], key: &[u8]) -> bool {
 
 fn keys(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
     let pattern = &args[1];
+    let namespace = cx.namespace;
     let mut matching = resp::Encoder::default();
     let mut count = 0;
     let mut cursor = 0;
     loop {
-        let scanned = cx.step(|op| op.scan(cx.namespace, cursor, KEYS_STEP))?;
+        let scanned = cx.step(&[], |op| op.scan(namespace, cursor, KEYS_STEP))?;
         for (key, _) in &scanned.keys {
             if key_matches(pattern, key) {
                 matching.bulk(key);

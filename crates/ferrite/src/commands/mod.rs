@@ -10,7 +10,7 @@ mod client_filter;
 mod command_docs;
 mod command_syntax;
 mod config;
-mod connection;
+pub(crate) mod connection;
 mod database;
 mod debug;
 mod debug_digest;
@@ -36,6 +36,7 @@ mod string_multi;
 mod string_number;
 mod string_read;
 mod string_write;
+mod transaction;
 
 use hybridlog::{Namespace, Operation, Record};
 
@@ -61,6 +62,7 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     database::ROWS,
     debug::ROWS,
     connection::ROWS,
+    transaction::ROWS,
     client::ROWS,
     command_docs::ROWS,
     info::ROWS,

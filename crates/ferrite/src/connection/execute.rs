@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use hybridlog::{ColdReads, Namespace, NoRoomReason};
+use hybridlog::{ColdReads, Namespace, NoRoomReason, Suspended};
 
 use super::{Closed, Connection, SLICE_REPLY_BYTES, Socket};
 use crate::client::{After, client_flags};
 use crate::command::{Flags, Handler, Row};
 use crate::ctx::SlowCtx;
-use crate::dispatch::{self, Call, Ended, Finished, Wait};
+use crate::dispatch::{self, Call, Ended, Finished, OUT_OF_MEMORY, Runner, Wait};
+use crate::exec::{Exec, Outcome};
 use crate::output::{Mark, Output};
 use crate::server::unix_ms;
 use crate::sys::error_text;
@@ -21,8 +22,6 @@ use crate::worker::Worker;
 
 /// Commands run under one pin of the epoch and with one reading of the time.
 const PIN_COMMANDS: usize = 64;
-/// Memory that the cold reads of one prefetch may take, if the worker's connections together leave it so much.
-const PREFETCH_COLD_BYTES: u64 = 4 << 20;
 /// How often a taken latch is tried again after letting others run, before it is left alone for a moment.
 const LATCH_TRIES: usize = 64;
 const LATCH_PAUSE: Duration = Duration::from_millis(1);
@@ -33,6 +32,23 @@ enum Stopped {
     Waits(Wait),
     /// The command has ended, and something is to be done before the next.
     Attend,
+}
+
+/// What was refused for want of room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// The command, which has ended.
+    Command,
+    /// A command of its transaction, which goes on.
+    Part,
+}
+
+/// What a command on the slow lane comes back with.
+struct Slow {
+    ended: Ended,
+    reply: Output,
+    /// The transaction that it is part of.
+    transaction: Option<Suspended>,
 }
 
 /// Memory of cold reads that a slice holds, accounted to its worker until the slice ends.
@@ -97,7 +113,7 @@ impl<S: Socket> Connection<S> {
         store.prefetch(
             self.keys(|row| !row.flags.has(Flags::BLIND)),
             reads,
-            self.prefetch_cold_bytes(),
+            self.worker.prefetch_cold_bytes(),
         );
         store.prefetch(self.keys(|row| row.flags.has(Flags::BLIND)), reads, 0);
         self.fetch(reads, lease).await;
@@ -108,10 +124,6 @@ impl<S: Socket> Connection<S> {
             lease.extend(reads.wanted_bytes());
             reads.fetch(self.worker.reader()).await;
         }
-    }
-
-    fn prefetch_cold_bytes(&self) -> u64 {
-        PREFETCH_COLD_BYTES.min(self.worker.cold_bytes_left())
     }
 
     /// The keys of all commands of the slice whose row is `wanted`.
@@ -162,10 +174,10 @@ impl<S: Socket> Connection<S> {
             After::Close => return Err(Closed::AfterReply),
             After::Sleep(duration) => {
                 // Its own reply comes after the sleep, those before it at once.
-                let reply = self.output.take_since(self.latest_reply);
+                let reply = self.output.split_off(self.latest_reply);
                 self.send().await?;
                 self.interruptible(tokio::time::sleep(duration)).await?;
-                self.output.raw(&reply);
+                self.output.append(reply);
             }
         }
         if self.output.pending_bytes() >= SLICE_REPLY_BYTES {
@@ -201,10 +213,22 @@ impl<S: Socket> Connection<S> {
                 return None;
             }
         };
-        if dispatch::is_paused(server, command) {
-            return Some(Wait::Pause);
-        }
+        let reply_start = match &client.exec {
+            // It goes on, whatever has changed since it began.
+            Some(exec) => exec.reply_start,
+            None if dispatch::is_paused(server, client, command) => return Some(Wait::Pause),
+            None => output.mark(),
+        };
+        *latest_reply = reply_start;
         client.entry.last_command.store(command.id.0, Relaxed);
+        if !command.row.flags.has(Flags::AT_ONCE) && client.queue(command, args) {
+            output.simple("QUEUED");
+            if !client.wants_reply() {
+                output.rewind(reply_start);
+            }
+            *clock = Instant::now();
+            return None;
+        }
         if !command.row.flags.has(Flags::FAST) {
             // A fast one is over before anybody could look.
             client
@@ -212,16 +236,14 @@ impl<S: Socket> Connection<S> {
                 .args_bytes
                 .store(args.total_bytes() as u64, Relaxed);
         }
-        let reply_start = output.mark();
-        *latest_reply = reply_start;
-        let ended = match dispatch::run(
+        let runner = Runner {
+            worker,
             server,
-            Call { command, args },
-            client,
-            output,
+            records: &bounds.records,
             reads,
             now_ms,
-        ) {
+        };
+        let ended = match dispatch::run(&runner, Call { command, args }, client, output) {
             Ok(ended) => ended,
             Err(wait) => return Some(wait),
         };
@@ -234,7 +256,8 @@ impl<S: Socket> Connection<S> {
             elapsed,
             reply_start,
         };
-        finished.record(server, worker.stats(), client, output, &bounds.records);
+        finished.record(worker, client, output, &bounds.records);
+        finished.end_reply(client, output);
         None
     }
 
@@ -260,8 +283,9 @@ impl<S: Socket> Connection<S> {
                     }
                 }
                 Wait::Room(bytes) => {
-                    if let Err(reason) = self.wait_for_room(bytes).await? {
-                        self.finish_refused(i, &reason);
+                    if let Err(reason) = self.wait_for_room(bytes).await?
+                        && self.refuse_room(i, &reason) == Refused::Command
+                    {
                         return Ok(());
                     }
                 }
@@ -269,11 +293,13 @@ impl<S: Socket> Connection<S> {
                     self.client.kept_latches = None;
                     self.wait_for_pause().await?;
                 }
+                Wait::SlowLane if self.client.exec.is_some() => self.run_slow_in_exec().await,
                 Wait::SlowLane => {
                     self.send().await?;
                     self.run_slow(i).await;
                     return Ok(());
                 }
+                Wait::Turn => tokio::task::yield_now().await,
             }
             match self.run_command(i, reads, unix_ms()) {
                 Some(again) => wait = again,
@@ -297,7 +323,7 @@ impl<S: Socket> Connection<S> {
             let cold_bytes = if is_blind {
                 0
             } else {
-                self.prefetch_cold_bytes()
+                self.worker.prefetch_cold_bytes()
             };
             server.store.prefetch(keys, reads, cold_bytes);
         }
@@ -305,9 +331,18 @@ impl<S: Socket> Connection<S> {
     }
 
     async fn wait_for_room(&mut self, bytes: u64) -> Result<Result<(), NoRoomReason>, Closed> {
-        self.send().await?;
         let server = Arc::clone(self.server());
-        self.interruptible(server.store.wait_for_room(bytes)).await
+        let room = server.store.wait_for_room(bytes);
+        if self
+            .client
+            .exec
+            .as_ref()
+            .is_some_and(|exec| exec.is_suspended())
+        {
+            return Ok(room.await);
+        }
+        self.send().await?;
+        self.interruptible(room).await
     }
 
     async fn wait_for_pause(&mut self) -> Result<(), Closed> {
@@ -327,47 +362,108 @@ impl<S: Socket> Connection<S> {
         let Some(command) = self.input.command(i).map(|id| server.commands.get(id)) else {
             return;
         };
-        let Handler::Slow(handler) = command.row.handler else {
+        let call = Call {
+            command,
+            args: self.input.args(i),
+        };
+        let slow = self.start_slow(call, None).await;
+        self.finish(i, slow.ended, slow.reply);
+    }
+
+    /// Runs the command that is due in a transaction on the slow lane.
+    async fn run_slow_in_exec(&mut self) {
+        let Some(mut exec) = self.client.exec.take() else {
             return;
+        };
+        let server = Arc::clone(self.server());
+        let started = Instant::now();
+        let suspended = exec.take_suspended();
+        let slow = self.start_slow(exec.due(&server), suspended).await;
+        if let Some(suspended) = slow.transaction {
+            exec.put_back(suspended);
+        }
+        self.end_due(&mut exec, slow.ended, slow.reply, started.elapsed());
+        self.client.exec = Some(exec);
+    }
+
+    /// Ends the command that is due in a transaction, with a reply that was made elsewhere.
+    fn end_due(&mut self, exec: &mut Exec, ended: Ended, reply: Output, elapsed: Duration) {
+        let Connection {
+            worker,
+            client,
+            output,
+            bounds,
+            ..
+        } = self;
+        let reply_start = output.mark();
+        output.append(reply);
+        let outcome = Outcome {
+            ended,
+            elapsed,
+            reply_start,
+        };
+        exec.end_due(worker, client, output, &bounds.records, outcome);
+    }
+
+    /// Runs a command that is a [`Handler::Slow`] on the slow lane.
+    async fn start_slow(&self, call: Call<'_>, transaction: Option<Suspended>) -> Slow {
+        let server = Arc::clone(self.server());
+        let Handler::Slow(handler) = call.command.row.handler else {
+            unreachable!("only slow handlers ask for the slow lane")
         };
         let namespace = server.databases.namespace(self.client.database());
         let mut reply = Output::new(self.output.protocol());
-        let args = self.input.args(i).to_owned();
+        let args = call.args.to_owned();
         let slow_server = Arc::clone(&server);
         let work = move || {
             let server = &slow_server;
-            let store = &server.store;
             let mut cx = SlowCtx {
-                store,
+                store: &server.store,
+                transaction,
                 namespace,
                 reply: &mut reply,
                 server,
                 now_ms: unix_ms(),
             };
-            (handler(&mut cx, args.as_args()), reply)
+            let done = handler(&mut cx, args.as_args());
+            let transaction = cx.transaction.take();
+            // A slow handler's steps wait for reads and room themselves, so it never asks to be run again.
+            let ended = dispatch::conclude(done, &mut reply, Mark::default());
+            Slow {
+                ended: ended.unwrap_or(Ended::Failed),
+                reply,
+                transaction,
+            }
         };
-        let (done, mut reply) = server.slow_lane.run(work).await;
-        let start = Mark::default();
-        // A slow handler's steps wait for reads and room themselves, so it never asks to be run again.
-        let ended = dispatch::conclude(done, &mut reply, start).unwrap_or(Ended::Failed);
-        self.finish(i, ended, reply);
+        server.slow_lane.run(work).await
     }
 
-    /// Ends command `i`, for which there will be no room, with an error.
-    fn finish_refused(&mut self, i: usize, reason: &NoRoomReason) {
+    /// There will be no room for command `i`, or for the one that is due in its transaction: that ends with an error.
+    fn refuse_room(&mut self, i: usize, reason: &NoRoomReason) -> Refused {
+        let mut error = match reason {
+            NoRoomReason::OutOfMemory => OUT_OF_MEMORY.as_bytes().to_vec(),
+            NoRoomReason::CannotWrite(why) => format!(
+                "MISCONF Errors writing to the data files: {}",
+                error_text(why)
+            )
+            .into_bytes(),
+        };
         let mut reply = Output::new(self.output.protocol());
-        match reason {
-            NoRoomReason::OutOfMemory => {
-                reply.error("OOM command not allowed when used memory > 'maxmemory'.");
+        if let Some(mut exec) = self.client.exec.take() {
+            if exec.is_suspended() {
+                if !exec.may_insist_on_room() {
+                    reply.error_bytes(&error);
+                    self.end_due(&mut exec, Ended::Failed, reply, Duration::ZERO);
+                }
+                self.client.exec = Some(exec);
+                return Refused::Part;
             }
-            NoRoomReason::CannotWrite(why) => {
-                reply.error(&format!(
-                    "MISCONF Errors writing to the data files: {}",
-                    error_text(why)
-                ));
-            }
+            self.client.end_transaction();
+            error = dispatch::aborted(&error);
         }
+        reply.error_bytes(&error);
         self.finish(i, Ended::Failed, reply);
+        Refused::Command
     }
 
     /// Ends command `i` with a reply that was made elsewhere.
@@ -394,13 +490,8 @@ impl<S: Socket> Connection<S> {
             elapsed,
             reply_start,
         };
-        finished.record(
-            &worker.server,
-            worker.stats(),
-            client,
-            output,
-            &bounds.records,
-        );
+        finished.record(&worker, client, output, &bounds.records);
+        finished.end_reply(client, output);
     }
 
     /// Awaits `future` unless the client is killed, or the server stops, meanwhile.

@@ -6,6 +6,7 @@ mod connection;
 mod keys;
 mod server;
 mod strings;
+mod transactions;
 
 use crate::check::Check;
 use crate::source::{Command, Source};
@@ -47,6 +48,25 @@ impl Generator {
             weight: 1,
             distort: true,
         }
+    }
+
+    /// Whether the command may be sent together with others: they do not change what its reply is to be compared by.
+    pub(crate) fn can_be_pipelined(&self) -> bool {
+        self.check.can_be_pipelined() && self.name != "multi"
+    }
+
+    /// Whether the command may be put between MULTI and EXEC: it is queued then.
+    pub(crate) fn can_be_queued(&self) -> bool {
+        // Some are run at once, and DEBUG PROTOCOL PUSH sends more than one reply.
+        let others = [
+            "reset",
+            "quit",
+            "multi",
+            "exec",
+            "discard",
+            "debug|protocol",
+        ];
+        self.check.can_be_pipelined() && !others.contains(&self.name)
     }
 
     const fn check(self, check: Check) -> Generator {
@@ -92,6 +112,7 @@ pub(crate) fn all() -> impl Iterator<Item = Generator> {
         keys::TABLE,
         connection::TABLE,
         server::TABLE,
+        transactions::TABLE,
     ]
     .into_iter()
     .flatten()

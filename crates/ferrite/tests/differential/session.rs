@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use crate::check::{Check, Pair};
+use crate::command;
 use crate::coverage::{Coverage, RUNS_MIN};
 use crate::generators::{Generator, Knows};
 use crate::random::Random;
@@ -77,14 +78,19 @@ impl Session {
                 assert_eq!(reply, Reply::Simple(b"OK".to_vec()), "DEBUG FORCE-COLD");
             }
             let mut pipeline = vec![generator];
-            if generator.check.can_be_pipelined() && self.source.random.one_in(8) {
+            if generator.can_be_pipelined() && self.source.random.one_in(4) {
                 while pipeline.len() < PIPELINE_MAX
-                    && let Some(next) = schedule.next_if(|next| next.check.can_be_pipelined())
+                    && let Some(next) = schedule.next_if(Generator::can_be_pipelined)
                 {
                     pipeline.push(next);
                 }
             }
-            self.run_pipeline(&pipeline)?;
+            let can_be_queued = pipeline.iter().all(Generator::can_be_queued);
+            if pipeline.len() > 1 && can_be_queued && self.source.random.one_in(2) {
+                self.run_transaction(&pipeline)?;
+            } else {
+                self.run_pipeline(&pipeline)?;
+            }
         }
         self.coverage.print();
         self.compare(&[(vec![b"DEBUG".to_vec(), b"DIGEST".to_vec()], Check::Exact)])?;
@@ -108,6 +114,76 @@ impl Session {
         for (generator, succeeded) in generators.iter().zip(succeeded) {
             self.coverage.count(generator.name, succeeded);
         }
+        self.run_what_follows()
+    }
+
+    /// Sends a command of each generator in a transaction.
+    fn run_transaction(&mut self, generators: &[Generator]) -> io::Result<()> {
+        let mut commands = vec![(command!["MULTI"], Check::Exact)];
+        for generator in generators {
+            commands.push((self.make(generator), Check::Exact));
+        }
+        if self.source.random.one_in(4) {
+            // One by one, so that the queue outlives what it was read into.
+            for command in &commands {
+                self.compare(std::slice::from_ref(command))?;
+            }
+        } else {
+            self.compare(&commands)?;
+        }
+        let queued: Vec<_> = commands
+            .into_iter()
+            .skip(1)
+            .map(|(command, _)| command)
+            .collect();
+        let succeeded = self.compare_exec(generators, &queued)?;
+        for (generator, succeeded) in generators.iter().zip(succeeded) {
+            self.coverage.count(generator.name, succeeded);
+        }
+        self.run_what_follows()
+    }
+
+    /// Sends EXEC to both servers and compares the replies to the `queued` commands by the rules of their generators.
+    /// Result: which of them succeeded.
+    fn compare_exec(
+        &mut self,
+        generators: &[Generator],
+        queued: &[Command],
+    ) -> io::Result<Vec<bool>> {
+        let exec = command!["EXEC"];
+        self.pair.ferrite.send([exec.as_slice()])?;
+        self.pair.oracle.send([exec.as_slice()])?;
+        let ferrite = self.pair.ferrite.reply();
+        let ferrite = ferrite.map_err(|error| self.broken("Ferrite", "EXEC", error))?;
+        let oracle = self.pair.oracle.reply();
+        let oracle = oracle.map_err(|error| self.broken("the oracle", "EXEC", error))?;
+        let (Reply::Array(ours), Reply::Array(theirs)) = (&ferrite, &oracle) else {
+            if ferrite != oracle {
+                self.differ("EXEC", &ferrite, Some(&oracle));
+            }
+            return Ok(vec![false; queued.len()]);
+        };
+        if ours.len() != queued.len() || theirs.len() != queued.len() {
+            self.differ("EXEC", &ferrite, Some(&oracle));
+            return Ok(vec![false; queued.len()]);
+        }
+        let mut succeeded = Vec::new();
+        for (i, command) in queued.iter().enumerate() {
+            let (ours, theirs) = (&ours[i], &theirs[i]);
+            if !generators[i]
+                .check
+                .agree(ours, theirs, command, &mut self.pair)?
+            {
+                let words: Vec<_> = command.iter().map(|word| shown(word)).collect();
+                let line = format!("{} (in EXEC)", words.join(" "));
+                self.differ(&line, ours, Some(theirs));
+            }
+            succeeded.push(!theirs.is_error());
+        }
+        Ok(succeeded)
+    }
+
+    fn run_what_follows(&mut self) -> io::Result<()> {
         while let Some(command) = self.source.then.pop_front() {
             let check = if command[0] == b"HELLO" {
                 Check::Names
