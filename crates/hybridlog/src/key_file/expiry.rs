@@ -3,7 +3,7 @@
 use std::io;
 
 use super::KeyFile;
-use super::write::{put_offset, take_offset};
+use super::write::{put_place, take_place};
 use crate::Namespace;
 use crate::block::{BlockWriter, PAYLOAD_BYTES};
 use crate::fields::{Fields, put_varint};
@@ -19,6 +19,8 @@ pub(crate) struct Expiring {
     /// In bytes from the start of the segment.
     pub(crate) offset: u32,
     pub(crate) namespace: Namespace,
+    /// The value is in pages of its own, which the record tells.
+    pub(crate) large: bool,
 }
 
 /// How much of an expiry column has been seen; the default is nothing.
@@ -75,11 +77,14 @@ fn read_block(
         expires_at_ms = expires_at_ms
             .checked_add(fields.varint()?)
             .ok_or("time is out of range")?;
+        let hash = fields.u64()?;
+        let (offset, large) = take_place(fields)?;
         let expiring = Expiring {
             expires_at_ms,
-            hash: fields.u64()?,
-            offset: take_offset(fields)?,
+            hash,
+            offset,
             namespace: Namespace(fields.u16()?),
+            large,
         };
         if entry < position.entries {
             continue;
@@ -124,7 +129,7 @@ impl<'w> ExpiryWriter<'w> {
         }
         put_varint(&mut self.payload, expiring.expires_at_ms - self.last_ms);
         self.payload.extend_from_slice(&expiring.hash.to_le_bytes());
-        put_offset(&mut self.payload, expiring.offset);
+        put_place(&mut self.payload, expiring.offset, expiring.large);
         self.payload
             .extend_from_slice(&expiring.namespace.0.to_le_bytes());
         self.last_ms = expiring.expires_at_ms;

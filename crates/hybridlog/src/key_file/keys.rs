@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use super::KeyFile;
-use super::write::{put_offset, take_offset};
+use super::write::{put_place, take_place};
 use crate::block::{BlockWriter, PAYLOAD_BYTES};
 use crate::fields::{Fields, put_varint};
 use crate::{Meta, Namespace};
@@ -24,6 +24,8 @@ pub(crate) struct KeyEntry<'k> {
     pub(crate) offset: u32,
     pub(crate) namespace: Namespace,
     pub(crate) meta: Meta,
+    /// The value is in pages of its own, which the record tells.
+    pub(crate) large: bool,
     pub(crate) key: &'k [u8],
 }
 
@@ -127,6 +129,7 @@ fn decode_block(
                 kind: head.kind,
                 expires_at_ms: head.expires_at_ms,
             },
+            large: head.large,
             key: fields.bytes(key_len)?,
         });
         before = Some((head.namespace, head.kind));
@@ -137,6 +140,7 @@ fn decode_block(
 /// An entry without its key.
 struct EntryHead {
     offset: u32,
+    large: bool,
     key_len: u64,
     namespace: Namespace,
     kind: u8,
@@ -155,7 +159,7 @@ impl EntryHead {
         if flags & !(EXPIRES | HAS_TYPE) != 0 {
             return Err("unknown flags");
         }
-        let offset = take_offset(fields)?;
+        let (offset, large) = take_place(fields)?;
         let key_len = fields.varint()?;
         let (namespace, kind) = match before {
             _ if flags & HAS_TYPE != 0 => (Namespace(fields.u16()?), fields.u8()?),
@@ -171,6 +175,7 @@ impl EntryHead {
         };
         Ok(EntryHead {
             offset,
+            large,
             key_len,
             namespace,
             kind,
@@ -232,7 +237,7 @@ impl<'w> KeyBlockWriter<'w> {
         let flags = u8::from(expires_at_ms.is_some()) * EXPIRES + u8::from(!same_type) * HAS_TYPE;
         self.entry.clear();
         self.entry.push(flags);
-        put_offset(&mut self.entry, entry.offset);
+        put_place(&mut self.entry, entry.offset, entry.large);
         put_varint(&mut self.entry, entry.key.len() as u64);
         if !same_type {
             self.entry.extend_from_slice(&namespace.0.to_le_bytes());

@@ -36,7 +36,7 @@
 //!     0   entries      u16   0xffff: the block goes on with a key that began before it
 //!     2   entries
 //!         flags        u8    bit 0: the key expires; bit 1: namespace and kind follow, else they are those of the entry before
-//!         offset       u24   in units of 8 bytes
+//!         place        u24   bits 0..22: offset in units of 8 bytes; 23: the value is in pages of its own; the other is 0
 //!         key length   varint
 //!         namespace    u16, kind u8    if flagged; always of the first entry of a block
 //!         expiry       varint          if flagged: milliseconds after the header's next expiry
@@ -48,7 +48,7 @@
 //!     10  entries
 //!         time         varint   milliseconds after the entry before, or the first time
 //!         hash         u64
-//!         offset       u24      in units of 8 bytes
+//!         place        u24      as in a key block
 //!         namespace    u16
 //! ```
 //!

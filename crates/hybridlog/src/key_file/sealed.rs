@@ -46,6 +46,7 @@ impl<I: Index> SealedRecords<'_, I> {
             },
             namespace: record.namespace(),
             meta: record.meta(),
+            large: record.flags() & flag::CHUNKED != 0,
             key: record.key(),
         }
     }

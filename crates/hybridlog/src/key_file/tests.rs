@@ -26,6 +26,17 @@ struct Owned {
     size_class: u8,
     namespace: Namespace,
     meta: Meta,
+    large: bool,
+    key: Vec<u8>,
+}
+
+/// A [`KeyEntry`] of its own.
+#[derive(Debug, PartialEq, Eq)]
+struct Key {
+    offset: u32,
+    namespace: Namespace,
+    meta: Meta,
+    large: bool,
     key: Vec<u8>,
 }
 
@@ -44,6 +55,7 @@ impl SegmentRecords for Records {
             kind: record.kind,
             namespace: record.namespace,
             meta: record.meta,
+            large: record.large,
             key: &record.key,
         }
     }
@@ -85,6 +97,7 @@ impl Records {
                     kind: random.below(3) as u8,
                     expires_at_ms: expires.then(|| random.next() >> random.below(60)),
                 },
+                large: random.below(5) == 0,
                 key,
             };
             records.insert(offset, record);
@@ -108,21 +121,19 @@ impl Records {
         listed.filter(|record| record.kind == SlotKind::Root)
     }
 
-    /// The keys in the order of the key blocks, from a reversed hash on: offset, namespace, meta, key.
-    fn keys_from(&self, reversed_hash: u64) -> Vec<(u32, Namespace, Meta, Vec<u8>)> {
+    /// The keys in the order of the key blocks, from a reversed hash on.
+    fn keys_from(&self, reversed_hash: u64) -> Vec<Key> {
         let mut keys: Vec<_> = self.roots().collect();
         keys.retain(|record| self.hash(record).reverse_bits() >= reversed_hash);
         keys.sort_by_key(|record| (self.hash(record).reverse_bits(), record.offset));
-        keys.iter()
-            .map(|record| {
-                (
-                    record.offset,
-                    record.namespace,
-                    record.meta,
-                    record.key.to_vec(),
-                )
-            })
-            .collect()
+        let key = |record: &Listed<'_>| Key {
+            offset: record.offset,
+            namespace: record.namespace,
+            meta: record.meta,
+            large: record.large,
+            key: record.key.to_vec(),
+        };
+        keys.iter().map(key).collect()
     }
 
     fn expiring(&self) -> Vec<Expiring> {
@@ -134,6 +145,7 @@ impl Records {
                     hash: self.hash(&record),
                     offset: record.offset,
                     namespace: record.namespace,
+                    large: record.large,
                 })
             })
             .collect();
@@ -162,18 +174,17 @@ fn read_recovery(file: &KeyFile) -> io::Result<Vec<RecoveryRecord>> {
     }
 }
 
-type Key = (u32, Namespace, Meta, Vec<u8>);
-
 fn read_keys(file: &KeyFile, reversed_hash: u64) -> io::Result<Vec<Key>> {
     let mut keys = Vec::new();
     let mut blocks = file.keys_from(reversed_hash);
     while blocks.read(|entry| {
-        keys.push((
-            entry.offset,
-            entry.namespace,
-            entry.meta,
-            entry.key.to_vec(),
-        ));
+        keys.push(Key {
+            offset: entry.offset,
+            namespace: entry.namespace,
+            meta: entry.meta,
+            large: entry.large,
+            key: entry.key.to_vec(),
+        });
     })? {}
     Ok(keys)
 }

@@ -28,6 +28,8 @@ pub(crate) struct Listed<'r> {
     pub(crate) kind: SlotKind,
     pub(crate) namespace: Namespace,
     pub(crate) meta: Meta,
+    /// The value is in pages of its own.
+    pub(crate) large: bool,
     pub(crate) key: &'r [u8],
 }
 
@@ -183,6 +185,7 @@ fn write_keys(
             offset: record.offset,
             namespace: record.namespace,
             meta: record.meta,
+            large: record.large,
             key: record.key,
         };
         let fence = rank >> (32 - OFFSET_BITS);
@@ -214,6 +217,7 @@ fn write_expiry(
             hash: records.hash(record),
             offset: record.offset,
             namespace: record.namespace,
+            large: record.large,
         })
     })?;
     writer.end_block()?;
@@ -221,19 +225,22 @@ fn write_expiry(
     Ok(())
 }
 
-/// Appends the offset of a record, a multiple of 8, in 3 bytes.
-pub(super) fn put_offset(bytes: &mut Vec<u8>, offset: u32) {
+const LARGE_BIT: u32 = 1 << 23;
+
+/// Appends the place of a record in 3 bytes: its offset, a multiple of 8, and whether its value is in pages of its own.
+pub(super) fn put_place(bytes: &mut Vec<u8>, offset: u32, large: bool) {
     let units = offset / RECORD_ALIGN as u32;
-    bytes.extend_from_slice(&units.to_le_bytes()[..3]);
+    let place = units | if large { LARGE_BIT } else { 0 };
+    bytes.extend_from_slice(&place.to_le_bytes()[..3]);
 }
 
-/// What [`put_offset`] has appended, if there can be a record.
+/// What [`put_place`] has appended, if there can be a record.
 #[inline]
-pub(super) fn take_offset(fields: &mut Fields<'_>) -> Result<u32, &'static str> {
-    let units = fields.u24()?;
-    let offset = units as usize * RECORD_ALIGN;
+pub(super) fn take_place(fields: &mut Fields<'_>) -> Result<(u32, bool), &'static str> {
+    let place = fields.u24()?;
+    let offset = (place & !LARGE_BIT) as usize * RECORD_ALIGN;
     if !(SEGMENT_HEADER_BYTES..*SEGMENT_BYTES.end()).contains(&offset) {
         return Err("no record can be at this offset");
     }
-    Ok(offset as u32)
+    Ok((offset as u32, place & LARGE_BIT != 0))
 }
