@@ -20,13 +20,12 @@ const COLD_SHARE: u64 = 32;
 /// Opens the store in the directory of the settings. The error is one line.
 pub(crate) fn open(settings: &Settings) -> Result<Arc<Store>, String> {
     let options = Options {
-        directory: settings.dir.clone(),
         memory_bytes: settings.maxmemory_bytes,
         memory_max_bytes: memory_max_bytes(settings),
         reserved_bytes: reserved_bytes(settings, 0),
         segment_bytes: settings.segment_bytes.map(|bytes| bytes as usize),
         backend: backend(settings),
-        disk: None,
+        ..Options::new(&settings.dir)
     };
     Store::open(options).map_err(|error| error.to_string())
 }

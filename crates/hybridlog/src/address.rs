@@ -94,7 +94,6 @@ impl Address {
         self.0
     }
 
-    #[allow(dead_code)] // For checkpoints, which are about to use it.
     pub(crate) fn from_bits(bits: u64) -> Address {
         Address(bits & ADDRESS_MASK)
     }
@@ -125,6 +124,17 @@ impl Slot {
         Slot(address.0 | u64::from(size_class) << CLASS_SHIFT | page)
     }
 
+    /// A slot for a record whose size class is known.
+    pub(crate) fn of_class(address: Address, kind: SlotKind, class: u8) -> Slot {
+        let page = if kind == SlotKind::Page { PAGE_BIT } else { 0 };
+        Slot(address.0 | u64::from(class & 7) << CLASS_SHIFT | page)
+    }
+
+    /// The size class: an index into the bytes to read.
+    pub(crate) fn class(self) -> u8 {
+        (self.0 >> CLASS_SHIFT & 7) as u8
+    }
+
     /// From the low bits of an index word.
     pub(crate) fn from_bits(bits: u64) -> Slot {
         Slot(bits & SLOT_MASK)
@@ -148,7 +158,7 @@ impl Slot {
 
     /// How many bytes to read from the device to get the whole record, in all but rare cases.
     pub(crate) fn read_bytes(self) -> usize {
-        CLASS_BYTES[(self.0 >> CLASS_SHIFT & 7) as usize] as usize
+        CLASS_BYTES[usize::from(self.class())] as usize
     }
 }
 

@@ -47,6 +47,13 @@ pub(crate) struct Format {
 
 impl Format {
     /// The name of file `number`.
+    /// The number in the name of such a file; `None` for other names.
+    pub(crate) fn number_of(&self, name: &str) -> Option<u64> {
+        let digits = name.strip_suffix(self.extension)?.strip_suffix('.')?;
+        let number = u64::from_str_radix(digits, 16).ok()?;
+        (self.file_name(number) == name).then_some(number)
+    }
+
     pub(crate) fn file_name(&self, number: u64) -> String {
         format!("{number:016x}.{}", self.extension)
     }

@@ -49,6 +49,11 @@ pub(crate) fn file_name(generation: u64) -> String {
     FORMAT.file_name(generation)
 }
 
+/// The generation in the name of a deaths file; `None` for other names.
+pub(crate) fn generation_of(name: &str) -> Option<u64> {
+    FORMAT.number_of(name)
+}
+
 /// What became of a record that a key file lists.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Mark {

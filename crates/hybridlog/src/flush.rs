@@ -9,18 +9,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::command_log::Effect;
 use crate::epoch;
 use crate::index::Index;
 use crate::operation::Operation;
 use crate::segment::{Segment, State};
 use crate::shared::Shared;
-use crate::tiering::segment_file_name;
 use crate::{Namespace, Stop};
 
 /// Segments that hold nothing any more; to be given to [`Store::sweep`](crate::Store::sweep).
 #[must_use = "the segments stay until they are swept"]
 pub struct Retired {
     segments: Vec<Arc<Segment>>,
+    generation: u64,
 }
 
 impl<I: Index> Operation<'_, I> {
@@ -36,13 +37,19 @@ impl<I: Index> Operation<'_, I> {
             return Err(Stop::NoRoom { bytes: 0 });
         };
         // One that an earlier call has retired, and whose sweep is still to come, is that sweep's to discard.
+        self.check_log()?;
         let mut segments = self.shared.log.table.all();
         segments.retain(|segment| !segment.retired.swap(true, Ordering::Relaxed));
         for segment in &segments {
             self.shared.log.detach(segment);
         }
         self.shared.shadows.forget(|_| true);
-        Ok(Retired { segments })
+        self.note(&Effect::RetireEverything);
+        let generation = self.generation;
+        Ok(Retired {
+            segments,
+            generation,
+        })
     }
 }
 
@@ -61,6 +68,8 @@ impl<I: Index> Shared<I> {
                 .index
                 .retain(at, &mut |slot| !is_retired(slot.address()));
         }
+        // A checkpoint that is being made may need them yet.
+        let _no_checkpoint = self.checkpoints.manifest.lock();
         for &namespace in namespaces {
             self.key_counts.reset(namespace);
         }
@@ -70,25 +79,24 @@ impl<I: Index> Shared<I> {
         // Writes since the retirement may have noted slots that the walk above has taken out by now.
         self.shadows.forget(|slot| is_retired(slot.address()));
         for segment in &retired.segments {
-            self.discard(segment);
+            self.release_memory(segment);
+            self.checkpoints
+                .is_gone(retired.generation, segment.clone());
         }
     }
 
-    /// Gives a segment's memory, file and number back. No slot names it, and no reader is left that found one.
-    fn discard(&self, segment: &Arc<Segment>) {
-        let state = self.log.table.state(segment.number);
+    /// Gives a segment's memory back. No slot names it, and no reader is left that found one. Its number and its files stay
+    /// until a checkpoint.
+    fn release_memory(&self, segment: &Arc<Segment>) {
+        let in_memory = self.log.table.state(segment.number) != State::Cold;
         self.log.ages.lock().forget(segment);
-        self.log.table.remove(segment);
+        self.log.table.publish(segment, None, State::Cold);
         self.log.free_frame(segment);
         segment.mapping.lock().take();
         segment.forget_marks();
-        if state != State::Cold {
+        if in_memory {
             self.log.left_memory();
         }
         self.open_files.forget(segment.file_id);
-        if matches!(state, State::Warm | State::Cold) {
-            // It may be gone already; if it cannot be removed, it only takes space.
-            let _ = self.disk.remove(&segment_file_name(segment.file_id));
-        }
     }
 }

@@ -12,8 +12,6 @@
 //! generation while operations of the old one run: one of those might find the moved record and make it dead in a
 //! generation in which it does not exist. So nobody relocates while a checkpoint drains.
 
-#![allow(dead_code)] // For checkpoints, which are about to use it.
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,9 +22,6 @@ use parking_lot::Mutex;
 use crate::address::Address;
 use crate::epoch;
 use crate::log::thread_number;
-
-/// The first generation of a new store.
-pub(crate) const FIRST_GENERATION: u64 = 1;
 
 /// Threads that note deaths share so many lists.
 const SHARDS: usize = 16;

@@ -59,12 +59,16 @@
 mod address;
 #[allow(dead_code)]
 mod block;
+mod checkpoint;
 mod command_log;
 mod damage;
 #[allow(dead_code)]
 mod deaths;
 pub mod disk;
+mod durability;
+mod effects;
 mod epoch;
+#[allow(dead_code)]
 mod fields;
 mod flush;
 #[cfg(fuzzing)]
@@ -82,6 +86,7 @@ mod log;
 mod manifest;
 #[cfg(any(test, fuzzing))]
 mod memory_disk;
+mod open;
 mod open_files;
 mod operation;
 mod piece;
@@ -89,6 +94,7 @@ mod piece;
 mod random;
 mod reads;
 mod record;
+mod recovery;
 mod residence;
 mod room;
 mod run;
@@ -105,20 +111,24 @@ mod sys;
 mod tiering;
 mod write;
 
+pub use checkpoint::{CheckpointStatus, Checkpointed};
+pub use command_log::{Health, LogStats, Position, SyncPolicy};
 pub use damage::Damage;
 pub use flush::Retired;
 pub use index::{BucketIndex, DashIndex, Index};
 pub use latch::LatchMode;
 pub use latching::Latching;
+pub use open::{OpenError, Options};
 pub use operation::{KeptLatches, KeyRef, Lookups, Meta, Operation, Record, Tier};
 pub use piece::Piece;
 pub use reads::ColdReads;
+pub use recovery::RecoveryStats;
 pub use room::NoRoomReason;
 pub use scan::Scanned;
 pub use simple::AsyncStore;
 pub use stats::Stats;
 pub use stop::Stop;
-pub use store::{OpenError, Options, Pin, Store};
+pub use store::{Pin, Store};
 pub use suspended::Suspended;
 
 /// Separates key spaces that share one log and one index.

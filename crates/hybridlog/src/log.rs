@@ -117,8 +117,13 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// `segments_max` bounds how many segments the budget can ever allow.
-    pub(crate) fn new(geometry: Geometry, budget: usize, segments_max: usize) -> io::Result<Log> {
+    /// `segments_max` bounds how many segments the budget can ever allow; file ids below `next_file_id` are taken.
+    pub(crate) fn new(
+        geometry: Geometry,
+        budget: usize,
+        segments_max: usize,
+        next_file_id: u64,
+    ) -> io::Result<Log> {
         Ok(Log {
             geometry,
             table: SegmentTable::new(geometry)?,
@@ -131,7 +136,7 @@ impl Log {
             in_memory: AtomicUsize::new(0),
             budget: AtomicUsize::new(budget),
             out_of_memory: AtomicBool::new(false),
-            next_file_id: AtomicU64::new(1),
+            next_file_id: AtomicU64::new(next_file_id),
             appended_bytes: AtomicU64::new(0),
         })
     }
@@ -167,6 +172,16 @@ impl Log {
     /// A segment has left memory.
     pub(crate) fn left_memory(&self) {
         self.in_memory.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Above all file ids given out.
+    pub(crate) fn next_file_id(&self) -> u64 {
+        self.next_file_id.load(Ordering::Relaxed)
+    }
+
+    /// A file id for a segment, never given out before.
+    pub(crate) fn new_file_id(&self) -> u64 {
+        self.next_file_id.fetch_add(1, Ordering::Relaxed)
     }
 
     fn tail(&self, generation: u64) -> &Tail {
@@ -289,7 +304,7 @@ impl Log {
 
     fn open_frame(&self, generation: u64) -> Result<Open, NoRoom> {
         let (frame, base) = self.frames.take().ok_or(NoRoom)?;
-        let file_id = self.next_file_id.fetch_add(1, Ordering::Relaxed);
+        let file_id = self.new_file_id();
         let Some(segment) = self.table.add(base, frame, file_id, generation) else {
             self.frames.give_back(frame);
             return Err(NoRoom);

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::address::{Slot, SlotKind};
+use crate::command_log::{Effect, Position};
+use crate::effects::NotedEffects;
 use crate::epoch::{self, Guard};
 use crate::generation::{HeldGeneration, Parity};
 use crate::index::{BucketIndex, Index};
@@ -242,6 +244,7 @@ pub struct Operation<'s, I: Index = BucketIndex> {
     pub(crate) generation: u64,
     /// Once it has changed something it may use the emergency reserve, so that it is not left half done.
     pub(crate) urgency: Cell<Urgency>,
+    pub(crate) effects: NotedEffects,
     notes_reads: bool,
     lookups: Cell<Lookups>,
     /// Once it has been suspended. Let go of last of all: nothing it has done may come after a checkpoint.
@@ -275,10 +278,39 @@ impl<'s, I: Index> Operation<'s, I> {
             _pin: pin,
             generation: shared.generations.current(),
             urgency: Cell::new(Urgency::Normal),
+            effects: NotedEffects::default(),
             notes_reads: true,
             lookups: Cell::default(),
             held_generation: None,
         }
+    }
+
+    /// Ends the operation: what it has changed is in the command log from now on, up to the position that is returned, and
+    /// its latches are free. To drop an operation does the same.
+    pub fn finish(mut self) -> Option<Position> {
+        self.commit()
+    }
+
+    fn commit(&mut self) -> Option<Position> {
+        let (log, generation) = (&self.shared.command_log, self.generation);
+        self.effects.take(|effects| log.append(generation, effects))
+    }
+
+    /// Notes for the command log what has been changed. The latches are still held.
+    #[inline]
+    pub(crate) fn note(&self, effect: &Effect<'_>) {
+        if self.shared.command_log.is_logged(self.generation) {
+            self.effects.note(effect);
+        }
+    }
+
+    /// Whether something may be changed: asked for before the first change.
+    #[inline]
+    pub(crate) fn check_log(&self) -> Result<(), Stop> {
+        if self.urgency.get() == Urgency::Emergency || self.shared.command_log.has_room() {
+            return Ok(());
+        }
+        Err(Stop::NoRoom { bytes: 0 })
     }
 
     /// What [`read`](Self::read) was asked for so far.
@@ -535,6 +567,13 @@ impl<'s, I: Index> Operation<'s, I> {
         Ok(Cow::Borrowed(
             &record.found.record.value()[from as usize..to as usize],
         ))
+    }
+}
+
+impl<I: Index> Drop for Operation<'_, I> {
+    #[inline]
+    fn drop(&mut self) {
+        self.commit();
     }
 }
 

@@ -1,5 +1,6 @@
 //! Running an operation to its end: fetching what is cold, waiting for room and latches, and running it again.
 
+use crate::command_log::Position;
 use crate::index::Index;
 use crate::io::ColdReader;
 use crate::operation::{KeptLatches, KeyRef, Operation};
@@ -13,7 +14,8 @@ const COLD_BEFORE_KEEPING_LATCHES: u32 = 2;
 
 /// What an operation needs before it can run again, or its result.
 enum Turn<T> {
-    Ended(Result<T, Stop>),
+    /// And where its frame ends in the command log, if it has changed something.
+    Ended(Result<T, Stop>, Option<Position>),
     Cold,
     Room(u64),
     Latched,
@@ -43,7 +45,12 @@ impl<I: Index> Store<I> {
         let mut progress = Progress::default();
         loop {
             match self.turn(keys, &reads, now_ms, &mut progress, &mut body) {
-                Turn::Ended(result) => return result,
+                Turn::Ended(result, position) => {
+                    if let Some(position) = position.filter(|_| self.syncs_always()) {
+                        self.wait_durable(position)?;
+                    }
+                    return result;
+                }
                 Turn::Cold => reads.fetch_blocking(&self.shared.blocking_reader),
                 Turn::Room(bytes) => no_room(bytes, self.wait_for_room_blocking(bytes))?,
                 Turn::Latched => std::thread::yield_now(),
@@ -67,7 +74,12 @@ impl<I: Index> Store<I> {
         let mut progress = Progress::default();
         loop {
             match self.turn(keys, &reads, now_ms, &mut progress, &mut body) {
-                Turn::Ended(result) => return result,
+                Turn::Ended(result, position) => {
+                    if let Some(position) = position.filter(|_| self.syncs_always()) {
+                        self.until_durable(position).await?;
+                    }
+                    return result;
+                }
                 Turn::Cold => reads.fetch(reader).await,
                 Turn::Room(bytes) => no_room(bytes, self.wait_for_room(bytes).await)?,
                 Turn::Latched => tokio::task::yield_now().await,
@@ -99,7 +111,7 @@ impl<I: Index> Store<I> {
                 Turn::Cold
             }
             Err(Stop::NoRoom { bytes }) => Turn::Room(bytes),
-            result => Turn::Ended(result),
+            result => Turn::Ended(result, operation.finish()),
         }
     }
 }

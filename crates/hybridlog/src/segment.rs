@@ -13,7 +13,7 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -74,6 +74,10 @@ pub(crate) struct Segment {
     pub(crate) half_written: AtomicBool,
     /// Everything in it is dead: it is about to be discarded.
     pub(crate) retired: AtomicBool,
+    /// Whether its files survive a power cut.
+    pub(crate) synced: AtomicBool,
+    /// How many records its key file lists; 0 until it has one.
+    pub(crate) records: AtomicU32,
     /// Number of its frame in the arena, while it has one.
     pub(crate) frame: Mutex<Option<usize>>,
     pub(crate) mapping: Mutex<Option<Arc<FileMapping>>>,
@@ -125,6 +129,31 @@ impl SegmentTable {
         file_id: u64,
         generation: u64,
     ) -> Option<Arc<Segment>> {
+        let words = self.geometry.segment_bytes() / MARK_GRAIN_BYTES / 64;
+        let marks: Box<[AtomicU64]> = (0..words).map(|_| AtomicU64::new(0)).collect();
+        self.enter(|number| {
+            let segment = Segment::new(number, file_id, generation, marks);
+            *segment.frame.lock() = Some(frame);
+            let entry = self.entry(number);
+            entry
+                .marks
+                .store(segment.marks.lock().as_ptr().cast_mut(), Ordering::Release);
+            self.publish(&segment, Some(base), State::Mutable);
+            segment
+        })
+    }
+
+    /// Adds a cold segment, whose file is on the device. `None` when all numbers are in use.
+    pub(crate) fn add_cold(&self, file_id: u64, generation: u64) -> Option<Arc<Segment>> {
+        self.enter(|number| {
+            let segment = Segment::new(number, file_id, generation, Box::default());
+            self.publish(&segment, None, State::Cold);
+            segment
+        })
+    }
+
+    /// Gives the segment that `make` makes a free number.
+    fn enter(&self, make: impl FnOnce(u32) -> Segment) -> Option<Arc<Segment>> {
         let mut segments = self.segments.write();
         let number = match segments.iter().position(Option::is_none) {
             Some(number) => number,
@@ -134,24 +163,11 @@ impl SegmentTable {
             }
             None => return None,
         };
-        let marks = self.geometry.segment_bytes() / MARK_GRAIN_BYTES / 64;
-        let segment = Arc::new(Segment {
-            number: number as u32,
-            file_id,
-            generation,
-            marks: Mutex::new((0..marks).map(|_| AtomicU64::new(0)).collect()),
-            half_written: AtomicBool::new(false),
-            retired: AtomicBool::new(false),
-            frame: Mutex::new(Some(frame)),
-            mapping: Mutex::new(None),
-        });
+        self.entry(number as u32)
+            .dead_bytes
+            .store(0, Ordering::Relaxed);
+        let segment = Arc::new(make(number as u32));
         segments[number] = Some(segment.clone());
-        let entry = self.entry(number as u32);
-        entry.dead_bytes.store(0, Ordering::Relaxed);
-        entry
-            .marks
-            .store(segment.marks.lock().as_ptr().cast_mut(), Ordering::Release);
-        self.publish(&segment, Some(base), State::Mutable);
         Some(segment)
     }
 
@@ -233,7 +249,12 @@ impl SegmentTable {
         entry.dead_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    #[allow(dead_code)] // For checkpoints, which are about to use it.
+    /// Notes that `bytes` of a segment's records are dead.
+    pub(crate) fn add_dead_bytes_of(&self, segment: &Segment, bytes: u64) {
+        let entry = self.entry(segment.number);
+        entry.dead_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn dead_bytes(&self, segment: &Segment) -> u64 {
         self.entry(segment.number)
             .dead_bytes
@@ -311,6 +332,21 @@ impl SegmentTable {
 }
 
 impl Segment {
+    fn new(number: u32, file_id: u64, generation: u64, marks: Box<[AtomicU64]>) -> Segment {
+        Segment {
+            number,
+            file_id,
+            generation,
+            marks: Mutex::new(marks),
+            half_written: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            synced: AtomicBool::new(false),
+            records: AtomicU32::new(0),
+            frame: Mutex::new(None),
+            mapping: Mutex::new(None),
+        }
+    }
+
     /// Whether the record at `offset` was read since it was written.
     pub(crate) fn was_read(&self, offset: usize) -> bool {
         let bit = offset / MARK_GRAIN_BYTES;

@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::address::Slot;
+use crate::checkpoint::Checkpoints;
+use crate::command_log::CommandLog;
 use crate::disk::Disk;
 use crate::generation::{Death, Generations};
 use crate::index::Index;
@@ -16,6 +18,7 @@ use crate::log::{Log, NoRoom, Urgency};
 use crate::open_files::OpenFiles;
 use crate::operation::draft_of;
 use crate::record::{Draft, RecordRef};
+use crate::recovery::Recovery;
 use crate::residence::RecentColdReads;
 use crate::room::Room;
 use crate::shadows::Shadows;
@@ -37,6 +40,11 @@ pub(crate) struct Shared<I> {
     pub(crate) room: Room,
     pub(crate) shadows: Shadows,
     pub(crate) next_object: AtomicU64,
+    pub(crate) command_log: CommandLog,
+    /// What of it may wait in memory to be written.
+    pub(crate) log_buffer_bytes: u64,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) recovery: Recovery,
     pub(crate) blocking_reader: BlockingReader,
     pub(crate) blocking_stats: Arc<IoStats>,
     pub(crate) disk: Arc<dyn Disk>,
@@ -185,6 +193,7 @@ impl<I: Index> Shared<I> {
             + self.index.bytes()
             + self.recent_cold_reads.bytes() as u64
             + self.generations.bytes()
+            + 2 * self.log_buffer_bytes
             + crate::tiering::SEGMENTS_IN_TRANSIT as u64 * segment_bytes;
         let left = self
             .memory_bytes

@@ -67,6 +67,16 @@ pub(crate) fn count(counter: &AtomicU64, by: u64) {
 /// Number of keys, and of keys with an expiry, of every namespace.
 pub(crate) struct KeyCounts {
     memory: Reservation,
+    /// Which namespaces have ever been counted: a bit each.
+    used: Box<[AtomicU64]>,
+}
+
+/// How many keys a namespace has, and how many of them expire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyCount {
+    pub(crate) namespace: Namespace,
+    pub(crate) keys: i64,
+    pub(crate) expiring: i64,
 }
 
 /// One shard's counts of one namespace: keys and expiries, as even and as odd generations have changed them. A cache line,
@@ -77,6 +87,7 @@ impl KeyCounts {
     pub(crate) fn new() -> std::io::Result<KeyCounts> {
         Ok(KeyCounts {
             memory: Reservation::sparse((usize::from(u16::MAX) + 1) * SHARDS * size_of::<Shard>())?,
+            used: (0..=u16::MAX / 64).map(|_| AtomicU64::new(0)).collect(),
         })
     }
 
@@ -86,6 +97,11 @@ impl KeyCounts {
     }
 
     pub(crate) fn add(&self, generation: u64, namespace: Namespace, keys: i64, expiring: i64) {
+        let used = &self.used[usize::from(namespace.0 / 64)];
+        let bit = 1 << (namespace.0 % 64);
+        if used.load(Ordering::Relaxed) & bit == 0 {
+            used.fetch_or(bit, Ordering::Relaxed);
+        }
         let shard = &self.shards(namespace)[crate::log::thread_number() % SHARDS];
         let shard = &shard[Parity::of(generation) as usize];
         if keys != 0 {
@@ -103,6 +119,32 @@ impl KeyCounts {
             .map(|counts| counts[which].load(Ordering::Relaxed))
             .sum::<i64>()
             .max(0) as u64
+    }
+
+    /// Every namespace that was ever used.
+    pub(crate) fn used(&self) -> Vec<Namespace> {
+        let is_used = |namespace: &u16| {
+            let used = self.used[usize::from(namespace / 64)].load(Ordering::Relaxed);
+            used & 1 << (namespace % 64) != 0
+        };
+        (0..=u16::MAX).filter(is_used).map(Namespace).collect()
+    }
+
+    /// What the generations of one parity have added up to, in every namespace that was ever used.
+    pub(crate) fn of(&self, parity: Parity) -> Vec<KeyCount> {
+        let count = |namespace| {
+            let shards = self.shards(namespace);
+            let sum = |which: usize| {
+                let counts = shards.iter().map(|shard| &shard[parity as usize][which]);
+                counts.map(|count| count.load(Ordering::Relaxed)).sum()
+            };
+            KeyCount {
+                namespace,
+                keys: sum(0),
+                expiring: sum(1),
+            }
+        };
+        self.used().into_iter().map(count).collect()
     }
 
     pub(crate) fn keys(&self, namespace: Namespace) -> u64 {

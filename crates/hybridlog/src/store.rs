@@ -1,42 +1,35 @@
 //! The store: opening it, simple blocking access, and starting operations.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::address::{Geometry, Slot, SlotKind};
-use crate::disk::{Directory, Disk};
+use crate::address::{Slot, SlotKind};
+use crate::command_log::Health;
 use crate::epoch::{self, Guard};
 use crate::flush::Retired;
-use crate::generation::{FIRST_GENERATION, Generations};
 use crate::index::{BucketIndex, Index};
-use crate::io::{Backend, BlockingReader, IoStats};
+use crate::io::IoStats;
 use crate::latch::{LatchMode, Latches};
-use crate::log::Log;
-use crate::open_files::OpenFiles;
+use crate::open::Threads;
 use crate::operation::{Held, KeptLatches, KeyRef, Operation};
 use crate::reads::ColdReads;
-use crate::residence::RecentColdReads;
-use crate::room::{NoRoomReason, Room};
+use crate::room::NoRoomReason;
 use crate::segment::Place;
-use crate::shadows::Shadows;
 use crate::shared::Shared;
-use crate::stats::{Counters, KeyCounts, Stats, count};
+use crate::stats::{Stats, count};
 use crate::sys::prefetch;
-use crate::tiering::{SEGMENTS_IN_TRANSIT, SEGMENTS_MIN};
 use crate::{Namespace, Stop};
 
 /// Segments are between these sizes.
 pub(crate) const SEGMENT_BYTES: std::ops::RangeInclusive<usize> = 1 << 20..=32 << 20;
 
-/// More memory than this finds no address space beside the rest of a process.
-const MEMORY_MAX_BYTES: u64 = 1 << 46;
+/// Whoever waits for room looks again after so long, whatever he has been told.
+const ROOM_LOOK: Duration = Duration::from_millis(100);
 
 /// Hashes of the keys of one batch.
 pub(crate) type Prefetched = SmallVec<[LookedUp; 64]>;
@@ -49,155 +42,15 @@ pub(crate) struct LookedUp {
     only: Option<(Slot, u64)>,
 }
 
-/// How to open a [`Store`].
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The data directory; made if it does not exist.
-    pub directory: PathBuf,
-    /// What index, segments in memory and `reserved_bytes` may take together.
-    pub memory_bytes: u64,
-    /// The most that `memory_bytes` can be raised to later; address space is reserved for it.
-    pub memory_max_bytes: u64,
-    /// Memory that the embedding program needs beside the engine, counted in `memory_bytes`.
-    pub reserved_bytes: u64,
-    /// Size of a segment: a power of two from 1 to 32 MiB; `None`: a 64th of `memory_bytes`.
-    pub segment_bytes: Option<usize>,
-    /// How blocking reads reach the device.
-    pub backend: Backend,
-    /// What everything is written to, in place of the directory itself; its files must be found in `directory`.
-    pub disk: Option<Arc<dyn Disk>>,
-}
-
-impl Options {
-    /// A store in `directory` with 256 MiB of memory.
-    pub fn new(directory: impl Into<PathBuf>) -> Options {
-        Options {
-            directory: directory.into(),
-            memory_bytes: 256 << 20,
-            memory_max_bytes: 0,
-            reserved_bytes: 0,
-            segment_bytes: None,
-            backend: Backend::Auto,
-            disk: None,
-        }
-    }
-
-    /// Sets the memory.
-    #[must_use]
-    pub fn memory_bytes(mut self, bytes: u64) -> Options {
-        self.memory_bytes = bytes;
-        self
-    }
-
-    fn memory_max(&self) -> u64 {
-        self.memory_bytes.max(self.memory_max_bytes)
-    }
-
-    fn segment_size(&self) -> usize {
-        let automatic = (self.memory_bytes / 64).next_power_of_two();
-        self.segment_bytes.unwrap_or(
-            automatic.clamp(*SEGMENT_BYTES.start() as u64, *SEGMENT_BYTES.end() as u64) as usize,
-        )
-    }
-}
-
-/// Why a store cannot be opened.
-#[derive(Debug)]
-pub enum OpenError {
-    /// An option is out of range; the text names it, its value and what is allowed.
-    Option(String),
-    /// Another process uses the directory.
-    InUse(PathBuf),
-    /// The directory holds the data of an earlier run, which this version cannot read back and does not touch.
-    HasData(PathBuf),
-    /// The system refused something; the text says what.
-    Io(String, io::Error),
-}
-
-impl std::fmt::Display for OpenError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            OpenError::Option(text) => write!(f, "{text}"),
-            OpenError::InUse(path) => write!(
-                f,
-                "data directory {} is in use by another process",
-                path.display()
-            ),
-            OpenError::HasData(path) => write!(
-                f,
-                "data directory holds segment files of an earlier run ({}): this version cannot read them back and does \
-                 not touch them; choose another directory, or move them away",
-                path.display()
-            ),
-            OpenError::Io(what, error) => write!(f, "{what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
-
-fn io_error(what: &str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
-    let what = format!("{what} {}", path.display());
-    move |error| OpenError::Io(what, error)
-}
-
 /// A three-tier HybridLog store. See the [crate documentation](crate).
 pub struct Store<I: Index = BucketIndex> {
     pub(crate) shared: Arc<Shared<I>>,
-    stopping: Arc<AtomicBool>,
-    tiering: Option<JoinHandle<()>>,
+    pub(crate) threads: Threads,
     /// Holds the lock on the directory.
-    _lock: File,
+    pub(crate) _lock: File,
 }
 
 impl<I: Index> Store<I> {
-    /// Opens a store in its directory, which no other process may be using.
-    ///
-    /// # Errors
-    ///
-    /// See [`OpenError`]. Nothing in the directory is changed then, but for the directory itself and its lock file.
-    pub fn open(options: Options) -> Result<Arc<Store<I>>, OpenError> {
-        let segment_bytes = options.segment_size();
-        if !segment_bytes.is_power_of_two() || !SEGMENT_BYTES.contains(&segment_bytes) {
-            return Err(OpenError::Option(format!(
-                "segment size {segment_bytes}: must be a power of two from {} to {}",
-                SEGMENT_BYTES.start(),
-                SEGMENT_BYTES.end()
-            )));
-        }
-        let log_least = (SEGMENTS_MIN + SEGMENTS_IN_TRANSIT + 1) * segment_bytes;
-        let least = options.reserved_bytes.saturating_add(log_least as u64);
-        for given in [options.memory_bytes, options.memory_max()] {
-            if !(least..=MEMORY_MAX_BYTES).contains(&given) {
-                return Err(OpenError::Option(format!(
-                    "memory of {given} bytes: must be from {least} to {MEMORY_MAX_BYTES}"
-                )));
-            }
-        }
-        let directory = &options.directory;
-        fs::create_dir_all(directory).map_err(io_error("cannot make data directory", directory))?;
-        let lock = lock_directory(directory)?;
-        refuse_existing_data(directory)?;
-        let shared = new_shared(&options, segment_bytes)
-            .map_err(|error| OpenError::Io("cannot set up the store".to_string(), error))?;
-        let shared = Arc::new(shared);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let tiering = std::thread::Builder::new()
-            .name("tiering".to_string())
-            .spawn({
-                let (shared, stopping) = (shared.clone(), stopping.clone());
-                move || shared.run_tiering(&|| stopping.load(Ordering::Acquire))
-            });
-        let tiering = tiering
-            .map_err(|error| OpenError::Io("cannot start the tiering thread".to_string(), error))?;
-        Ok(Arc::new(Store {
-            shared,
-            stopping,
-            tiering: Some(tiering),
-            _lock: lock,
-        }))
-    }
-
     /// Starts an operation on `keys`, latching each of them; what it reads it finds in memory or in `reads`. `None` when
     /// a latch is taken by another operation: try again after letting others run. `now_ms` is Unix time.
     #[inline]
@@ -314,35 +167,62 @@ impl<I: Index> Store<I> {
         self.shared.log.is_out_of_memory()
     }
 
-    /// Waits until `bytes` can be written.
+    /// Waits until `bytes` can be written, and the command log can take what is changed.
     ///
     /// # Errors
     ///
     /// Why there will be no room.
     pub async fn wait_for_room(&self, bytes: u64) -> Result<(), NoRoomReason> {
         loop {
+            let progress = self.shared.command_log.progress();
+            match self.log_room() {
+                Some(done) => done?,
+                None => {
+                    let _ = tokio::time::timeout(ROOM_LOOK, progress).await;
+                    continue;
+                }
+            }
             let notified = self.shared.room.notify.notified();
             if let Some(done) = self.room_or_reason(bytes) {
                 return done;
             }
             // The tiering thread notifies at the end of each round; the limit only guards against a lost wake-up.
-            let _ = tokio::time::timeout(Duration::from_millis(100), notified).await;
+            let _ = tokio::time::timeout(ROOM_LOOK, notified).await;
         }
     }
 
     pub(crate) fn wait_for_room_blocking(&self, bytes: u64) -> Result<(), NoRoomReason> {
         loop {
+            match self.log_room() {
+                Some(done) => done?,
+                None => {
+                    self.shared.command_log.wait_progress(ROOM_LOOK);
+                    continue;
+                }
+            }
             let round = self.shared.room.round();
             if let Some(done) = self.room_or_reason(bytes) {
                 return done;
             }
-            let limit = Duration::from_millis(100);
-            self.shared.room.wait_for_round_after(round, limit);
+            self.shared.room.wait_for_round_after(round, ROOM_LOOK);
+        }
+    }
+
+    /// Whether the command log can take more, or why it never will; `None` while it is busy.
+    fn log_room(&self) -> Option<Result<(), NoRoomReason>> {
+        let log = &self.shared.command_log;
+        match log.health() {
+            _ if log.has_room() => Some(Ok(())),
+            Health::Ok => None,
+            Health::CannotWrite(why) | Health::Poisoned(why) => {
+                Some(Err(NoRoomReason::CannotWrite(why)))
+            }
         }
     }
 
     fn room_or_reason(&self, bytes: u64) -> Option<Result<(), NoRoomReason>> {
-        if self.shared.has_room(bytes) {
+        // What needs no room in the log of records has it, however full that is.
+        if bytes == 0 || self.shared.has_room(bytes) {
             return Some(Ok(()));
         }
         self.shared.room.want(bytes);
@@ -518,85 +398,4 @@ impl LookedUp {
         let (slot, version) = self.only?;
         (index.version(self.hash) == Some(version)).then_some(slot)
     }
-}
-
-impl<I: Index> Drop for Store<I> {
-    fn drop(&mut self) {
-        self.stopping.store(true, Ordering::Release);
-        self.shared.room.wake_tiering();
-        if let Some(thread) = self.tiering.take() {
-            // A panic of the thread has been reported when it happened.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn new_shared<I: Index>(options: &Options, segment_bytes: usize) -> io::Result<Shared<I>> {
-    let memory_max = options.memory_max();
-    let segments_max = (memory_max / segment_bytes as u64) as usize;
-    let mut seed = [0; 8];
-    getrandom::fill(&mut seed).map_err(io::Error::other)?;
-    let blocking_stats = Arc::<IoStats>::default();
-    let (blocking_reader, _) = BlockingReader::new(options.backend, blocking_stats.clone())?;
-    let disk = match &options.disk {
-        Some(disk) => disk.clone(),
-        None => Arc::new(Directory::new(options.directory.clone())),
-    };
-    let shared = Shared {
-        index: I::with_limit(memory_max as usize)?,
-        log: Log::new(Geometry::new(segment_bytes), SEGMENTS_MIN, segments_max)?,
-        latches: Arc::new(Latches::new()),
-        // About as many places as there are records of half a KiB in memory.
-        recent_cold_reads: RecentColdReads::new(
-            (options.memory_bytes / 512).clamp(4096, 4 << 20) as usize
-        ),
-        key_counts: KeyCounts::new()?,
-        generations: Arc::new(Generations::new(FIRST_GENERATION)),
-        counters: Counters::default(),
-        room: Room::default(),
-        shadows: Shadows::default(),
-        next_object: AtomicU64::new(1),
-        blocking_reader,
-        blocking_stats,
-        open_files: Arc::new(OpenFiles::new(disk.clone())),
-        disk,
-        memory_bytes: AtomicU64::new(options.memory_bytes),
-        memory_max_bytes: memory_max,
-        reserved_bytes: AtomicU64::new(options.reserved_bytes),
-        tiering: parking_lot::Mutex::new(()),
-        expired: parking_lot::Mutex::default(),
-        expiry_position: AtomicU64::new(0),
-        seed: u64::from_le_bytes(seed),
-    };
-    shared
-        .log
-        .set_budget(shared.segments_that_fit().max(SEGMENTS_MIN));
-    Ok(shared)
-}
-
-/// Takes the lock on the directory; the kernel lets go of it when the process ends, however it ends.
-fn lock_directory(directory: &Path) -> Result<File, OpenError> {
-    let path = directory.join("LOCK");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path);
-    let file = file.map_err(io_error("cannot open lock file", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_path_buf())),
-        Err(fs::TryLockError::Error(error)) => Err(io_error("cannot lock", &path)(error)),
-    }
-}
-
-fn refuse_existing_data(directory: &Path) -> Result<(), OpenError> {
-    let failed = || io_error("cannot read data directory", directory);
-    for entry in fs::read_dir(directory).map_err(failed())? {
-        let path = entry.map_err(failed())?.path();
-        if path.extension().is_some_and(|extension| extension == "seg") {
-            return Err(OpenError::HasData(path));
-        }
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@
 //! whole of it or nothing.
 
 use crate::Stop;
+use crate::effects::NotedEffects;
 use crate::generation::HeldGeneration;
 use crate::index::Index;
 use crate::log::Urgency;
@@ -20,6 +21,7 @@ pub struct Suspended {
     generation: HeldGeneration,
     now_ms: u64,
     urgency: Urgency,
+    effects: NotedEffects,
 }
 
 impl<I: Index> Operation<'_, I> {
@@ -42,6 +44,7 @@ impl<I: Index> Operation<'_, I> {
         Suspended {
             now_ms: self.now_ms(),
             urgency: self.urgency.get(),
+            effects: std::mem::take(&mut self.effects),
             // Before the pin is let go of.
             generation: held.unwrap_or_else(|| self.shared.generations.hold(self.generation)),
             latches: self.keep_latches(),
@@ -62,6 +65,7 @@ impl<I: Index> Store<I> {
         operation.generation = suspended.generation.generation;
         operation.held_generation = Some(suspended.generation);
         operation.urgency.set(suspended.urgency);
+        operation.effects = suspended.effects;
         operation
     }
 

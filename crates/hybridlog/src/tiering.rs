@@ -144,12 +144,17 @@ impl<I: Index> Shared<I> {
         let Some(segment) = self.log.ages.lock().mutable.front().cloned() else {
             return Ok(false);
         };
+        self.seal(&segment).map(|()| true)
+    }
+
+    /// Writes a mutable segment to its file and maps it. The tiering lock is held.
+    pub(crate) fn seal(&self, segment: &Arc<Segment>) -> Result<(), String> {
         let Some(base) = self.log.table.base(segment.number) else {
-            return Ok(false);
+            return Ok(());
         };
         if self.log.table.state(segment.number) == State::Mutable {
-            self.log.table.publish(&segment, Some(base), State::Sealed);
-            self.log.detach(&segment);
+            self.log.table.publish(segment, Some(base), State::Sealed);
+            self.log.detach(segment);
             // From here on nobody appends to the segment or changes it in place.
             epoch::barrier();
             self.log.table.walk(base, |_, record| {
@@ -157,23 +162,24 @@ impl<I: Index> Shared<I> {
                 unsafe { record.seal() };
             });
         }
-        let mapping = self.write_segment(&segment, base).map_err(|error| {
+        let mapping = self.write_segment(segment, base).map_err(|error| {
             count(&self.counters.flush_errors, 1);
             error.to_string()
         })?;
+        self.note_size(segment, base);
         self.log
             .table
-            .publish(&segment, Some(mapping.base()), State::Warm);
+            .publish(segment, Some(mapping.base()), State::Warm);
         *segment.mapping.lock() = Some(Arc::new(mapping));
         {
             let mut ages = self.log.ages.lock();
-            ages.mutable.pop_front();
+            ages.mutable.retain(|other| !Arc::ptr_eq(other, segment));
             ages.warm.push_back(segment.clone());
         }
         // Readers of the frame are gone after this.
         epoch::barrier();
-        self.log.free_frame(&segment);
-        Ok(true)
+        self.log.free_frame(segment);
+        Ok(())
     }
 
     /// Writes the frame to the segment's file on the device, and maps the file. A file left half-written is removed.
@@ -189,8 +195,12 @@ impl<I: Index> Shared<I> {
         let written = (|| {
             file.write_all_at(frame, 0)?;
             // Only clean pages can be dropped from the page cache when the segment goes cold. Nothing depends on the file
-            // being there after a crash, so it is not synced: that would wait for the file system's journal as well.
+            // being there after a crash before a checkpoint names it, so it is not synced yet: that would wait for the file
+            // system's journal as well.
             file.write_back()?;
+            let key_file = self.write_key_file(segment, base)?;
+            key_file.write_back()?;
+            key_file.drop_cached();
             // That it can be opened is found out now, and as long as it stays open it is read even if the directory vanishes.
             self.open_files.get(segment)?;
             FileMapping::new(&self.disk.path(&name), bytes)
@@ -208,6 +218,20 @@ impl<I: Index> Shared<I> {
                 Err(error)
             }
         }
+    }
+
+    /// Notes how many records the sealed segment has, and that what is no record is dead.
+    fn note_size(&self, segment: &Segment, base: NonNull<u8>) {
+        let (mut records, mut record_bytes) = (0, 0);
+        self.log.table.walk(base, |_, record| {
+            if record.flags() & flag::VOID == 0 {
+                records += 1;
+                record_bytes += record.record_bytes();
+            }
+        });
+        segment.records.store(records, Ordering::Relaxed);
+        let unused = self.log.geometry.segment_bytes() - record_bytes;
+        self.log.table.add_dead_bytes_of(segment, unused as u64);
     }
 
     /// Removes what an earlier try to write the segment may have left.
@@ -344,4 +368,11 @@ impl<I: Index> Shared<I> {
 /// The name of a segment's file.
 pub(crate) fn segment_file_name(file_id: u64) -> String {
     format!("{file_id:016x}.seg")
+}
+
+/// The id in the name of a segment's file; `None` for other names.
+pub(crate) fn file_id_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".seg")?;
+    let id = u64::from_str_radix(digits, 16).ok()?;
+    (segment_file_name(id) == name).then_some(id)
 }

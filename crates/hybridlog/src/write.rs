@@ -5,9 +5,12 @@
 //! swing names the slot it expects and looks again when it has moved.
 #![allow(unsafe_code)] // Changes records in place, under the exclusive latches the operation holds.
 
+use std::io::ErrorKind;
+
 use smallvec::SmallVec;
 
 use crate::address::{Slot, SlotKind};
+use crate::command_log::{BlobId, Effect};
 use crate::index::Index;
 use crate::latch::LatchMode;
 use crate::log::Urgency;
@@ -35,6 +38,14 @@ pub(crate) enum Over<'a> {
     SamePages(Found<'a>),
 }
 
+/// Bytes of a value for the command log.
+enum Content<'v> {
+    /// They go into the frame.
+    Bytes(&'v [u8]),
+    /// They are in the log already.
+    Blob(BlobId),
+}
+
 /// What a blind write finds under its key.
 enum Previous<'a> {
     Absent,
@@ -59,11 +70,47 @@ impl<I: Index> Operation<'_, I> {
         meta: Meta,
     ) -> Result<(), Stop> {
         self.shared.check_lengths(key, value.len() as u64)?;
+        self.check_log()?;
         let meta = meta.stored();
+        let content = self.log_ahead(value)?;
         if value.len() > crate::large::INLINE_MAX_BYTES {
-            return self.set_large(namespace, key, value, meta);
+            self.set_large(namespace, key, value, meta)?;
+        } else {
+            self.put(namespace, key, value, meta)?;
         }
-        self.put(namespace, key, value, meta)
+        self.note(&match content {
+            Content::Bytes(value) => Effect::Set {
+                namespace,
+                key,
+                meta,
+                value,
+            },
+            Content::Blob(blob) => Effect::SetBlob {
+                namespace,
+                key,
+                meta,
+                blob,
+            },
+        });
+        Ok(())
+    }
+
+    /// Writes a large value to the command log ahead of the frame that will name it.
+    fn log_ahead<'v>(&self, bytes: &'v [u8]) -> Result<Content<'v>, Stop> {
+        let log = &self.shared.command_log;
+        if bytes.len() <= crate::large::INLINE_MAX_BYTES || !log.is_logged(self.generation) {
+            return Ok(Content::Bytes(bytes));
+        }
+        match log.append_blob(self.generation, bytes) {
+            Ok(blob) => Ok(Content::Blob(blob)),
+            // An operation that has changed something goes through with it: its frame takes the memory.
+            Err(_) if self.urgency.get() == Urgency::Emergency => Ok(Content::Bytes(bytes)),
+            Err(error) => Err(match error.kind() {
+                // The log of the operation's generation is about to begin, or the disk is full: both may pass.
+                ErrorKind::WouldBlock | ErrorKind::StorageFull => Stop::NoRoom { bytes: 0 },
+                _ => Stop::Io(error),
+            }),
+        }
     }
 
     /// Stores one record under `key`, in place if possible.
@@ -227,11 +274,48 @@ impl<I: Index> Operation<'_, I> {
     ) -> Result<u64, Stop> {
         let end = offset.saturating_add(bytes.len() as u64);
         self.shared.check_lengths(key, end)?;
+        self.check_log()?;
         let hash = self.shared.hash(namespace, key);
         self.assert_latched(hash, LatchMode::Exclusive);
-        let found = self
-            .find(hash, namespace, key)?
-            .filter(|found| !self.is_expired(&found.record));
+        let found = self.find(hash, namespace, key)?;
+        let content = self.log_ahead(bytes)?;
+        let has_expired = found.is_some_and(|found| self.is_expired(&found.record));
+        let found = found.filter(|_| !has_expired);
+        let len = self.write_range_over(found, (namespace, key), offset, bytes, kind)?;
+        if has_expired {
+            // A replay expires nothing, and would change the old value.
+            self.note(&Effect::Remove { namespace, key });
+        }
+        self.note(&match content {
+            Content::Bytes(bytes) => Effect::WriteRange {
+                namespace,
+                key,
+                offset,
+                bytes,
+                kind,
+            },
+            Content::Blob(blob) => Effect::WriteRangeBlob {
+                namespace,
+                key,
+                offset,
+                blob,
+                kind,
+            },
+        });
+        Ok(len)
+    }
+
+    /// [`Self::write_range`] over a record that has not expired, or over nothing.
+    fn write_range_over(
+        &self,
+        found: Option<Found<'_>>,
+        (namespace, key): (Namespace, &[u8]),
+        offset: u64,
+        bytes: &[u8],
+        kind: u8,
+    ) -> Result<u64, Stop> {
+        let end = offset + bytes.len() as u64;
+        let hash = self.shared.hash(namespace, key);
         let Some(found) = found else {
             if end > crate::large::INLINE_MAX_BYTES as u64 {
                 let meta = Meta {
@@ -298,6 +382,7 @@ impl<I: Index> Operation<'_, I> {
         key: &[u8],
         expires_at_ms: Option<u64>,
     ) -> Result<bool, Stop> {
+        self.check_log()?;
         let hash = self.shared.hash(namespace, key);
         self.assert_latched(hash, LatchMode::Exclusive);
         let expires_at_ms = expires_at_ms.filter(|&at| at != NO_EXPIRY);
@@ -305,13 +390,29 @@ impl<I: Index> Operation<'_, I> {
             .find(hash, namespace, key)?
             .filter(|found| !self.is_expired(&found.record));
         let Some(found) = found else { return Ok(false) };
+        self.expire_record(found, (namespace, key), expires_at_ms)?;
+        self.note(&Effect::SetExpiry {
+            namespace,
+            key,
+            expires_at_ms,
+        });
+        Ok(true)
+    }
+
+    fn expire_record(
+        &self,
+        found: Found<'_>,
+        (namespace, key): (Namespace, &[u8]),
+        expires_at_ms: Option<u64>,
+    ) -> Result<(), Stop> {
+        let hash = self.shared.hash(namespace, key);
         let record = found.record;
         let had = record.expires_at_ms().is_some();
         // SAFETY: mutable and exclusively latched (contract of `Operation`).
         if found.mutable && unsafe { record.set_expiry_in_place(expires_at_ms) } {
             self.count_expiry(namespace, had, expires_at_ms.is_some());
             self.urgency.set(Urgency::Emergency);
-            return Ok(true);
+            return Ok(());
         }
         let meta = Meta {
             expires_at_ms,
@@ -324,7 +425,7 @@ impl<I: Index> Operation<'_, I> {
             ..found.draft()
         })?;
         self.publish(hash, namespace, key, new, meta, Over::SamePages(found));
-        Ok(true)
+        Ok(())
     }
 
     /// Removes the key and its shadows; `false` if it did not exist (or had expired).
@@ -333,12 +434,16 @@ impl<I: Index> Operation<'_, I> {
     ///
     /// [`Stop::Cold`] or [`Stop::Io`] for any record that might be the key's; nothing has changed then.
     pub fn remove(&mut self, namespace: Namespace, key: &[u8]) -> Result<bool, Stop> {
+        self.check_log()?;
         let hash = self.shared.hash(namespace, key);
         let mine = self.all_of(hash, namespace, key)?;
         let existed = mine
             .first()
             .is_some_and(|newest| !self.is_expired(&newest.record));
-        self.remove_all(hash, namespace, key, mine, OldPages::Free);
+        if !mine.is_empty() {
+            self.remove_all(hash, namespace, key, mine, OldPages::Free);
+            self.note(&Effect::Remove { namespace, key });
+        }
         Ok(existed)
     }
 
@@ -403,9 +508,6 @@ impl<I: Index> Operation<'_, I> {
         pages: OldPages,
     ) {
         self.assert_latched(hash, LatchMode::Exclusive);
-        if mine.is_empty() {
-            return;
-        }
         // A shadow was not seen when it was shadowed: its expiry still counts.
         let expiring = mine
             .iter()
@@ -473,6 +575,7 @@ impl<I: Index> Operation<'_, I> {
         to: (Namespace, &[u8]),
     ) -> Result<bool, Stop> {
         self.shared.check_lengths(to.1, 0)?;
+        self.check_log()?;
         let hash = self.shared.hash(from.0, from.1);
         let mine = self.all_of(hash, from.0, from.1)?;
         let Some(newest) = mine
@@ -501,6 +604,7 @@ impl<I: Index> Operation<'_, I> {
             Over::Unknown,
         );
         self.remove_all(hash, from.0, from.1, mine, OldPages::Keep);
+        self.note(&Effect::Rename { from, to });
         Ok(true)
     }
 }

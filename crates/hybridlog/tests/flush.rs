@@ -45,7 +45,8 @@ fn flushes<I: Index>() {
         store.sweep(retired, &[Namespace(0), last]);
         assert_eq!((store.len(Namespace(0)), store.len(next)), (0, 1));
         assert_eq!(store.stats().index_slots, 1);
-        assert_eq!(files(directory.path()), 0, "files after round {round}");
+        store.checkpoint().expect("a checkpoint");
+        assert_eq!(files(directory.path()), 1, "files after round {round}");
         for n in (0..20_000).step_by(997) {
             assert_eq!(store.get(&key(n)).expect("get"), None);
         }
@@ -65,6 +66,11 @@ fn flushes<I: Index>() {
             round
         );
         assert!(store.stats().mutable_segments <= 1);
+        assert_eq!(
+            store.stats().warm_segments,
+            1,
+            "what the checkpoint has sealed"
+        );
     }
 }
 

@@ -21,7 +21,9 @@ impl<I: Index> Opened<I> {
             .prefix("bench-engine-")
             .tempdir_in(dir)
             .map_err(|error| format!("cannot make a directory in {}: {error}", dir.display()))?;
-        let options = hybridlog::Options::new(dir.path()).memory_bytes(memory_bytes);
+        let options = hybridlog::Options::new(dir.path())
+            .memory_bytes(memory_bytes)
+            .command_log(false);
         let store = Store::open(options).map_err(|error| error.to_string())?;
         Ok(Opened { store, dir })
     }

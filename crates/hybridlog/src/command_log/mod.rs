@@ -45,20 +45,25 @@ mod varint;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::futures::Notified;
 
 use crate::disk::Disk;
+use crate::generation::Parity;
 use commit::Committer;
 pub(crate) use effect::{Effect, Effects};
 pub(crate) use format::{generation_of_log, log_name};
-pub(crate) use replay::{Blobs, Replayed, replay};
+#[cfg(test)]
+pub(crate) use replay::Replayed;
+pub(crate) use replay::{Blobs, last_generation, replay};
 
 /// Where a frame ends: the generation, and how many bytes of frames that generation's log has up to there. Later is greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub(crate) struct Position(u64);
+pub struct Position(u64);
 
 impl Position {
     const BYTES_BITS: u32 = 40;
@@ -97,7 +102,7 @@ impl BlobId {
 
 /// When what has been appended is synced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum SyncPolicy {
+pub enum SyncPolicy {
     /// At once; what is appended while a sync runs shares the next one.
     Always,
     /// Once a second.
@@ -108,7 +113,8 @@ pub(crate) enum SyncPolicy {
 
 /// Whether the log can be written.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Health {
+pub enum Health {
+    /// It can.
     Ok,
     /// A write has failed; it is tried again, several times a second. Nothing is lost yet.
     CannotWrite(String),
@@ -126,23 +132,26 @@ pub(crate) struct LogEnd {
 
 /// Figures of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct LogStats {
+pub struct LogStats {
     /// Bytes in the current generation's file.
-    pub(crate) file_bytes: u64,
+    pub file_bytes: u64,
     /// Bytes of frames that are in memory only.
-    pub(crate) pending_bytes: u64,
+    pub pending_bytes: u64,
     /// Bytes written to log files since the start.
-    pub(crate) written_bytes: u64,
+    pub written_bytes: u64,
     /// Syncs since the start.
-    pub(crate) syncs: u64,
+    pub syncs: u64,
     /// How long the last sync took.
-    pub(crate) last_sync: Duration,
+    pub last_sync: Duration,
 }
 
 /// The log of a data directory. All methods may be called from any thread.
 pub(crate) struct CommandLog {
     committer: Arc<Committer>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Whether even and odd generations are logged.
+    logged: [AtomicBool; 2],
+    syncs_always: AtomicBool,
 }
 
 impl CommandLog {
@@ -152,6 +161,8 @@ impl CommandLog {
         CommandLog {
             committer: Arc::new(Committer::new(disk, sync, buffer_bytes)),
             thread: Mutex::default(),
+            logged: Default::default(),
+            syncs_always: AtomicBool::new(sync == SyncPolicy::Always),
         }
     }
 
@@ -169,6 +180,7 @@ impl CommandLog {
         previous: Option<LogEnd>,
     ) -> io::Result<()> {
         self.committer.start(generation, logged, previous)?;
+        self.set_logged(generation, logged);
         self.start_thread()
     }
 
@@ -183,13 +195,12 @@ impl CommandLog {
     /// Writes a large value to the log of `generation`, ahead of the frame that will name it; takes no memory for it. A blob
     /// that no frame names is forgotten at replay. It is durable when that frame is.
     ///
-    /// Waits for the disk, and if `generation` has begun and the one before has not ended yet, for that: so it must not be
-    /// called with an epoch pinned or with anything held that keeps a generation from ending.
+    /// Waits for the disk. The caller is an operation of the generation, so that it does not end meanwhile.
     ///
     /// # Errors
     ///
-    /// `Interrupted` if `generation` has ended meanwhile: the caller may try with the next one. Those of the disk. What has
-    /// been written is forgotten then.
+    /// `WouldBlock` while `generation` has begun and the one before has not ended yet: to be tried again by an operation that
+    /// does not keep it from ending. Those of the disk. What has been written is forgotten then.
     pub(crate) fn append_blob(&self, generation: u64, bytes: &[u8]) -> io::Result<BlobId> {
         self.committer.append_blob(generation, bytes)
     }
@@ -208,6 +219,7 @@ impl CommandLog {
     /// If it is not a later generation, or if another has begun already.
     pub(crate) fn begin_generation(&self, generation: u64, logged: bool) {
         self.committer.begin_generation(generation, logged);
+        self.set_logged(generation, logged);
     }
 
     /// Completes the log of the old generation, when none of its frames can come any more, and goes on with the one that has
@@ -245,8 +257,37 @@ impl CommandLog {
         self.committer.until_durable(position).await
     }
 
+    /// Waits until the log has made some progress, or for `limit`.
+    pub(crate) fn wait_progress(&self, limit: Duration) {
+        self.committer.wait_progress(limit);
+    }
+
+    /// Ready when the log has made some progress since this was called.
+    pub(crate) fn progress(&self) -> Notified<'_> {
+        self.committer.progress()
+    }
+
     pub(crate) fn set_sync(&self, sync: SyncPolicy) {
         self.committer.set_sync(sync);
+        let always = sync == SyncPolicy::Always;
+        self.syncs_always.store(always, Ordering::Relaxed);
+    }
+
+    /// Whether the policy is [`SyncPolicy::Always`].
+    #[inline]
+    pub(crate) fn syncs_always(&self) -> bool {
+        self.syncs_always.load(Ordering::Relaxed)
+    }
+
+    /// Whether frames of the generation, the current one or one that has begun, are logged.
+    #[inline]
+    pub(crate) fn is_logged(&self, generation: u64) -> bool {
+        self.logged[Parity::of(generation) as usize].load(Ordering::Relaxed)
+    }
+
+    fn set_logged(&self, generation: u64, logged: bool) {
+        // Relaxed: whoever learns of the generation learns of this too (`Generations::advance`), or is not running yet.
+        self.logged[Parity::of(generation) as usize].store(logged, Ordering::Relaxed);
     }
 
     pub(crate) fn health(&self) -> Health {

@@ -108,6 +108,12 @@ fn logs_after(disk: &dyn Disk, checkpoint: u64) -> io::Result<(Vec<Log>, Option<
     Ok((logs, None))
 }
 
+/// The last generation whose log [`replay`] would replay; `None` if there is none.
+pub(crate) fn last_generation(disk: &dyn Disk, checkpoint: u64) -> io::Result<Option<u64>> {
+    let (logs, _) = logs_after(disk, checkpoint)?;
+    Ok(logs.last().map(|log| log.generation))
+}
+
 struct Log {
     file: Box<dyn DiskFile>,
     path: PathBuf,

@@ -297,6 +297,14 @@ impl BucketIndex {
         self.counters[hash as usize % COUNTERS].fetch_add(change, Ordering::Relaxed) + change
     }
 
+    /// Counts a slot that has come in, and grows the table if it is time.
+    fn count_new(&self, hash: u64) {
+        let count = self.count(hash, 1) as u64;
+        if count * COUNTERS as u64 * 10 > self.buckets.load(Ordering::Relaxed) * LOAD_TENTHS {
+            self.grow();
+        }
+    }
+
     /// Splits the next bucket in line, unless another thread is at it or the table is as large as it may become.
     fn grow(&self) {
         let Some(_alone) = self.growth.try_lock() else {
@@ -410,10 +418,16 @@ impl Slots for BucketIndex {
                 latched.rewrite(&words, level);
             }
         }
-        let count = self.count(hash, 1) as u64;
-        if count * COUNTERS as u64 * 10 > self.buckets.load(Ordering::Relaxed) * LOAD_TENTHS {
-            self.grow();
-        }
+        self.count_new(hash);
+    }
+
+    fn insert_last(&self, hash: u64, slot: Slot) {
+        let latched = self.latch(hash);
+        let level = latched.control.level();
+        let mut words = latched.words();
+        words.push(tagged(slot, hash, level));
+        latched.rewrite(&words, level);
+        self.count_new(hash);
     }
 
     fn replace(&self, hash: u64, old: Slot, new: Slot) -> bool {

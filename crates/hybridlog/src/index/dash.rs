@@ -62,6 +62,10 @@ impl Slots for DashIndex {
         self.map.entry(hash).or_default().insert(0, slot);
     }
 
+    fn insert_last(&self, hash: u64, slot: Slot) {
+        self.map.entry(hash).or_default().push(slot);
+    }
+
     fn replace(&self, hash: u64, old: Slot, new: Slot) -> bool {
         let Some(mut slots) = self.map.get_mut(&hash) else {
             return false;

@@ -40,6 +40,9 @@ pub(crate) mod sealed {
         /// Adds a slot in front of all others of its hash.
         fn insert(&self, hash: u64, slot: Slot);
 
+        /// Adds a slot behind all others of its hash.
+        fn insert_last(&self, hash: u64, slot: Slot);
+
         /// Puts `new` in the place of `old`; `false` if `old` is not there (any more).
         fn replace(&self, hash: u64, old: Slot, new: Slot) -> bool;
 

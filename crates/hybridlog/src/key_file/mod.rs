@@ -97,6 +97,11 @@ pub(crate) fn file_name(file_id: u64) -> String {
     FORMAT.file_name(file_id)
 }
 
+/// The file id in the name of a key file; `None` for other names.
+pub(crate) fn file_id_of(name: &str) -> Option<u64> {
+    FORMAT.number_of(name)
+}
+
 /// A key file, open for reading. Takes at most 5 KiB of memory.
 pub(crate) struct KeyFile {
     blocks: BlockFile,

@@ -36,11 +36,11 @@ impl Committer {
     /// The writer, when `generation` is the one that is written.
     fn writer_of(&self, generation: u64) -> io::Result<MutexGuard<'_, Writer>> {
         {
-            let mut gathered = self.gathered.lock();
+            let gathered = self.gathered.lock();
             check_open(&gathered)?;
-            while gathered.current.generation < generation {
-                self.progress.wait(&mut gathered);
-                check_open(&gathered)?;
+            if gathered.current.generation < generation {
+                let why = format!("the log of generation {generation} has not begun");
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, why));
             }
         }
         let writer = self.writer.lock();

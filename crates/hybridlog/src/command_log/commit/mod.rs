@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::format::BLOCK_HEADER_BYTES;
 use super::gathered::{Gathered, Intake, Phase, empty_block};
@@ -200,6 +201,15 @@ impl Committer {
         }
     }
 
+    pub(super) fn wait_progress(&self, limit: Duration) {
+        let mut gathered = self.gathered.lock();
+        self.progress.wait_for(&mut gathered, limit);
+    }
+
+    pub(super) fn progress(&self) -> Notified<'_> {
+        self.progress_async.notified()
+    }
+
     fn settled(&self, position: Position, gathered: &Gathered) -> Option<Result<(), String>> {
         if self.durable() >= position {
             return Some(Ok(()));
@@ -256,9 +266,13 @@ impl Committer {
         }
         gathered.health = Health::Ok;
         gathered.in_flight_bytes = 0;
+        let had_room = self.has_room();
         self.update_room(&gathered);
         self.written.store(writer.block_end.0, Ordering::Relaxed);
         drop(gathered);
+        if !had_room {
+            self.tell_progress();
+        }
         self.count_written(writer.block.len(), file.end());
         empty(&mut writer.block);
         Ok(true)

@@ -1,0 +1,414 @@
+//! Recovery: from the files of a data directory to a store that answers.
+//!
+//! The index is built from the recovery columns of the key files of the segments that the manifest names, without those
+//! records that the deaths files name: what is listed and not dead is live, one record a key, so no key is compared and no
+//! value read. Then the command logs of later generations are replayed. After that everything recovered is cold, and each
+//! record is checked by its CRC when it is read.
+//!
+//! Nothing is removed before all of that has succeeded.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::address::Slot;
+use crate::command_log::{self, Blobs, Effect, Effects, LogEnd};
+use crate::deaths::{self, DeathsReader, FileDeaths};
+use crate::index::Index;
+use crate::key_file::{self, KeyFile};
+use crate::latch::LatchMode;
+use crate::manifest::{Manifest, SegmentEntry};
+use crate::operation::{KeyRef, Operation};
+use crate::segment::Segment;
+use crate::shared::Shared;
+use crate::store::Store;
+use crate::tiering::{self, segment_file_name};
+use crate::{Damage, Namespace, Stop};
+
+/// Threads that read key files, at most.
+const THREADS_MAX: usize = 8;
+
+/// How recovery is getting on, and what it has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryStats {
+    /// Whether it is over.
+    pub is_over: bool,
+    /// Time since it began, or what it has taken.
+    pub took: Duration,
+    /// Segments that the manifest names.
+    pub segments: u64,
+    /// Segments whose key files have been read.
+    pub segments_read: u64,
+    /// Live records found in them.
+    pub records: u64,
+    /// Bytes of command logs to be replayed.
+    pub log_bytes: u64,
+    /// Bytes of them that have been replayed.
+    pub log_bytes_read: u64,
+    /// Frames of the command logs that have been replayed.
+    pub frames: u64,
+    /// Bytes at the end of the last command log that were torn off by a crash and have been cut.
+    pub cut_bytes: u64,
+}
+
+/// The figures as they change.
+#[derive(Default)]
+pub(crate) struct Recovery {
+    stats: Mutex<RecoveryStats>,
+    begun: Mutex<Option<Instant>>,
+    segments_read: AtomicU64,
+    records: AtomicU64,
+    log_bytes_read: AtomicU64,
+    frames: AtomicU64,
+}
+
+impl Recovery {
+    pub(crate) fn stats(&self) -> RecoveryStats {
+        let mut stats = *self.stats.lock();
+        if !stats.is_over {
+            stats.took = self
+                .begun
+                .lock()
+                .map_or(Duration::ZERO, |begun| begun.elapsed());
+        }
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        RecoveryStats {
+            segments_read: read(&self.segments_read),
+            records: read(&self.records),
+            log_bytes_read: read(&self.log_bytes_read),
+            frames: read(&self.frames),
+            ..stats
+        }
+    }
+}
+
+/// Ascending numbers that are asked for in ascending order.
+struct InOrder<'a>(&'a [u32]);
+
+impl InOrder<'_> {
+    fn has(&mut self, number: u32) -> bool {
+        while let [first, rest @ ..] = self.0 {
+            if *first >= number {
+                return *first == number;
+            }
+            self.0 = rest;
+        }
+        false
+    }
+}
+
+/// A shadowed record: it goes behind all others of its hash.
+struct Shadowed {
+    hash: u64,
+    slot: Slot,
+}
+
+impl<I: Index> Store<I> {
+    /// Recovers what the directory holds; to be called once, before anything else.
+    pub(crate) fn recover_files(&self) -> io::Result<()> {
+        let (shared, recovery) = (&*self.shared, &self.shared.recovery);
+        let manifest = &shared.checkpoints.manifest.lock().clone();
+        *recovery.begun.lock() = Some(Instant::now());
+        recovery.stats.lock().segments = manifest.segments.len() as u64;
+        let log_bytes = log_bytes(shared, manifest.generation)?;
+        recovery.stats.lock().log_bytes = log_bytes;
+        let leftovers = leftovers(shared, manifest)?;
+        let segments = shared.register_segments(manifest)?;
+        let deaths = read_deaths(shared, manifest)?;
+        shared.build_index(&segments, &deaths)?;
+        for counts in &manifest.key_counts {
+            let (keys, expiring) = (counts.keys as i64, counts.expiring as i64);
+            let generation = shared.generations.current();
+            shared
+                .key_counts
+                .add(generation, counts.namespace, keys, expiring);
+        }
+        let last = self.replay(manifest.generation)?;
+        for name in leftovers {
+            shared.disk.remove(&name)?;
+        }
+        let logged = shared.checkpoints.logged.load(Ordering::Relaxed);
+        let generation = shared.generations.current();
+        shared.command_log.start(generation, logged, last)?;
+        let mut stats = recovery.stats.lock();
+        stats.took = recovery
+            .begun
+            .lock()
+            .map_or(Duration::ZERO, |begun| begun.elapsed());
+        stats.is_over = true;
+        Ok(())
+    }
+
+    fn replay(&self, checkpoint: u64) -> io::Result<Option<LogEnd>> {
+        let recovery = &self.shared.recovery;
+        let mut each = |_: u64, frame: &[u8], blobs: &mut Blobs<'_>| {
+            recovery.frames.fetch_add(1, Ordering::Relaxed);
+            recovery
+                .log_bytes_read
+                .fetch_add(frame.len() as u64, Ordering::Relaxed);
+            for effect in Effects::new(frame) {
+                self.apply(&effect?, blobs)?;
+            }
+            Ok(())
+        };
+        let replayed = command_log::replay(&*self.shared.disk, checkpoint, &mut each)?;
+        recovery.stats.lock().cut_bytes = replayed.cut_bytes;
+        Ok(replayed.last)
+    }
+
+    /// Does again what an operation has done.
+    fn apply(&self, effect: &Effect<'_>, blobs: &mut Blobs<'_>) -> Result<(), String> {
+        let done = match *effect {
+            Effect::Set {
+                namespace,
+                key,
+                meta,
+                value,
+            } => self.change(&[(namespace, key)], |op| {
+                op.set(namespace, key, value, meta)
+            }),
+            Effect::SetBlob {
+                namespace,
+                key,
+                meta,
+                blob,
+            } => {
+                let value = blobs.read(blob)?;
+                self.change(&[(namespace, key)], |op| {
+                    op.set(namespace, key, &value, meta)
+                })
+            }
+            Effect::WriteRange {
+                namespace,
+                key,
+                offset,
+                bytes,
+                kind,
+            } => self.change(&[(namespace, key)], |op| {
+                op.write_range(namespace, key, offset, bytes, kind)
+                    .map(drop)
+            }),
+            Effect::WriteRangeBlob {
+                namespace,
+                key,
+                offset,
+                blob,
+                kind,
+            } => {
+                let bytes = blobs.read(blob)?;
+                self.change(&[(namespace, key)], |op| {
+                    op.write_range(namespace, key, offset, &bytes, kind)
+                        .map(drop)
+                })
+            }
+            Effect::SetExpiry {
+                namespace,
+                key,
+                expires_at_ms,
+            } => self.change(&[(namespace, key)], |op| {
+                op.set_expiry(namespace, key, expires_at_ms).map(drop)
+            }),
+            Effect::Remove { namespace, key } => self.change(&[(namespace, key)], |op| {
+                op.remove(namespace, key).map(drop)
+            }),
+            Effect::Rename { from, to } => {
+                self.change(&[from, to], |op| op.rename(from, to).map(drop))
+            }
+            Effect::RetireEverything => self.retire_all(),
+            Effect::Clear { namespace } => {
+                self.shared.sweep(namespace);
+                Ok(())
+            }
+            Effect::State { bytes } => {
+                let generation = self.shared.generations.current();
+                self.shared.checkpoints.set_state(generation, bytes);
+                Ok(())
+            }
+        };
+        done.map_err(|stop| stop.to_string())
+    }
+
+    /// Runs `body` on the latched keys at the beginning of time, so that nothing has expired.
+    fn change(
+        &self,
+        keys: &[(Namespace, &[u8])],
+        body: impl FnMut(&mut Operation<'_, I>) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let latched = |&(namespace, key)| KeyRef {
+            namespace,
+            key,
+            mode: LatchMode::Exclusive,
+        };
+        let keys: smallvec::SmallVec<[KeyRef<'_>; 2]> = keys.iter().map(latched).collect();
+        self.blocking(&keys, 0, body)
+    }
+
+    fn retire_all(&self) -> Result<(), Stop> {
+        let reads = crate::ColdReads::default();
+        let retired = loop {
+            // Nobody else runs operations yet, but the tiering thread may be busy.
+            let Some(mut operation) = self.operation_on_everything(&reads, 0) else {
+                continue;
+            };
+            match operation.retire_everything() {
+                Err(Stop::NoRoom { .. }) => std::thread::yield_now(),
+                retired => break retired?,
+            }
+        };
+        let namespaces = self.shared.key_counts.used();
+        self.shared.sweep_retired(&retired, &namespaces);
+        Ok(())
+    }
+}
+
+/// Bytes of the command logs that are to be replayed.
+fn log_bytes<I: Index>(shared: &Shared<I>, checkpoint: u64) -> io::Result<u64> {
+    let mut bytes = 0;
+    for name in shared.disk.names()? {
+        if command_log::generation_of_log(&name).is_some_and(|of| of > checkpoint) {
+            bytes += shared.disk.open(&name)?.len()?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// The files that the manifest does not name and no log replays.
+fn leftovers<I: Index>(shared: &Shared<I>, manifest: &Manifest) -> io::Result<Vec<String>> {
+    let mut names = shared.disk.names()?;
+    let is_named = |id| {
+        manifest
+            .segments
+            .binary_search_by_key(&id, |segment| segment.file_id)
+            .is_ok()
+    };
+    names.retain(|name| {
+        let of_segment = tiering::file_id_of(name).or_else(|| key_file::file_id_of(name));
+        let is_old_segment = of_segment.is_some_and(|id| !is_named(id));
+        let is_old_deaths =
+            deaths::generation_of(name).is_some_and(|of| !manifest.deaths.contains(&of));
+        let is_old_log =
+            command_log::generation_of_log(name).is_some_and(|of| of <= manifest.generation);
+        is_old_segment || is_old_deaths || is_old_log
+    });
+    Ok(names)
+}
+
+fn read_deaths<I: Index>(
+    shared: &Shared<I>,
+    manifest: &Manifest,
+) -> io::Result<HashMap<u64, FileDeaths>> {
+    let mut reader = DeathsReader::open(&*shared.disk, &manifest.deaths)?;
+    let mut deaths = HashMap::new();
+    while let Some(of_file) = reader.next_file()? {
+        deaths.insert(of_file.file_id, of_file);
+    }
+    Ok(deaths)
+}
+
+impl<I: Index> Shared<I> {
+    /// Enters the manifest's segments into the table, all of them cold.
+    fn register_segments(&self, manifest: &Manifest) -> io::Result<Vec<Arc<Segment>>> {
+        let register = |entry: &SegmentEntry| {
+            let name = segment_file_name(entry.file_id);
+            let (len, expected) = (
+                self.disk.open(&name)?.len()?,
+                self.log.geometry.segment_bytes() as u64,
+            );
+            if len != expected {
+                let what = format!("the segment has {len} bytes, not {expected}");
+                return Err(Damage {
+                    file: self.disk.path(&name),
+                    offset: len.min(expected),
+                    what,
+                }
+                .into());
+            }
+            let segment = self.log.table.add_cold(entry.file_id, manifest.generation);
+            let segment =
+                segment.ok_or_else(|| io::Error::other("more segments than addresses reach"))?;
+            segment.records.store(entry.records, Ordering::Relaxed);
+            segment.synced.store(true, Ordering::Relaxed);
+            let dead_bytes = u64::from(entry.dead_bytes);
+            self.log.table.add_dead_bytes_of(&segment, dead_bytes);
+            Ok(segment)
+        };
+        manifest.segments.iter().map(register).collect()
+    }
+
+    /// Fills the index from the recovery columns.
+    fn build_index(
+        &self,
+        segments: &[Arc<Segment>],
+        deaths: &HashMap<u64, FileDeaths>,
+    ) -> io::Result<()> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let next = AtomicUsize::new(0);
+        let shadowed = Mutex::new(Vec::new());
+        let read_some = || {
+            while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let of_file = deaths.get(&segment.file_id);
+                self.index_segment(segment, of_file, &shadowed)?;
+                self.recovery.segments_read.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..threads.min(THREADS_MAX))
+                .map(|_| scope.spawn(read_some))
+                .collect();
+            readers.into_iter().try_for_each(|reader| {
+                reader
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
+            })
+        })?;
+        for Shadowed { hash, slot } in shadowed.into_inner() {
+            self.index.insert_last(hash, slot);
+        }
+        Ok(())
+    }
+
+    fn index_segment(
+        &self,
+        segment: &Segment,
+        deaths: Option<&FileDeaths>,
+        shadowed: &Mutex<Vec<Shadowed>>,
+    ) -> io::Result<()> {
+        let (dead, in_shadow) = deaths.map_or((&[][..], &[][..]), |deaths| {
+            (&deaths.dead[..], &deaths.shadowed[..])
+        });
+        let mut records = 0;
+        let file = KeyFile::open(&*self.disk, segment.file_id)?;
+        let (mut column, mut listed) = (file.recovery(), Vec::new());
+        // Both are in the order of the offsets.
+        let (mut dead, mut in_shadow) = (InOrder(dead), InOrder(in_shadow));
+        loop {
+            column.read(&mut listed)?;
+            if listed.is_empty() {
+                break;
+            }
+            for record in &listed {
+                if dead.has(record.offset) {
+                    continue;
+                }
+                records += 1;
+                let geometry = self.log.geometry;
+                let address = geometry.address(segment.number, record.offset as usize);
+                let slot = Slot::of_class(address, record.kind, record.size_class);
+                let hash = record.hash;
+                if in_shadow.has(record.offset) {
+                    shadowed.lock().push(Shadowed { hash, slot });
+                } else {
+                    self.index.insert(hash, slot);
+                }
+            }
+        }
+        file.drop_cached();
+        self.recovery.records.fetch_add(records, Ordering::Relaxed);
+        Ok(())
+    }
+}
