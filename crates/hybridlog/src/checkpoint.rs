@@ -237,13 +237,13 @@ impl<I: Index> Shared<I> {
     fn checkpoint_alone(&self, manifest: &mut MutexGuard<'_, Manifest>) -> Result<Cut, String> {
         // What an earlier checkpoint could not seal: of each parity only one generation may be in the mutable region.
         self.seal_up_to(self.generations.current() - 1)?;
+        // And the log that could not be begun.
+        self.end_log_generation()?;
         let cut = self.begin_generation();
-        self.command_log
-            .end_generation()
-            .map_err(|error| error.to_string())?;
-        self.seal_up_to(cut.generation)?;
+        // None of its operations runs any more, so these are all. Whatever fails from here on, the next checkpoint has to
+        // write them: the generation it saves follows upon this one.
         let deaths = self.generations.take_deaths(cut.generation);
-        match self.save(&cut, &deaths, manifest) {
+        match self.complete(&cut, &deaths, manifest) {
             Ok(saved) => {
                 **manifest = saved;
                 self.remove_what_is_gone(cut.generation, manifest);
@@ -252,9 +252,27 @@ impl<I: Index> Shared<I> {
             Err(error) => {
                 let current = self.generations.current();
                 self.generations.give_back_deaths(current, deaths);
-                Err(error.to_string())
+                Err(error)
             }
         }
+    }
+
+    fn complete(
+        &self,
+        cut: &Cut,
+        deaths: &[Death],
+        manifest: &Manifest,
+    ) -> Result<Manifest, String> {
+        self.end_log_generation()?;
+        self.seal_up_to(cut.generation)?;
+        self.save(cut, deaths, manifest)
+            .map_err(|error| error.to_string())
+    }
+
+    fn end_log_generation(&self) -> Result<(), String> {
+        self.command_log
+            .end_generation()
+            .map_err(|error| error.to_string())
     }
 
     fn begin_generation(&self) -> Cut {

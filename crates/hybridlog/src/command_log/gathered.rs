@@ -75,6 +75,8 @@ pub(super) struct Gathered {
     pub(super) current: Buffer,
     /// The generation that has begun, if the current one has not ended.
     pub(super) next: Option<Buffer>,
+    /// The current generation was to end and could not: the commit thread tries again.
+    pub(super) ending: bool,
     /// Bytes of frames that have been taken out to be written and are not yet.
     pub(super) in_flight_bytes: usize,
     pub(super) intake: Intake,
@@ -92,6 +94,7 @@ impl Gathered {
         Gathered {
             current: Buffer::new(0, false),
             next: None,
+            ending: false,
             in_flight_bytes: 0,
             intake: Intake::Open,
             phase: Phase::Busy,

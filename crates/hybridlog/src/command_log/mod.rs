@@ -227,7 +227,8 @@ impl CommandLog {
     ///
     /// # Errors
     ///
-    /// Those of the disk; frames of both generations are kept then, and the call can be repeated.
+    /// Those of the disk. Frames of both generations are kept then, [`Self::has_room`] says no, and the commit thread tries
+    /// again; before another generation can begin the call has to be repeated until it succeeds.
     pub(crate) fn end_generation(&self) -> io::Result<()> {
         self.committer.end_generation()?;
         self.start_thread()

@@ -314,8 +314,14 @@ fn a_generation_that_cannot_end_is_tried_again() {
     for room in [10, 52, 63] {
         disk.set_room(Some(room));
         assert!(log.end_generation().is_err(), "{room}");
+        assert!(!log.has_room() && matches!(log.health(), Health::CannotWrite(_)));
     }
     disk.set_room(None);
+    // Whether or not anybody asks for it again.
+    until("the generation has ended", || {
+        log.durable().generation() == 2
+    });
+    assert!(log.has_room() && log.health() == Health::Ok);
     log.end_generation().unwrap();
     log.wait_durable(new).unwrap();
     let expected = [(1, b"old".to_vec()), (2, b"new".to_vec())];

@@ -4,11 +4,11 @@ use std::io;
 use std::mem;
 use std::sync::atomic::Ordering;
 
-use super::{Committer, check_open};
+use super::{Committer, Writer, check_open};
 use crate::command_log::format::{generation_of_log, log_name};
-use crate::command_log::gathered::{Buffer, empty_block};
+use crate::command_log::gathered::{Buffer, Intake, empty_block};
 use crate::command_log::log_file::LogFile;
-use crate::command_log::{LogEnd, Position};
+use crate::command_log::{Health, LogEnd, Position};
 use crate::disk::Disk;
 
 impl Committer {
@@ -40,30 +40,23 @@ impl Committer {
 
     pub(in crate::command_log) fn end_generation(&self) -> io::Result<()> {
         let mut writer = self.writer.lock();
-        let next = {
+        let (generation, logged) = {
             let gathered = self.gathered.lock();
-            let next = gathered
-                .next
-                .as_ref()
-                .map(|next| (next.generation, next.logged));
-            if next.is_some() {
+            let Some(next) = &gathered.next else {
+                return Ok(());
+            };
+            check_open(&gathered)?;
+            (next.generation, next.logged)
+        };
+        let file = match self.next_log(&mut writer, generation, logged) {
+            Ok(file) => file,
+            Err(error) => {
+                let mut gathered = self.gathered.lock();
                 check_open(&gathered)?;
+                gathered.ending = true;
+                self.cannot_write(&error, &mut gathered);
+                return Err(error);
             }
-            next
-        };
-        let Some((generation, logged)) = next else {
-            return Ok(());
-        };
-        self.complete(&mut writer)?;
-        let previous_end = writer
-            .file
-            .as_ref()
-            .map(LogFile::end)
-            .or(writer.replayed_end);
-        let file = if logged {
-            Some(LogFile::create(&*self.disk, generation, previous_end)?)
-        } else {
-            None
         };
         self.count_written(0, file.as_ref().map_or(0, LogFile::end));
         if let Some(old) = mem::replace(&mut writer.file, file) {
@@ -75,6 +68,9 @@ impl Committer {
             if let Some(next) = gathered.next.take() {
                 gathered.current = next;
             }
+            if mem::take(&mut gathered.ending) && gathered.intake == Intake::Open {
+                gathered.health = Health::Ok;
+            }
             let begin = Position::new(generation, 0).0;
             self.written.store(begin, Ordering::Relaxed);
             // Pairs with the load in `durable`.
@@ -84,6 +80,22 @@ impl Committer {
         }
         self.tell_progress();
         Ok(())
+    }
+
+    /// Completes the current log, and makes the one of `generation` if it is to have one.
+    fn next_log(
+        &self,
+        writer: &mut Writer,
+        generation: u64,
+        logged: bool,
+    ) -> io::Result<Option<LogFile>> {
+        self.complete(writer)?;
+        if !logged {
+            return Ok(None);
+        }
+        let end = writer.file.as_ref().map(LogFile::end);
+        let previous_end = end.or(writer.replayed_end);
+        LogFile::create(&*self.disk, generation, previous_end).map(Some)
     }
 
     /// Writes and syncs everything, and takes no more.

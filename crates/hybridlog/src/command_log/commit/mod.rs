@@ -258,10 +258,7 @@ impl Committer {
         let mut gathered = self.gathered.lock();
         check_open(&gathered)?;
         if let Err(error) = written {
-            gathered.health = Health::CannotWrite(error.to_string());
-            self.update_room(&gathered);
-            // Whoever has tried, the commit thread tries again.
-            self.wake(&mut gathered);
+            self.cannot_write(&error, &mut gathered);
             return Err(error);
         }
         gathered.health = Health::Ok;
@@ -276,6 +273,13 @@ impl Committer {
         self.count_written(writer.block.len(), file.end());
         empty(&mut writer.block);
         Ok(true)
+    }
+
+    /// Something could not be written. Whoever has tried, the commit thread tries again.
+    fn cannot_write(&self, error: &io::Error, gathered: &mut Gathered) {
+        gathered.health = Health::CannotWrite(error.to_string());
+        self.update_room(gathered);
+        self.wake(gathered);
     }
 
     /// Syncs the file; everything up to `position` was in it before.

@@ -25,6 +25,8 @@ const RETRY: Duration = Duration::from_millis(250);
 enum Work {
     /// Frames are to be written, or written ones to be synced.
     Commit,
+    /// The end of a generation is to be tried again.
+    EndGeneration,
     Mark,
 }
 
@@ -37,6 +39,7 @@ impl Committer {
             mark_at = None;
             let written = match work {
                 Work::Commit => self.write_round(),
+                Work::EndGeneration => self.end_generation(),
                 Work::Mark => {
                     self.mark();
                     continue;
@@ -60,6 +63,10 @@ impl Committer {
         let mut gathered = self.gathered.lock();
         let mut gathering_since = None;
         while !gathered.stopping {
+            if gathered.ending && gathered.intake == Intake::Open {
+                gathered.phase = Phase::Busy;
+                return Some(Work::EndGeneration);
+            }
             let now = Instant::now();
             let bytes = gathered.current.pending_bytes() + gathered.in_flight_bytes;
             let write_at = if bytes == 0 {
