@@ -427,19 +427,20 @@ impl<I: Index> Shared<I> {
             };
             writer.write_run(&mut run)?;
         }
-        if let Some(writer) = writer {
-            writer.finish()?.sync()?;
-            files.push(generation);
-        }
-        if files.len() > DEATHS_FILES_MAX {
+        let Some(mut writer) = writer else {
+            return Ok(files);
+        };
+        if files.len() >= DEATHS_FILES_MAX {
             let is_kept = |file_id| {
                 segments
                     .binary_search_by_key(&file_id, |segment| segment.file_id)
                     .is_ok()
             };
-            deaths::merge(&*self.disk, &files, generation, is_kept)?.sync()?;
-            files = vec![generation];
+            writer.merge(&*self.disk, &files, is_kept)?;
+            files.clear();
         }
+        writer.finish()?.sync()?;
+        files.push(generation);
         Ok(files)
     }
 
@@ -482,6 +483,10 @@ impl<I: Index> Shared<I> {
                 let mut asked = self.checkpoints.asked.lock();
                 if !*asked {
                     self.checkpoints.wake.wait_for(&mut asked, LOOK);
+                }
+                // What is being replayed is not saved half-way.
+                if !self.recovery.stats().is_over {
+                    continue;
                 }
                 std::mem::take(&mut *asked)
             };

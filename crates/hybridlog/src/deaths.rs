@@ -110,6 +110,42 @@ impl DeathsWriter {
         self.end_block()
     }
 
+    /// Writes what the deaths files of `generations`, which stay as they are, have of the segments that `is_kept` accepts.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage`](crate::Damage), those of the disk; as [`Self::write_run`].
+    pub(crate) fn merge(
+        &mut self,
+        disk: &dyn Disk,
+        generations: &[u64],
+        is_kept: impl Fn(u64) -> bool,
+    ) -> io::Result<()> {
+        let mut reader = DeathsReader::open(disk, generations)?;
+        // All of it is one run, however long.
+        self.begin_run();
+        while let Some(deaths) = reader.next_file()? {
+            let FileDeaths {
+                file_id,
+                dead,
+                shadowed,
+            } = deaths;
+            if !is_kept(file_id) {
+                continue;
+            }
+            for (offsets, mark) in [(dead, Mark::Dead), (shadowed, Mark::Shadowed)] {
+                for offset in offsets {
+                    self.put(DeathEntry {
+                        file_id,
+                        offset,
+                        mark,
+                    })?;
+                }
+            }
+        }
+        self.end_block()
+    }
+
     fn begin_run(&mut self) {
         self.starts.push(self.blocks.next_block());
     }
@@ -391,49 +427,6 @@ fn words_of(bytes: &[u8]) -> impl Iterator<Item = u32> {
 fn is_valid(word: u32) -> bool {
     let offset = word as usize / 2 * RECORD_ALIGN;
     (SEGMENT_HEADER_BYTES..*SEGMENT_BYTES.end()).contains(&offset)
-}
-
-/// Writes the deaths files of `generations` into one, that of `into`, without those of the segments that `is_kept` refuses.
-/// The file is complete then, but not synced; the others stay as they are.
-///
-/// # Errors
-///
-/// [`Damage`](crate::Damage), those of the disk.
-pub(crate) fn merge(
-    disk: &dyn Disk,
-    generations: &[u64],
-    into: u64,
-    is_kept: impl Fn(u64) -> bool,
-) -> io::Result<Box<dyn DiskFile>> {
-    assert!(
-        !generations.contains(&into),
-        "a file cannot be merged into itself"
-    );
-    let mut reader = DeathsReader::open(disk, generations)?;
-    let mut writer = DeathsWriter::create(disk, into)?;
-    // All of it is one run, however long.
-    writer.begin_run();
-    while let Some(deaths) = reader.next_file()? {
-        let FileDeaths {
-            file_id,
-            dead,
-            shadowed,
-        } = deaths;
-        if !is_kept(file_id) {
-            continue;
-        }
-        for (offsets, mark) in [(dead, Mark::Dead), (shadowed, Mark::Shadowed)] {
-            for offset in offsets {
-                writer.put(DeathEntry {
-                    file_id,
-                    offset,
-                    mark,
-                })?;
-            }
-        }
-    }
-    writer.end_block()?;
-    writer.finish()
 }
 
 #[cfg(test)]

@@ -243,6 +243,40 @@ fn without_a_command_log_a_restart_finds_exactly_the_last_checkpoint() {
 }
 
 #[test]
+fn deaths_of_many_checkpoints_are_found_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut expected = BTreeMap::new();
+    let store = open::<BucketIndex>(options(directory.path()));
+    for version in 0..20 {
+        for n in 0..50 {
+            put(&store, &key_of(n), &value_of(n, version));
+            expected.insert(key_of(n), value_of(n, version));
+        }
+        store.checkpoint().expect("a checkpoint");
+    }
+    drop(store);
+    assert_holds(&open::<BucketIndex>(options(directory.path())), &expected);
+}
+
+#[test]
+fn a_checkpoint_waits_until_the_log_is_replayed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut expected = BTreeMap::new();
+    let store = open::<BucketIndex>(options(directory.path()));
+    for n in 0..3000 {
+        put(&store, &key_of(n), &value_of(n, 1));
+        expected.insert(key_of(n), value_of(n, 1));
+    }
+    drop(store);
+    let store = Store::<BucketIndex>::open_unrecovered(options(directory.path())).expect("a store");
+    store.ask_for_checkpoint();
+    store.recover().expect("the data is there");
+    assert_holds(&store, &expected);
+    drop(store);
+    assert_holds(&open::<BucketIndex>(options(directory.path())), &expected);
+}
+
+#[test]
 fn everything_retired_is_gone_and_what_came_after_is_there() {
     for checkpoint in [false, true] {
         let directory = tempfile::tempdir().expect("a directory");

@@ -84,7 +84,9 @@ fn what_several_files_say_is_read_as_one() {
         let generations: Vec<_> = (1..=disk.names().unwrap().len() as u64).collect();
         assert_eq!(read(&disk, &generations).unwrap(), expected, "{random}");
         let is_kept = |file_id: u64| !file_id.is_multiple_of(3);
-        merge(&disk, &generations, 9, is_kept).unwrap();
+        let mut writer = DeathsWriter::create(&disk, 9).unwrap();
+        writer.merge(&disk, &generations, is_kept).unwrap();
+        writer.finish().unwrap();
         expected.retain(|&file_id, _| is_kept(file_id));
         assert_eq!(read(&disk, &[9]).unwrap(), expected, "{random}");
     }
