@@ -2,8 +2,9 @@
 
 use super::format::{
     BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockHeader, BlockKind, FILE_HEADER_BYTES, FileHeader,
+    log_name,
 };
-use super::{BlobId, Blobs, Effect, Effects, log_name, replay};
+use super::{BlobId, Blobs, Effect, Effects, replay};
 use crate::damage::Damage;
 use crate::disk::Disk;
 use crate::memory_disk::MemoryDisk;

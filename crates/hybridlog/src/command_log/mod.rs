@@ -27,7 +27,6 @@
 //!
 //! Locks, in the order in which they are taken: the writer (whoever writes to the file), then what has gathered (held for
 //! some ten nanoseconds).
-#![allow(dead_code, unused_imports)]
 
 mod commit;
 mod effect;
@@ -56,7 +55,7 @@ use crate::disk::Disk;
 use crate::generation::Parity;
 use commit::Committer;
 pub(crate) use effect::{Effect, Effects};
-pub(crate) use format::{generation_of_log, log_name};
+pub(crate) use format::generation_of_log;
 #[cfg(test)]
 pub(crate) use replay::Replayed;
 pub(crate) use replay::{Blobs, last_generation, replay};
@@ -78,10 +77,6 @@ impl Position {
         debug_assert!(bytes <= Self::BYTES_MAX && generation >> (64 - Self::BYTES_BITS) == 0);
         Position(generation << Self::BYTES_BITS | bytes)
     }
-
-    pub(crate) fn generation(self) -> u64 {
-        self.0 >> Self::BYTES_BITS
-    }
 }
 
 /// A large value that has gone ahead of the frame that names it.
@@ -92,11 +87,6 @@ impl BlobId {
     /// What stands for all blobs of a generation that is not logged.
     fn unlogged(generation: u64) -> BlobId {
         BlobId(Position::new(generation, 0).0)
-    }
-
-    /// The generation whose frames can name it.
-    pub(crate) fn generation(self) -> u64 {
-        Position(self.0).generation()
     }
 }
 

@@ -100,15 +100,6 @@ impl TestDisk {
         );
     }
 
-    /// Another disk with the same files, without faults.
-    pub(crate) fn copy(&self) -> TestDisk {
-        let copy = TestDisk::default();
-        for (name, file) in self.files.lock().iter() {
-            copy.put(name, file.content.lock().bytes.clone());
-        }
-        copy
-    }
-
     /// Another disk with what is there after a power cut now: of what was not synced, what `survives` says.
     pub(crate) fn after_power_cut(&self, mut survives: impl FnMut() -> bool) -> TestDisk {
         let after = TestDisk::default();

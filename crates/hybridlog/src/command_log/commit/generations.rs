@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Committer, Writer, check_open};
 use crate::command_log::format::{generation_of_log, log_name};
-use crate::command_log::gathered::{Buffer, Intake, empty_block};
+use crate::command_log::gathered::{Buffer, Intake};
 use crate::command_log::log_file::LogFile;
 use crate::command_log::{Health, LogEnd, Position};
 use crate::disk::Disk;
@@ -102,9 +102,8 @@ impl Committer {
     pub(in crate::command_log) fn close(&self) -> io::Result<()> {
         let mut writer = self.writer.lock();
         self.complete(&mut writer)?;
-        if let Some(file) = &mut writer.file {
-            // Says that everything before it is durable, so that damage to it is told from a torn tail.
-            file.write_frames(&mut empty_block())?;
+        self.write_mark(&mut writer)?;
+        if let Some(file) = &writer.file {
             let written = Position(self.written.load(Ordering::Relaxed));
             self.sync_file(&*file.handle(), written)?;
             writer.file = None;

@@ -3,7 +3,7 @@
 //! Everyone who writes holds the writer. Syncs run without it, so that blobs go on meanwhile, and frames gather for the next
 //! round.
 
-mod blobs;
+pub(super) mod blobs;
 mod generations;
 mod thread;
 
@@ -21,7 +21,6 @@ use super::gathered::{Gathered, Intake, Phase, empty_block};
 use super::log_file::LogFile;
 use super::{Health, LogStats, Position, SyncPolicy};
 use crate::disk::{Disk, DiskFile};
-pub(super) use blobs::PIECE_MAX_BYTES;
 
 /// So many bytes of frames are written without gathering longer.
 const GATHER_BYTES: usize = 256 << 10;
@@ -296,6 +295,16 @@ impl Committer {
         // Pairs with the load in `durable`.
         self.durable.fetch_max(position.0, Ordering::AcqRel);
         self.tell_progress();
+        Ok(())
+    }
+
+    /// Writes an empty block, which says up to where the file is synced.
+    fn write_mark(&self, writer: &mut Writer) -> io::Result<()> {
+        check_open(&self.gathered.lock())?;
+        if let Some(file) = &mut writer.file {
+            file.write_frames(&mut empty_block())?;
+            self.count_written(BLOCK_HEADER_BYTES, file.end());
+        }
         Ok(())
     }
 

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Committer, GATHER_BYTES};
-use crate::command_log::gathered::{Gathered, Intake, Phase, empty_block};
+use crate::command_log::gathered::{Gathered, Intake, Phase};
 use crate::command_log::log_file::LogFile;
-use crate::command_log::{Position, SyncPolicy};
+use crate::command_log::{Health, Position, SyncPolicy};
 
 /// How long frames gather before they are written, if nobody waits for them.
 const GATHER: Duration = Duration::from_millis(8);
@@ -27,6 +27,8 @@ enum Work {
     Commit,
     /// The end of a generation is to be tried again.
     EndGeneration,
+    /// Something could not be written, and nothing is left to show that it can now.
+    Probe,
     Mark,
 }
 
@@ -40,6 +42,11 @@ impl Committer {
             let written = match work {
                 Work::Commit => self.write_round(),
                 Work::EndGeneration => self.end_generation(),
+                Work::Probe => {
+                    self.pause();
+                    self.probe();
+                    continue;
+                }
                 Work::Mark => {
                     self.mark();
                     continue;
@@ -67,8 +74,12 @@ impl Committer {
                 gathered.phase = Phase::Busy;
                 return Some(Work::EndGeneration);
             }
-            let now = Instant::now();
             let bytes = gathered.current.pending_bytes() + gathered.in_flight_bytes;
+            if bytes == 0 && matches!(gathered.health, Health::CannotWrite(_)) {
+                gathered.phase = Phase::Busy;
+                return Some(Work::Probe);
+            }
+            let now = Instant::now();
             let write_at = if bytes == 0 {
                 None
             } else if bytes >= GATHER_BYTES || self.is_urgent(&gathered) {
@@ -156,15 +167,24 @@ impl Committer {
     /// last block from a torn tail.
     fn mark(&self) {
         let mut writer = self.writer.lock();
-        if self.gathered.lock().intake == Intake::Shut {
-            return;
+        if writer.file.as_ref().is_some_and(LogFile::is_synced) {
+            // It can be left out: what cannot be written now may be damaged later, but that is as it was.
+            let _ = self.write_mark(&mut writer);
         }
-        if let Some(file) = &mut writer.file
-            && file.is_synced()
-            && file.write_frames(&mut empty_block()).is_ok()
+    }
+
+    /// Finds out whether the log can be written again.
+    fn probe(&self) {
+        let written = self.write_mark(&mut self.writer.lock());
         {
-            self.count_written(empty_block().len(), file.end());
+            let mut gathered = self.gathered.lock();
+            if written.is_err() || gathered.intake == Intake::Shut {
+                return;
+            }
+            gathered.health = Health::Ok;
+            self.update_room(&gathered);
         }
+        self.tell_progress();
     }
 
     /// Sleeps for a while after a failed write, or until the thread is to end.
