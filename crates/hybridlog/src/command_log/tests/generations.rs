@@ -66,6 +66,21 @@ fn a_generation_that_cannot_end_is_tried_again() {
 }
 
 #[test]
+fn what_could_not_be_written_is_part_of_the_generation_that_ends() {
+    let disk = TestDisk::default();
+    let log = started(&disk, SyncPolicy::Always);
+    disk.set_room(Some(0));
+    log.append(1, b"first");
+    until("the write fails", || log.health() != Health::Ok);
+    log.append(1, b"second");
+    log.begin_generation(2, true);
+    disk.set_room(None);
+    log.end_generation().unwrap();
+    let expected = [(1, b"first".to_vec()), (1, b"second".to_vec())];
+    assert_eq!(replay_frames(&disk, 0).unwrap().0, expected);
+}
+
+#[test]
 fn damage_at_the_end_of_a_log_is_known_by_the_next_one() {
     let disk = TestDisk::default();
     let log = started(&disk, SyncPolicy::Always);
@@ -85,6 +100,11 @@ fn damage_at_the_end_of_a_log_is_known_by_the_next_one() {
             assert_eq!(damage.offset, begin, "byte {at}: {damage}");
         }
     }
+    // Even if that was only being made.
+    let header = disk.bytes(&log_name(2));
+    disk.put(&log_name(2), vec![0; 10]);
+    assert_eq!(damage(replay_frames(&disk, 0)).offset, begin);
+    disk.put(&log_name(2), header);
     disk.put(
         &log_name(1),
         [&whole[..], &whole[begin as usize..]].concat(),
