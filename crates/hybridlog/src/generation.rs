@@ -114,7 +114,7 @@ impl Generations {
         self.draining.store(true, Ordering::Release);
         begun(old + 1);
         // Release pairs with the Acquire in `current`. Everybody who has read the old number is pinned, and was before the
-        // barrier below began, or else has read the new one: pinning and the barrier order these accesses (both fence).
+        // barrier below began, or else has read the new one: pinning and the barrier order these accesses, see `epoch`.
         self.current.store(old + 1, Ordering::Release);
         epoch::barrier();
         // Whoever still runs holds the generation since before that. Acquire pairs with the Release of `HeldGeneration`.

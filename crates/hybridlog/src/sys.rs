@@ -185,6 +185,39 @@ pub(crate) fn open_files_max() -> u64 {
     }
 }
 
+/// Makes [`process_fence`] work for this process; `false` where the kernel has none.
+pub(crate) fn register_process_fence() -> bool {
+    #[cfg(target_os = "linux")]
+    // SAFETY: no memory is passed.
+    return unsafe {
+        libc::syscall(
+            libc::SYS_membarrier,
+            libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED,
+            0,
+            0,
+        ) == 0
+    };
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
+/// Lets every processor that runs a thread of this process execute a full fence. It has been registered.
+pub(crate) fn process_fence() {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: no memory is passed.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_membarrier,
+                libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED,
+                0,
+                0,
+            )
+        };
+        assert!(done == 0, "membarrier: {}", io::Error::last_os_error());
+    }
+}
+
 /// Asks the kernel to forget the cached pages of a file; they must be clean, else they stay.
 pub(crate) fn drop_page_cache(file: &File) {
     #[cfg(target_os = "linux")]
