@@ -147,6 +147,81 @@ fn crc_of(payload: &[u8], number: u64, block: u32) -> u32 {
     crc32c::crc32c_append(crc, &block.to_le_bytes())
 }
 
+/// Something that is wrong in a file of blocks.
+pub(crate) struct Fault {
+    block: u32,
+    /// Byte of the block.
+    at: usize,
+    what: String,
+}
+
+impl Fault {
+    #[cold]
+    pub(crate) fn new(block: u32, at: usize, what: impl Into<String>) -> Fault {
+        Fault {
+            block,
+            at,
+            what: what.into(),
+        }
+    }
+
+    /// As an error that names the file.
+    #[cold]
+    pub(crate) fn in_file(self, path: PathBuf) -> io::Error {
+        let damage = Damage {
+            file: path,
+            offset: u64::from(self.block) * BLOCK_BYTES as u64 + self.at as u64,
+            what: self.what,
+        };
+        damage.into()
+    }
+}
+
+/// Checks `blocks` of file `number`, of which the first is block `first`.
+pub(crate) fn check_blocks(number: u64, first: u32, blocks: &[u8]) -> Result<(), Fault> {
+    for (block, bytes) in (first..).zip(blocks.chunks_exact(BLOCK_BYTES)) {
+        let (payload, crc) = bytes.split_at(PAYLOAD_BYTES);
+        if crc_of(payload, number, block).to_le_bytes() != crc {
+            return Err(Fault::new(block, 0, "block CRC mismatch"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks `header`, block 0 of file `number`, and returns how many blocks the file has and what the header says beside that.
+pub(crate) fn check_header<'h>(
+    format: &Format,
+    number: u64,
+    header: &'h [u8],
+) -> Result<(u32, &'h [u8]), Fault> {
+    // Magic and version come before the CRC, which another version may have somewhere else.
+    let mut fields = Fields::new(header);
+    let blocks = check_identity(&mut fields, format, number)
+        .map_err(|what| Fault::new(0, fields.last(), what))?;
+    check_blocks(number, 0, &header[..BLOCK_BYTES])?;
+    Ok((blocks, &header[HEADER_BYTES..PAYLOAD_BYTES]))
+}
+
+/// Returns how many blocks the file has.
+fn check_identity(fields: &mut Fields<'_>, format: &Format, number: u64) -> Result<u32, String> {
+    if fields.bytes(8)? != format.magic {
+        return Err(format!("is not {}", format.what));
+    }
+    let version = fields.u32()?;
+    if version != format.version {
+        let known = format.version;
+        return Err(format!(
+            "has format version {version}: this program reads version {known}"
+        ));
+    }
+    let blocks = fields.u32()?;
+    let found = fields.u64()?;
+    if found != number {
+        return Err(format!("is number {found:016x}"));
+    }
+    Ok(blocks)
+}
+
 /// A complete file, open for reading.
 pub(crate) struct BlockFile {
     file: Box<dyn DiskFile>,
@@ -175,21 +250,20 @@ impl BlockFile {
         };
         let len = file.file.len()?;
         if len < BLOCK_BYTES as u64 {
-            return Err(file.damage(
-                0,
-                0,
-                format!("is {len} bytes long: too short for {}", format.what),
-            ));
+            let what = format!("is {len} bytes long: too short for {}", format.what);
+            return Err(file.damage(0, 0, what));
         }
         let mut header = vec![0; BLOCK_BYTES];
         file.file.read_exact_at(&mut header, 0)?;
-        // Magic and version come before the CRC, which another version may have somewhere else.
-        let mut fields = Fields::new(&header);
-        file.blocks = check_header(&mut fields, format, number, len)
-            .map_err(|what| file.damage(0, fields.last(), what))?;
-        file.check(0, &header)?;
-        header.truncate(PAYLOAD_BYTES);
-        Ok((file, header.split_off(HEADER_BYTES)))
+        let checked = check_header(format, number, &header);
+        let (blocks, rest) = checked.map_err(|fault| fault.in_file(file.path.clone()))?;
+        let written_bytes = u64::from(blocks) * BLOCK_BYTES as u64;
+        if written_bytes != len {
+            let what = format!("was {written_bytes} bytes long and is {len}");
+            return Err(file.damage(0, 12, what));
+        }
+        file.blocks = blocks;
+        Ok((file, rest.to_vec()))
     }
 
     /// Blocks of the file, the header included.
@@ -207,62 +281,18 @@ impl BlockFile {
         buffer.resize(blocks.len() * BLOCK_BYTES, 0);
         let offset = u64::from(blocks.start) * BLOCK_BYTES as u64;
         self.file.read_exact_at(buffer, offset)?;
-        for (number, block) in blocks.zip(buffer.chunks_exact(BLOCK_BYTES)) {
-            self.check(number, block)?;
-        }
-        Ok(())
-    }
-
-    fn check(&self, number: u32, block: &[u8]) -> io::Result<()> {
-        let (payload, crc) = block.split_at(PAYLOAD_BYTES);
-        if crc_of(payload, self.number, number).to_le_bytes() != crc {
-            return Err(self.damage(number, 0, "block CRC mismatch"));
-        }
-        Ok(())
+        check_blocks(self.number, blocks.start, buffer)
+            .map_err(|fault| fault.in_file(self.path.clone()))
     }
 
     /// That something is wrong at byte `at` of a block.
     #[cold]
     pub(crate) fn damage(&self, block: u32, at: usize, what: impl Into<String>) -> io::Error {
-        let damage = Damage {
-            file: self.path.clone(),
-            offset: u64::from(block) * BLOCK_BYTES as u64 + at as u64,
-            what: what.into(),
-        };
-        damage.into()
+        Fault::new(block, at, what).in_file(self.path.clone())
     }
 
     /// Drops what the page cache holds of the file.
     pub(crate) fn drop_cached(&self) {
         self.file.drop_cached();
     }
-}
-
-/// Returns how many blocks the file has.
-fn check_header(
-    fields: &mut Fields<'_>,
-    format: &Format,
-    number: u64,
-    len: u64,
-) -> Result<u32, String> {
-    if fields.bytes(8)? != format.magic {
-        return Err(format!("is not {}", format.what));
-    }
-    let version = fields.u32()?;
-    if version != format.version {
-        let known = format.version;
-        return Err(format!(
-            "has format version {version}: this program reads version {known}"
-        ));
-    }
-    let blocks = fields.u32()?;
-    let written_bytes = u64::from(blocks) * BLOCK_BYTES as u64;
-    if written_bytes != len {
-        return Err(format!("was {written_bytes} bytes long and is {len}"));
-    }
-    let found = fields.u64()?;
-    if found != number {
-        return Err(format!("is number {found:016x}"));
-    }
-    Ok(blocks)
 }

@@ -60,6 +60,7 @@ mod address;
 #[allow(dead_code)]
 mod block;
 mod checkpoint;
+mod cold_keys;
 mod command_log;
 mod damage;
 #[allow(dead_code)]
@@ -76,6 +77,7 @@ pub mod fuzzing;
 mod generation;
 mod index;
 pub mod io;
+mod key_cache;
 #[allow(dead_code, unused_imports)]
 mod key_file;
 mod large;

@@ -14,6 +14,7 @@ use crate::disk::{Directory, Disk};
 use crate::generation::Generations;
 use crate::index::Index;
 use crate::io::{Backend, BlockingReader, IoStats};
+use crate::key_cache::KeyCache;
 use crate::key_file;
 use crate::latch::Latches;
 use crate::log::Log;
@@ -356,6 +357,7 @@ fn new_shared<I: Index>(
         blocking_reader,
         blocking_stats,
         open_files: Arc::new(OpenFiles::new(disk.clone())),
+        key_cache: KeyCache::new(options.memory_bytes),
         disk,
         memory_bytes: AtomicU64::new(options.memory_bytes),
         memory_max_bytes: memory_max,

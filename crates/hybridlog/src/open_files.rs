@@ -1,4 +1,4 @@
-//! Files of cold segments that are open for reading: a bounded cache, since a process may have more segments on the device
+//! Files of cold segments, their records' and their keys', that are open for reading: a bounded cache, since a process may have more segments on the device
 //! than descriptors.
 //!
 //! Replacement is a clock: a file that was asked for since the hand last passed it stays. A read in flight holds its file
@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 
 use crate::disk::Disk;
 use crate::io::{DIRECT_ALIGN, DataFile};
+use crate::key_file;
 use crate::segment::Segment;
 use crate::sys;
 use crate::tiering::segment_file_name;
@@ -23,6 +24,17 @@ const SHARE: u64 = 4;
 
 /// Where the limit of the process says nothing useful: enough for a batch of reads, and no more than pays.
 const FILES: std::ops::RangeInclusive<u64> = 8..=4096;
+
+/// Which of a segment's files.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum FileKind {
+    /// That of its records.
+    Records,
+    /// Its key file.
+    Keys,
+}
+
+type FileKey = (u64, FileKind);
 
 pub(crate) struct OpenFiles {
     disk: Arc<dyn Disk>,
@@ -34,9 +46,9 @@ pub(crate) struct OpenFiles {
 
 #[derive(Default)]
 struct Clock {
-    files: HashMap<u64, Entry>,
+    files: HashMap<FileKey, Entry>,
     /// The keys of `files`; the hand is at the front.
-    ring: VecDeque<u64>,
+    ring: VecDeque<FileKey>,
 }
 
 struct Entry {
@@ -61,9 +73,12 @@ impl OpenFiles {
         }
     }
 
-    /// Where the segment's file is.
-    pub(crate) fn path(&self, file_id: u64) -> PathBuf {
-        self.disk.path(&segment_file_name(file_id))
+    /// Where a file of a segment is.
+    pub(crate) fn path(&self, file_id: u64, kind: FileKind) -> PathBuf {
+        self.disk.path(&match kind {
+            FileKind::Records => segment_file_name(file_id),
+            FileKind::Keys => key_file::file_name(file_id),
+        })
     }
 
     /// The most files that are open beside those that reads hold.
@@ -77,55 +92,57 @@ impl OpenFiles {
         ((offset % alignment + len).next_multiple_of(alignment)) as u64
     }
 
-    /// The segment's file; opened, which blocks for some ten microseconds, if it is not in the cache.
-    pub(crate) fn get(&self, segment: &Segment) -> io::Result<Arc<DataFile>> {
-        let file_id = segment.file_id;
-        if let Some(entry) = self.clock.read().files.get(&file_id) {
+    /// A file of the segment; opened, which blocks for some ten microseconds, if it is not in the cache.
+    pub(crate) fn get(&self, segment: &Segment, kind: FileKind) -> io::Result<Arc<DataFile>> {
+        let key = (segment.file_id, kind);
+        if let Some(entry) = self.clock.read().files.get(&key) {
             entry.used.store(true, Ordering::Relaxed);
             return Ok(entry.file.clone());
         }
         // Files are opened, and closed, outside the lock. If another thread opens this one too, the later is kept.
-        let file = DataFile::open(&self.path(file_id))?;
+        let file = DataFile::open(&self.path(segment.file_id, kind))?;
         self.alignment.store(file.alignment(), Ordering::Relaxed);
         let mut clock = self.clock.write();
         // What is retired has been forgotten or will be, under the same lock: it must not come back.
         if !segment.retired.load(Ordering::Relaxed) {
-            let replaced = clock.add(file_id, file.clone(), self.limit);
+            let replaced = clock.add(key, file.clone(), self.limit);
             drop(clock);
             drop(replaced);
         }
         Ok(file)
     }
 
-    /// Closes the segment's file once no read has it any more.
+    /// Closes the segment's files once no read has them any more.
     pub(crate) fn forget(&self, file_id: u64) {
         let mut clock = self.clock.write();
-        if clock.files.remove(&file_id).is_some() {
-            clock.ring.retain(|other| *other != file_id);
+        for kind in [FileKind::Records, FileKind::Keys] {
+            if clock.files.remove(&(file_id, kind)).is_some() {
+                clock.ring.retain(|other| *other != (file_id, kind));
+            }
         }
     }
 }
 
 impl Clock {
     /// Adds a file and returns the one that has to go for it.
-    fn add(&mut self, file_id: u64, file: Arc<DataFile>, limit: usize) -> Option<Entry> {
+    fn add(&mut self, key: FileKey, file: Arc<DataFile>, limit: usize) -> Option<Entry> {
         let used = AtomicBool::new(false);
-        if let Some(earlier) = self.files.insert(file_id, Entry { file, used }) {
+        if let Some(earlier) = self.files.insert(key, Entry { file, used }) {
             return Some(earlier);
         }
         let evicted = (self.ring.len() >= limit).then(|| self.evict()).flatten();
-        self.ring.push_back(file_id);
+        self.ring.push_back(key);
         evicted
     }
 
     /// Takes out the first file that was not used since the hand last passed; ends within two rounds.
     fn evict(&mut self) -> Option<Entry> {
-        while let Some(file_id) = self.ring.pop_front() {
-            let entry = self.files.get_mut(&file_id)?;
+        while let Some(key) = self.ring.pop_front() {
+            let entry = self.files.get_mut(&key)?;
             if !std::mem::take(entry.used.get_mut()) {
-                return self.files.remove(&file_id);
+                return self.files.remove(&key);
             }
-            self.ring.push_back(file_id);
+            self.ring.push_back(key);
         }
         None
     }
@@ -157,7 +174,11 @@ mod tests {
             let cache = OpenFiles::with_limit(disk, limit);
             let table = SegmentTable::new(Geometry::new(1 << 20)).expect("a table");
             let add = |file_id| {
-                fs::write(cache.path(file_id), [file_id as u8; 4096]).expect("a file");
+                fs::write(
+                    cache.path(file_id, FileKind::Records),
+                    [file_id as u8; 4096],
+                )
+                .expect("a file");
                 let segment = table.add(NonNull::from(&NOWHERE).cast(), 0, file_id, 1);
                 segment.expect("a number")
             };
@@ -170,12 +191,14 @@ mod tests {
         }
 
         fn get(&self, file_id: u64) -> io::Result<Arc<DataFile>> {
-            self.cache.get(&self.segments[file_id as usize])
+            let segment = &self.segments[file_id as usize];
+            self.cache.get(segment, FileKind::Records)
         }
 
         /// Whether the cache has `file_id` open.
         fn holds(&self, file_id: u64) -> bool {
-            self.cache.clock.read().files.contains_key(&file_id)
+            let key = (file_id, FileKind::Records);
+            self.cache.clock.read().files.contains_key(&key)
         }
     }
 
@@ -202,7 +225,7 @@ mod tests {
         let in_flight = files.get(1).expect("a file");
         let held = files.get(2).expect("a file");
         assert!(!files.holds(1));
-        fs::remove_file(files.cache.path(1)).expect("removed");
+        fs::remove_file(files.cache.path(1, FileKind::Records)).expect("removed");
         assert_eq!(in_flight.read_at_blocking(0, 512).expect("a read")[0], 1);
 
         files.segments[2].retired.store(true, Ordering::Relaxed);
@@ -217,7 +240,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_opened_is_an_error_that_names_it() {
         let files = Files::new(2);
-        fs::remove_file(files.cache.path(5)).expect("removed");
+        fs::remove_file(files.cache.path(5, FileKind::Records)).expect("removed");
         let error = files.get(5).expect_err("no such file");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         let text = error.to_string();

@@ -434,7 +434,11 @@ impl<'s, I: Index> Operation<'s, I> {
     }
 
     pub(crate) fn is_expired(&self, record: &RecordRef<'_>) -> bool {
-        record.expires_at_ms().is_some_and(|at| at <= self.now_ms())
+        self.is_past(record.expires_at_ms())
+    }
+
+    pub(crate) fn is_past(&self, expires_at_ms: Option<u64>) -> bool {
+        expires_at_ms.is_some_and(|at| at <= self.now_ms())
     }
 
     /// The newest record of the key.

@@ -1,15 +1,17 @@
-//! Cold reads: wanted by operations, fetched in one submission, kept until the batch is done.
+//! Cold reads, of records and of parts of key files: wanted by operations, fetched in one submission, kept until the batch is
+//! done.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::address::{Address, Geometry, Slot};
 use crate::io::{BlockingReader, ColdReader, ReadBuffer, ReadRequest};
-use crate::open_files::OpenFiles;
+use crate::open_files::{FileKind, OpenFiles};
 use crate::record::{Decoded, RecordRef, decode};
 use crate::segment::Segment;
 
@@ -25,7 +27,12 @@ pub struct ColdReads {
     /// Of the store whose records are wanted.
     files: OnceCell<Arc<OpenFiles>>,
     fetched: HashMap<Address, Fetched, BuildHasherDefault<AddressHasher>>,
+    /// Parts of key files by file id and offset; `None` while they are wanted.
+    parts: RefCell<HashMap<PartPlace, Option<FetchResult>>>,
 }
+
+/// File id, and where in the key file the part begins.
+type PartPlace = (u64, u64);
 
 /// Addresses are the engine's own, so nobody can choose them to collide: one multiplication spreads them (Knuth, "The Art of
 /// Computer Programming", vol. 3, 6.4).
@@ -48,19 +55,27 @@ impl Hasher for AddressHasher {
 }
 
 struct Want {
-    address: Address,
+    what: What,
     segment: Arc<Segment>,
-    offset: usize,
+    offset: u64,
     len: usize,
     /// Bytes that the read will take, as far as is known before the file is open.
     read_bytes: u64,
 }
 
+/// What is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Record(Address),
+    PartOfKeys,
+}
+
 /// A read under way.
 struct Asked {
-    address: Address,
+    what: What,
     file_id: u64,
-    /// Bytes of the result before the record begins.
+    offset: u64,
+    /// Bytes of the result before what was wanted begins.
     skip: usize,
 }
 
@@ -72,12 +87,21 @@ struct Fetched {
     used: Cell<bool>,
 }
 
-/// A buffer, and where the record begins in it.
+/// A buffer, and where in it what was wanted begins.
 type FetchResult = Result<(Arc<ReadBuffer>, usize), Arc<io::Error>>;
 
 /// What is known about a cold slot.
 pub(crate) enum Known<'a> {
     Record(RecordRef<'a>),
+    /// It has been noted as wanted.
+    Wanted,
+    Failed(io::Error),
+}
+
+/// What is known about a part of a key file.
+pub(crate) enum KnownPart {
+    /// It lies in the buffer, from this place on.
+    Bytes(Arc<ReadBuffer>, usize),
     /// It has been noted as wanted.
     Wanted,
     Failed(io::Error),
@@ -104,6 +128,7 @@ impl ColdReads {
         self.wants.get_mut().clear();
         self.wanted_bytes.set(0);
         self.fetched.clear();
+        self.parts.get_mut().clear();
     }
 
     /// Fetches all that is wanted, in one submission unless that would take more files than may be open. Failures are kept
@@ -137,19 +162,25 @@ impl ColdReads {
             for want in part {
                 self.wanted_bytes
                     .set(self.wanted_bytes.get() - want.read_bytes);
-                let (address, file_id) = (want.address, want.segment.file_id);
-                match files.get(&want.segment) {
+                let kind = match want.what {
+                    What::Record(_) => FileKind::Records,
+                    What::PartOfKeys => FileKind::Keys,
+                };
+                let mut read = Asked {
+                    what: want.what,
+                    file_id: want.segment.file_id,
+                    offset: want.offset,
+                    skip: 0,
+                };
+                match files.get(&want.segment, kind) {
                     Ok(file) => {
-                        let (request, skip) =
-                            ReadRequest::covering(file, want.offset as u64, want.len as u32);
+                        let request;
+                        (request, read.skip) =
+                            ReadRequest::covering(file, want.offset, want.len as u32);
                         requests.push(request);
-                        asked.push(Asked {
-                            address,
-                            file_id,
-                            skip,
-                        });
+                        asked.push(read);
                     }
-                    Err(error) => self.keep_one(address, file_id, Err(Arc::new(error))),
+                    Err(error) => self.keep_one(&read, Err(error)),
                 }
             }
             if !requests.is_empty() {
@@ -160,23 +191,30 @@ impl ColdReads {
 
     fn keep(&mut self, asked: Vec<Asked>, results: Vec<io::Result<ReadBuffer>>) {
         for (read, result) in asked.into_iter().zip(results) {
-            let result = result
-                .map(|buffer| (Arc::new(buffer), read.skip))
-                .map_err(Arc::new);
-            self.keep_one(read.address, read.file_id, result);
+            self.keep_one(&read, result);
         }
     }
 
-    fn keep_one(&mut self, address: Address, file_id: u64, result: FetchResult) {
-        let used = Cell::new(false);
-        self.fetched.insert(
-            address,
-            Fetched {
-                file_id,
-                result,
-                used,
-            },
-        );
+    fn keep_one(&mut self, read: &Asked, result: io::Result<ReadBuffer>) {
+        let file_id = read.file_id;
+        let result = result
+            .map(|buffer| (Arc::new(buffer), read.skip))
+            .map_err(Arc::new);
+        match read.what {
+            What::Record(address) => {
+                let used = Cell::new(false);
+                let fetched = Fetched {
+                    file_id,
+                    result,
+                    used,
+                };
+                self.fetched.insert(address, fetched);
+            }
+            What::PartOfKeys => {
+                let parts = self.parts.get_mut();
+                parts.insert((file_id, read.offset), Some(result));
+            }
+        }
     }
 
     /// The record of a cold slot if it has been fetched; else notes that it is wanted.
@@ -188,7 +226,13 @@ impl ColdReads {
         geometry: Geometry,
     ) -> Known<'_> {
         let file_id = segment.file_id;
-        let damaged = |offset, why| Known::Failed(damaged(&files.path(file_id), offset, why));
+        let damaged = |offset, why| {
+            Known::Failed(damaged(
+                &files.path(file_id, FileKind::Records),
+                offset,
+                why,
+            ))
+        };
         let offset = geometry.offset(slot.address());
         let rest = geometry.segment_bytes() - offset;
         let fetched = self
@@ -198,7 +242,7 @@ impl ColdReads {
         let need = match fetched.map(|fetched| &fetched.result) {
             None => slot.read_bytes(),
             Some(Err(error)) => {
-                return Known::Failed(io::Error::new(error.kind(), error.to_string()));
+                return Known::Failed(copy_of(error));
             }
             Some(Ok((buffer, skip))) => match decode(&buffer[*skip..], rest) {
                 Decoded::Record(record) => return Known::Record(record),
@@ -212,18 +256,50 @@ impl ColdReads {
         if self.is_wanted(slot.address()) {
             return Known::Wanted;
         }
-        let len = need.min(rest);
-        let read_bytes = files.read_bytes(offset, len);
+        let what = What::Record(slot.address());
+        self.want(what, segment, offset as u64, need.min(rest), files);
+        Known::Wanted
+    }
+
+    /// A part of a segment's key file if it has been fetched; else notes that it is wanted.
+    pub(crate) fn part_of_keys(
+        &self,
+        segment: &Arc<Segment>,
+        place: Range<u64>,
+        files: &Arc<OpenFiles>,
+    ) -> KnownPart {
+        let mut parts = self.parts.borrow_mut();
+        match parts.get(&(segment.file_id, place.start)) {
+            Some(Some(Ok((buffer, skip)))) => KnownPart::Bytes(buffer.clone(), *skip),
+            Some(Some(Err(error))) => KnownPart::Failed(copy_of(error)),
+            Some(None) => KnownPart::Wanted,
+            None => {
+                parts.insert((segment.file_id, place.start), None);
+                let len = (place.end - place.start) as usize;
+                self.want(What::PartOfKeys, segment, place.start, len, files);
+                KnownPart::Wanted
+            }
+        }
+    }
+
+    fn want(
+        &self,
+        what: What,
+        segment: &Arc<Segment>,
+        offset: u64,
+        len: usize,
+        files: &Arc<OpenFiles>,
+    ) {
+        let read_bytes = files.read_bytes(offset as usize, len);
         self.files.get_or_init(|| files.clone());
         self.wanted_bytes.set(self.wanted_bytes.get() + read_bytes);
         self.wants.borrow_mut().push(Want {
-            address: slot.address(),
+            what,
             segment: segment.clone(),
             offset,
             len,
             read_bytes,
         });
-        Known::Wanted
     }
 
     /// Whether this is the first use of a fetched record.
@@ -240,7 +316,7 @@ impl ColdReads {
                 .wants
                 .borrow()
                 .iter()
-                .any(|want| want.address == address)
+                .any(|want| want.what == What::Record(address))
     }
 
     /// Whether the read is among the last that were noted. An earlier one is read twice, which costs less than looking
@@ -251,13 +327,17 @@ impl ColdReads {
             .iter()
             .rev()
             .take(64)
-            .any(|want| want.address == address)
+            .any(|want| want.what == What::Record(address))
     }
 
     /// The buffer a fetched record lies in, and where the record begins in it.
     pub(crate) fn buffer(&self, address: Address) -> Option<(Arc<ReadBuffer>, usize)> {
         self.fetched.get(&address)?.result.as_ref().ok().cloned()
     }
+}
+
+fn copy_of(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
 }
 
 fn damaged(path: &Path, offset: usize, why: &str) -> io::Error {

@@ -1,14 +1,16 @@
 //! Iteration over keys, random keys, expiry by sampling, and sweeping a namespace.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
 use crate::address::{Slot, SlotKind};
+use crate::cold_keys::{ColdKey, ColdKeys, all_or_stop};
 use crate::epoch;
 use crate::index::Index;
 use crate::latch::LatchMode;
-use crate::operation::{Found, Held, KeyRef, Meta, Operation};
+use crate::operation::{Held, KeyRef, Meta, Operation};
 use crate::reads::ColdReads;
 use crate::record::RecordRef;
 use crate::segment::Place;
@@ -35,84 +37,177 @@ pub struct Scanned {
     pub keys: Vec<(Vec<u8>, Meta)>,
 }
 
+/// What was in a bucket of the index at one moment.
+struct Bucket {
+    /// Those of keys, the newest first.
+    slots: SmallVec<[Slot; 16]>,
+    /// What the hashes of its keys are, their bits reversed.
+    reversed_hashes: RangeInclusive<u64>,
+}
+
+/// Where the key of a slot is found.
+enum Source {
+    KeyFile(ColdKey),
+    Record,
+}
+
+/// A key with what stands beside it.
+struct ListedKey<'k> {
+    namespace: Namespace,
+    meta: Meta,
+    key: &'k [u8],
+}
+
+impl ListedKey<'_> {
+    fn is(&self, namespace: Namespace, key: &[u8]) -> bool {
+        self.namespace == namespace && self.key == key
+    }
+}
+
 impl<I: Index> Operation<'_, I> {
     /// One step of an iteration over the keys of `namespace`: looks at no fewer than `count` slots of the index unless it
     /// reaches the end, or has met a thousand cold records. Starts at cursor 0.
     ///
     /// A key that exists from the first step to the last is returned at least once; one that comes or goes meanwhile may be.
-    /// Keys need not be latched for this.
+    /// Keys need not be latched for this. Of cold records the keys are read from the key files, never the values.
     ///
     /// # Errors
     ///
-    /// [`Stop::Cold`] if cold records have to be fetched (all of the step's are asked for together), [`Stop::Io`].
+    /// [`Stop::Cold`] if parts of key files have to be fetched (all of the step's are asked for together), [`Stop::Io`].
     pub fn scan(&self, namespace: Namespace, cursor: u64, count: usize) -> Result<Scanned, Stop> {
-        let mut scanned = Scanned::default();
-        let mut stop = None;
+        let mut buckets = Vec::new();
         let (mut looked_at, mut cold) = (0, 0);
         let mut position = Some(cursor << CURSOR_SHIFT);
         while let Some(at) = position.filter(|_| looked_at < count.max(1) && cold < COLD_PER_STEP) {
-            let slots;
-            (slots, position) = self.bucket(at);
-            for &slot in &slots {
-                looked_at += 1;
-                cold += usize::from(matches!(
-                    self.shared.log.table.place(slot.address()),
-                    Place::Cold
-                ));
-                match self.live_key(slot, &slots, namespace) {
-                    Ok(Some(found)) => scanned
-                        .keys
-                        .push((found.record.key().to_vec(), found.record.meta())),
-                    Ok(None) => {}
-                    Err(reason) => stop = Some(reason),
-                }
-            }
+            let bucket;
+            (bucket, position) = self.bucket(at);
+            looked_at += bucket.slots.len();
+            cold += bucket
+                .slots
+                .iter()
+                .filter(|slot| self.is_cold(**slot))
+                .count();
+            buckets.push(bucket);
         }
-        scanned.cursor = position.map_or(0, |position| position >> CURSOR_SHIFT);
-        stop.map_or(Ok(scanned), Err)
+        let mut scanned = Scanned {
+            cursor: position.map_or(0, |position| position >> CURSOR_SHIFT),
+            keys: Vec::new(),
+        };
+        self.live_keys(&buckets, namespace, |key, meta| {
+            scanned.keys.push((key.to_vec(), meta));
+        })?;
+        Ok(scanned)
     }
 
-    fn bucket(&self, position: u64) -> (SmallVec<[Slot; 16]>, Option<u64>) {
+    fn is_cold(&self, slot: Slot) -> bool {
+        let place = self.shared.log.table.place(slot.address());
+        matches!(place, Place::Cold)
+    }
+
+    fn bucket(&self, position: u64) -> (Bucket, Option<u64>) {
         let mut slots = SmallVec::new();
         let next = self.shared.index.visit(position, &mut |slot| {
             if slot.kind() == SlotKind::Root {
                 slots.push(slot);
             }
         });
-        (slots, next)
+        let last = next.map_or(u64::MAX, |next| next - 1);
+        let reversed_hashes = position..=last;
+        let bucket = Bucket {
+            slots,
+            reversed_hashes,
+        };
+        (bucket, next)
     }
 
-    /// The record of a slot if it is the live record of a key of `namespace`, rather than expired, or a shadow. It is a
-    /// shadow if a newer record of the key was in its `bucket` too: one that has taken its place since is not in there, and
-    /// the key would be missed if neither counted.
-    fn live_key(
+    /// Calls `each` with the live keys of `namespace` in the buckets: neither expired nor shadows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::scan`]; some keys may have been given then.
+    fn live_keys(
         &self,
-        slot: Slot,
-        bucket: &[Slot],
+        buckets: &[Bucket],
         namespace: Namespace,
-    ) -> Result<Option<Found<'_>>, Stop> {
-        let Some(found) = self.found(slot)? else {
-            return Ok(None);
-        };
-        let record = &found.record;
-        if record.namespace() != namespace || self.is_expired(record) {
-            return Ok(None);
-        }
-        let hash = self.shared.hash(namespace, record.key());
-        let candidates = self.shared.index.candidates(hash, SlotKind::Root);
-        for newer in candidates
-            .into_iter()
-            .take_while(|candidate| candidate.address() != slot.address())
-            .filter(|candidate| bucket.contains(candidate))
-        {
-            if self
-                .found(newer)?
-                .is_some_and(|newer| newer.record.is(namespace, record.key()))
-            {
-                return Ok(None);
+        mut each: impl FnMut(&[u8], Meta),
+    ) -> Result<(), Stop> {
+        // First all that has to be fetched is asked for.
+        let mut cold_keys = ColdKeys::new(self);
+        let slots = buckets.iter().flat_map(|bucket| {
+            let hashes = &bucket.reversed_hashes;
+            bucket.slots.iter().map(move |slot| (*slot, hashes))
+        });
+        let sources = slots.map(|(slot, hashes)| {
+            if !self.is_cold(slot) {
+                return Ok(Source::Record);
+            }
+            let found = cold_keys.find(slot, hashes.clone())?;
+            Ok(found.map_or(Source::Record, Source::KeyFile))
+        });
+        let sources: Vec<Source> = all_or_stop(sources)?;
+        let mut sources = sources.as_slice();
+        let mut stop = None;
+        for bucket in buckets {
+            let of_bucket;
+            (of_bucket, sources) = sources.split_at(bucket.slots.len());
+            for at in 0..of_bucket.len() {
+                match self.live_key(bucket, of_bucket, at, namespace) {
+                    Ok(Some(listed)) => each(listed.key, listed.meta),
+                    Ok(None) => {}
+                    Err(reason) => stop = Some(reason),
+                }
             }
         }
-        Ok(Some(found))
+        stop.map_or(Ok(()), Err)
+    }
+
+    fn listed<'k>(&'k self, slot: Slot, source: &'k Source) -> Result<Option<ListedKey<'k>>, Stop> {
+        if let Source::KeyFile(cold) = source
+            && let Some(entry) = cold.entry()
+        {
+            return Ok(Some(ListedKey {
+                namespace: entry.namespace,
+                meta: entry.meta,
+                key: entry.key,
+            }));
+        }
+        let found = self.found(slot)?;
+        Ok(found.map(|found| ListedKey {
+            namespace: found.record.namespace(),
+            meta: found.record.meta(),
+            key: found.record.key(),
+        }))
+    }
+
+    /// The key of slot `at` of a bucket if it is a live one of `namespace`, rather than expired, or a shadow. It is a shadow if a
+    /// newer record of the key was in its bucket too: one that has taken its place since is not in there, and the key would be
+    /// missed if neither counted.
+    fn live_key<'k>(
+        &'k self,
+        bucket: &Bucket,
+        sources: &'k [Source],
+        at: usize,
+        namespace: Namespace,
+    ) -> Result<Option<ListedKey<'k>>, Stop> {
+        let slots = &bucket.slots;
+        let Some(listed) = self.listed(slots[at], &sources[at])? else {
+            return Ok(None);
+        };
+        if listed.namespace != namespace || self.is_past(listed.meta.expires_at_ms) {
+            return Ok(None);
+        }
+        let hash = self.shared.hash(namespace, listed.key);
+        let candidates = self.shared.index.candidates(hash, SlotKind::Root);
+        if candidates.as_slice() != [slots[at]] {
+            // The newer one comes first in a bucket. The slot itself may have been taken out meanwhile, as a shadow.
+            for newer in (0..at).filter(|&newer| candidates.contains(&slots[newer])) {
+                let newer = self.listed(slots[newer], &sources[newer])?;
+                if newer.is_some_and(|newer| newer.is(namespace, listed.key)) {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(listed))
     }
 
     /// A key of `namespace`, from the place in the index that `random` names; `None` if there is none.
@@ -128,15 +223,12 @@ impl<I: Index> Operation<'_, I> {
         for start in [random >> CURSOR_SHIFT << CURSOR_SHIFT, 0] {
             let mut position = Some(start);
             while let Some(at) = position {
-                let slots;
-                (slots, position) = self.bucket(at);
-                let mut keys = SmallVec::<[Found<'_>; 16]>::new();
-                for &slot in &slots {
-                    keys.extend(self.live_key(slot, &slots, namespace)?);
-                }
+                let bucket;
+                (bucket, position) = self.bucket(at);
+                let mut keys = Vec::new();
+                self.live_keys(&[bucket], namespace, |key, _| keys.push(key.to_vec()))?;
                 if !keys.is_empty() {
-                    let chosen = (random as usize) % keys.len();
-                    return Ok(Some(keys[chosen].record.key().to_vec()));
+                    return Ok(Some(keys.swap_remove(random as usize % keys.len())));
                 }
             }
         }
@@ -265,9 +357,9 @@ impl<I: Index> Operation<'_, I> {
         let mut next = Some(position);
         for _ in 0..64 {
             let Some(at) = next else { break };
-            let slots;
-            (slots, next) = self.bucket(at);
-            for slot in slots {
+            let bucket;
+            (bucket, next) = self.bucket(at);
+            for slot in bucket.slots {
                 let Ok(Some(found)) = self.found(slot) else {
                     continue;
                 };

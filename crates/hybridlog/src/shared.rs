@@ -13,6 +13,7 @@ use crate::disk::Disk;
 use crate::generation::{Death, Generations};
 use crate::index::Index;
 use crate::io::{BlockingReader, IoStats};
+use crate::key_cache::KeyCache;
 use crate::latch::Latches;
 use crate::log::{Log, NoRoom, Urgency};
 use crate::open_files::OpenFiles;
@@ -49,6 +50,7 @@ pub(crate) struct Shared<I> {
     pub(crate) blocking_stats: Arc<IoStats>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) open_files: Arc<OpenFiles>,
+    pub(crate) key_cache: KeyCache,
     /// Bytes that everything together may take.
     pub(crate) memory_bytes: AtomicU64,
     /// The most that may become, for which address space is reserved.
@@ -194,6 +196,7 @@ impl<I: Index> Shared<I> {
             + self.recent_cold_reads.bytes() as u64
             + self.generations.bytes()
             + 2 * self.log_buffer_bytes
+            + self.key_cache.bytes()
             + crate::tiering::SEGMENTS_IN_TRANSIT as u64 * segment_bytes;
         let left = self
             .memory_bytes

@@ -20,6 +20,7 @@ use crate::address::SlotKind;
 use crate::epoch;
 use crate::index::Index;
 use crate::log::{EMERGENCY_SEGMENTS, Urgency};
+use crate::open_files::FileKind;
 use crate::record::{RecordRef, flag};
 use crate::room::NoRoomReason;
 use crate::segment::{Segment, State};
@@ -202,7 +203,7 @@ impl<I: Index> Shared<I> {
             key_file.write_back()?;
             key_file.drop_cached();
             // That it can be opened is found out now, and as long as it stays open it is read even if the directory vanishes.
-            self.open_files.get(segment)?;
+            self.open_files.get(segment, FileKind::Records)?;
             FileMapping::new(&self.disk.path(&name), bytes)
         })();
         match written {
@@ -360,6 +361,8 @@ impl<I: Index> Shared<I> {
     pub(crate) fn set_memory(&self, bytes: u64) {
         self.memory_bytes
             .store(bytes.min(self.memory_max_bytes), Ordering::Relaxed);
+        self.key_cache
+            .set_memory(self.memory_bytes.load(Ordering::Relaxed));
         self.update_budget();
         self.room.wake_tiering();
     }

@@ -58,7 +58,7 @@ impl KeyBlocks<'_> {
     /// # Errors
     ///
     /// [`Damage`](crate::Damage), those of the disk. Some keys may have been given then.
-    pub(crate) fn read(&mut self, each: impl FnMut(KeyEntry<'_>)) -> io::Result<bool> {
+    pub(crate) fn read(&mut self, mut each: impl FnMut(KeyEntry<'_>)) -> io::Result<bool> {
         // The first block that is read may be one in the middle of a key that is not wanted.
         while let Some(block) = self.blocks.next() {
             if self.read_block(block)? == CONTINUED {
@@ -66,7 +66,7 @@ impl KeyBlocks<'_> {
             }
             self.join_continued(block)?;
             let mut fields = Fields::new(&self.joined);
-            decode_block(&mut fields, self.file.header.next_expiry_ms, each)
+            decode_block(&mut fields, self.file.header.next_expiry_ms, &mut each)
                 .map_err(|what| self.file.blocks.damage(block, fields.last(), what))?;
             return Ok(true);
         }
@@ -113,28 +113,57 @@ fn first_entry_end(payload: &[u8]) -> u64 {
 }
 
 /// Calls `each` with the entries of a block. Of an error [`Fields::last`] says where.
-fn decode_block(
-    fields: &mut Fields<'_>,
+fn decode_block<'k>(
+    fields: &mut Fields<'k>,
     next_expiry_ms: u64,
-    mut each: impl FnMut(KeyEntry<'_>),
+    mut each: impl FnMut(KeyEntry<'k>),
 ) -> Result<(), &'static str> {
     let mut before = None;
     for _ in 0..fields.u16()? {
-        let head = EntryHead::take(fields, before, next_expiry_ms)?;
-        let key_len = usize::try_from(head.key_len).map_err(|_| "key is too long")?;
-        each(KeyEntry {
-            offset: head.offset,
-            namespace: head.namespace,
-            meta: Meta {
-                kind: head.kind,
-                expires_at_ms: head.expires_at_ms,
-            },
-            large: head.large,
-            key: fields.bytes(key_len)?,
-        });
-        before = Some((head.namespace, head.kind));
+        let entry = take_entry(fields, before, next_expiry_ms)?;
+        before = Some((entry.namespace, entry.meta.kind));
+        each(entry);
     }
     Ok(())
+}
+
+/// The first answer that `ask` gives to an entry that lies wholly in this block.
+pub(super) fn find_in_block<'k, T>(
+    payload: &'k [u8],
+    next_expiry_ms: u64,
+    mut ask: impl FnMut(KeyEntry<'k>) -> Option<T>,
+) -> Option<T> {
+    let mut fields = Fields::new(payload);
+    let entries = fields.u16().ok().filter(|&entries| entries != CONTINUED)?;
+    let mut before = None;
+    for _ in 0..entries {
+        let entry = take_entry(&mut fields, before, next_expiry_ms).ok()?;
+        before = Some((entry.namespace, entry.meta.kind));
+        if let Some(answer) = ask(entry) {
+            return Some(answer);
+        }
+    }
+    None
+}
+
+#[inline]
+fn take_entry<'k>(
+    fields: &mut Fields<'k>,
+    before: Option<(Namespace, u8)>,
+    next_expiry_ms: u64,
+) -> Result<KeyEntry<'k>, &'static str> {
+    let head = EntryHead::take(fields, before, next_expiry_ms)?;
+    let key_len = usize::try_from(head.key_len).map_err(|_| "key is too long")?;
+    Ok(KeyEntry {
+        offset: head.offset,
+        namespace: head.namespace,
+        meta: Meta {
+            kind: head.kind,
+            expires_at_ms: head.expires_at_ms,
+        },
+        large: head.large,
+        key: fields.bytes(key_len)?,
+    })
 }
 
 /// An entry without its key.

@@ -59,6 +59,7 @@
 //! A record takes 12 bytes, a key 5 and its bytes more, one that expires some 20 more.
 
 mod expiry;
+mod group;
 mod keys;
 mod recovery;
 mod sealed;
@@ -68,6 +69,7 @@ mod write;
 mod tests;
 
 pub(crate) use expiry::{Expiring, ExpiryPosition};
+pub(crate) use group::{DIRECTORY, KeyDirectory, KeyGroup};
 pub(crate) use keys::{KeyBlocks, KeyEntry};
 pub(crate) use recovery::{RecoveryColumn, RecoveryRecord};
 pub(crate) use write::{Listed, SegmentRecords, write};
