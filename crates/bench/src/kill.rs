@@ -21,7 +21,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use resp::Reply;
@@ -45,6 +45,9 @@ const READ_ONE_IN: u64 = 8;
 
 /// One kill in this many falls into the start after another one.
 const KILL_START_ONE_IN: u64 = 4;
+
+/// For so long a server may count keys that have expired before it has removed them.
+const EXPIRED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The options of one run.
 #[derive(Args)]
@@ -333,11 +336,11 @@ impl<'a> Run<'a> {
         Ok(survey)
     }
 
-    /// DBSIZE of each database. What expires meanwhile may or may not be counted.
+    /// DBSIZE of each database. What expires meanwhile may or may not be counted, and what has expired is counted for
+    /// a while.
     fn check_sizes(&self, connection: &mut Connection, existing: &[i64]) -> Result<(), String> {
         for (database, &existing) in existing.iter().enumerate() {
             connection.select(database)?;
-            let reply = connection.call(&[b"DBSIZE"])?;
             let owners = self
                 .owners
                 .iter()
@@ -345,13 +348,23 @@ impl<'a> Run<'a> {
             let expiring: i64 = owners
                 .map(|owner| owner.oracle.expiring_soon() as i64)
                 .sum();
-            match reply {
-                Reply::Integer(size) if (existing - expiring..=existing).contains(&size) => {}
-                other => {
-                    return Err(format!(
-                        "DBSIZE of database {database} was answered {other:?}; it has {existing} \
-                         keys, of which {expiring} expire soon"
-                    ));
+            let begin = Instant::now();
+            loop {
+                match connection.call(&[b"DBSIZE"])? {
+                    Reply::Integer(size) if (existing - expiring..=existing).contains(&size) => {
+                        break;
+                    }
+                    Reply::Integer(size)
+                        if size > existing && begin.elapsed() < EXPIRED_PATIENCE =>
+                    {
+                        thread::sleep(Duration::from_millis(20));
+                    }
+                    other => {
+                        return Err(format!(
+                            "DBSIZE of database {database} was answered {other:?}; it has {existing} \
+                             keys, of which {expiring} expire soon"
+                        ));
+                    }
                 }
             }
         }

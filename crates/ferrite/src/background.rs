@@ -1,5 +1,5 @@
 //! The rounds of background work, `hz` a second on the main thread: closes idle and overgrown clients,
-//! removes expired keys, samples rates.
+//! removes expired keys, samples rates, begins the checkpoints that save rules ask for.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,6 +10,7 @@ use crate::config::{Settings, SettingsReader};
 use crate::connection::{clients_bytes, unlimited_output_bytes};
 use crate::log;
 use crate::pause::Paused;
+use crate::persistence;
 use crate::server::{Server, unix_ms};
 
 /// Buckets of the index looked at in one go for expired keys, and how many of them mean that there are more.
@@ -27,12 +28,14 @@ pub(crate) async fn run(server: Arc<Server>) {
         let hz = u64::from(reader.get().hz);
         tokio::time::sleep(Duration::from_millis(1000 / hz)).await;
         let settings = reader.get();
-        // Rates are sampled ten times a second, clients looked at once.
+        // Rates are sampled and saving is looked after ten times a second, clients looked at once.
         if round.is_multiple_of((hz / 10).max(1)) {
             sample_rates(&server);
+            persistence::look(&server, settings);
         }
         if round.is_multiple_of(hz) {
             look_at_clients(&server, settings);
+            server.set_checkpoint_bytes(settings);
         }
         if server.active_expire() && server.pause.now() == Paused::Nothing {
             expire(&server, Duration::from_millis(1000 / hz));

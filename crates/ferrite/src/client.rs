@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use hybridlog::{KeptLatches, Lookups};
+use hybridlog::{KeptLatches, Lookups, Operation, Position};
 
 use crate::args::Args;
 use crate::command::Flags;
@@ -30,6 +30,21 @@ pub(crate) enum After {
     Close,
     /// Leaves this client alone for a while; the worker serves others (DEBUG SLEEP).
     Sleep(Duration),
+    /// Waits for something, and then answers the command, which has not been answered yet.
+    Await(Awaited),
+}
+
+/// What WAIT and WAITAOF wait for. No timeout is for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Awaited {
+    /// More replicas than there are, which is none.
+    Replicas { timeout: Option<Duration> },
+    /// That the client's changes would survive a power cut: here, if `local`, and on replicas.
+    Sync {
+        local: bool,
+        replicas: bool,
+        timeout: Option<Duration>,
+    },
 }
 
 impl After {
@@ -37,7 +52,7 @@ impl After {
     pub(crate) fn pause(self) -> Duration {
         match self {
             After::Sleep(pause) => pause,
-            After::Continue | After::Close => Duration::ZERO,
+            After::Continue | After::Close | After::Await(_) => Duration::ZERO,
         }
     }
 
@@ -46,6 +61,8 @@ impl After {
         match (self, other) {
             (After::Close, _) | (_, After::Close) => After::Close,
             (After::Sleep(one), After::Sleep(other)) => After::Sleep(one + other),
+            // No command of a transaction waits, see `Client::may_wait`.
+            (After::Await(_), after) | (after, After::Await(_)) => after,
             (After::Continue, after) | (after, After::Continue) => after,
         }
     }
@@ -90,6 +107,12 @@ pub(crate) struct Client {
     pub(crate) transaction: Option<Box<Transaction>>,
     /// An EXEC that waits for something.
     pub(crate) exec: Option<Box<Exec>>,
+    /// Changes that the command which runs has made, to be added to the statistics when it has ended.
+    pub(crate) changes: u64,
+    /// Where the client's last change ends in the command log.
+    pub(crate) written: Option<Position>,
+    /// Whether the command that runs may leave its reply to be waited for; those of a transaction may not.
+    pub(crate) may_wait: bool,
     database: usize,
 }
 
@@ -106,6 +129,9 @@ impl Client {
             kept_latches: None,
             transaction: None,
             exec: None,
+            changes: 0,
+            written: None,
+            may_wait: true,
             database: 0,
         }
     }
@@ -118,6 +144,7 @@ impl Client {
     #[inline]
     pub(crate) fn begin(&mut self) {
         self.note_no_lookups();
+        self.changes = 0;
     }
 
     /// A command ends: whether its reply is sent.
@@ -186,6 +213,13 @@ impl Client {
             self.keyspace_hits = lookups.found;
             self.keyspace_misses = lookups.absent;
         }
+    }
+
+    /// Notes what the operation has changed, which ends with this.
+    #[inline]
+    pub(crate) fn note_changes(&mut self, op: Operation<'_>) {
+        self.changes = op.changes();
+        self.written = op.finish().or(self.written);
     }
 
     pub(crate) fn note_no_lookups(&mut self) {

@@ -6,6 +6,7 @@
 //! the limit of its class, then it is closed; without a configured limit it is not read from any more until it has
 //! caught up.
 
+mod durable;
 mod execute;
 mod input;
 
@@ -19,6 +20,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use hybridlog::SyncPolicy;
 use resp::{Authentication, Limits, Protocol};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -58,6 +60,8 @@ struct Bounds {
     output_bytes: usize,
     /// The most that the large buffers of all clients may take.
     clients_bytes: u64,
+    /// Whether replies wait until the changes they tell of are durable.
+    holds_replies: bool,
     records: RecordSettings,
 }
 
@@ -75,6 +79,7 @@ impl Bounds {
                 unlimited_output_bytes(settings) as usize
             },
             clients_bytes: clients_bytes(settings),
+            holds_replies: settings.appendonly && settings.appendfsync == SyncPolicy::Always,
             records: RecordSettings::new(settings),
         }
     }
@@ -301,6 +306,7 @@ impl<S: Socket> Connection<S> {
         if !self.output.has_pending() {
             return Ok(());
         }
+        self.hold_replies().await?;
         poll_fn(|cx| {
             while self.output.has_pending() {
                 match self.poll_send(cx) {
@@ -316,6 +322,7 @@ impl<S: Socket> Connection<S> {
 
     /// Sends the whole output.
     async fn send_rest(&mut self) -> Result<(), Closed> {
+        self.hold_replies().await?;
         poll_fn(|cx| {
             while self.output.has_pending() {
                 std::task::ready!(self.poll_send(cx))?;

@@ -37,6 +37,8 @@ const DEBUG_NOT_ALLOWED: &[u8] = b"ERR DEBUG command not allowed. If the enable-
     option is set to \"local\", you can run it from a local connection, otherwise you need to set this \
     option in the configuration file, and then restart the server.";
 
+const LOADING: &[u8] = b"LOADING Redis is loading the dataset in memory";
+
 /// What must happen before a command can be run (again).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wait {
@@ -111,7 +113,39 @@ pub(crate) fn admit<'t>(
             error: error.into(),
         });
     }
+    if let Some(error) = refused_for_want_of_disk(server, client, command) {
+        return Err(Refusal {
+            command: Some(command),
+            error: error.into(),
+        });
+    }
+    if server.persistence.is_loading() && !may_run_while_loading(command) {
+        return Err(Refusal {
+            command: Some(command),
+            error: LOADING.into(),
+        });
+    }
     Ok(command)
+}
+
+/// Why nothing can be changed now, if the command might. As in Redis, PING tells whoever watches the server, too.
+fn refused_for_want_of_disk(
+    server: &Server,
+    client: &Client,
+    command: &Command,
+) -> Option<Vec<u8>> {
+    let row = command.row;
+    let changes = row.flags.has(Flags::WRITE)
+        || matches!(row.handler, Handler::Exec) && client.has_queued(Flags::WRITE)
+        || row.name == "ping";
+    let refusal = changes.then(|| server.persistence.refusal());
+    refusal.flatten().map(String::into_bytes)
+}
+
+/// Whether the command needs no data. What walks all of it would find a part.
+fn may_run_while_loading(command: &Command) -> bool {
+    let is_walk = matches!(command.row.handler, Handler::Slow(_)) && command.row.name != "shutdown";
+    command.row.flags.has(Flags::LOADING) && !is_walk
 }
 
 /// Why a command cannot be queued, or executed, between MULTI and EXEC.
@@ -260,7 +294,7 @@ pub(crate) fn run(
         }
     } else {
         client.cold_runs = 0;
-        drop(op);
+        client.note_changes(op);
     }
     conclude(done, reply, mark)
 }
@@ -413,6 +447,9 @@ impl Finished<'_> {
         if self.ended == Ended::Failed {
             command.fail();
             stats.count_error(output.error_text_since(self.reply_start));
+        }
+        if client.changes != 0 {
+            stats.changes.add(client.changes);
         }
         if client.keyspace_hits | client.keyspace_misses != 0 {
             stats.keyspace_hits.add(u64::from(client.keyspace_hits));

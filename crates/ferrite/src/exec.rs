@@ -299,6 +299,7 @@ impl Exec {
         };
         let mut clock = Instant::now();
         let turn_end = self.next + COMMANDS_PER_TURN;
+        cx.client.may_wait = false;
         while self.next < self.transaction.len() {
             let ran = if self.next < turn_end {
                 self.run_next(runner, &mut cx, &mut clock)
@@ -310,7 +311,10 @@ impl Exec {
                 return Err(wait);
             }
         }
-        cx.client.after = self.after;
+        let Ctx { op, client, .. } = cx;
+        client.may_wait = true;
+        client.after = self.after;
+        client.note_changes(op);
         Ok(Ended::Executed)
     }
 

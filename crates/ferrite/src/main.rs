@@ -9,14 +9,17 @@ mod commands;
 mod config;
 mod connection;
 mod ctx;
+mod databases;
 mod dispatch;
 mod exec;
 mod glob;
 mod latency;
 mod listener;
+mod loading;
 mod log;
 mod output;
 mod pause;
+mod persistence;
 mod process;
 mod server;
 mod shutdown;
@@ -110,7 +113,7 @@ fn start(cli: &Cli) -> Result<(), String> {
 
 fn serve(config: Arc<Config>, settings: &Settings) -> Result<(), String> {
     let (listeners, port) = listener::open(settings)?;
-    let store = storage::open(settings)?;
+    let store = storage::start(settings)?;
     let server = Arc::new(Server::new(config, store, port)?);
     if server.allow_clients(settings.maxclients).is_err() {
         log::warning(format_args!(
@@ -136,17 +139,9 @@ fn serve(config: Arc<Config>, settings: &Settings) -> Result<(), String> {
             })?,
         );
     }
-    if port != 0 {
-        log::notice(format_args!("Ready to accept connections on port {port}"));
-    }
-    if let Some(path) = &settings.unixsocket {
-        log::notice(format_args!(
-            "Ready to accept connections at {}",
-            path.display()
-        ));
-    }
-    runtime.block_on(run(&server, workers, settings.shutdown_timeout))?;
+    runtime.block_on(run(&server, workers, settings))?;
     runtime.shutdown_background();
+    shutdown::finish(&server);
     if let Some(path) = &settings.unixsocket {
         // Somebody removed it already: just as well.
         let _ = std::fs::remove_file(path);
@@ -164,26 +159,122 @@ fn pid_file_path(settings: &Settings) -> Option<std::path::PathBuf> {
         .or_else(|| settings.daemonize.then(|| DAEMON_DEFAULT.into()))
 }
 
-/// Does the background work until a signal or SHUTDOWN asks the server to stop, then stops it.
+/// Loads the data, then does the background work until a signal or SHUTDOWN asks the server to stop, then stops it.
 async fn run(
     server: &Arc<Server>,
     workers: Vec<WorkerThread>,
-    patience: Duration,
+    settings: &Settings,
 ) -> Result<(), String> {
-    let watch = |kind| signal(kind).map_err(|error| format!("can't watch for signals: {error}"));
-    let mut interrupt = watch(SignalKind::interrupt())?;
-    let mut terminate = watch(SignalKind::terminate())?;
-    // A client that goes away must not end the process, and a closed terminal must not end a daemon.
-    let _hangup = watch(SignalKind::hangup())?;
+    let mut signals = Signals::watch()?;
     tokio::select! {
-        () = background::run(Arc::clone(server)) => {}
-        () = server.shutdown.asked() => log::notice("User requested shutdown..."),
-        _ = interrupt.recv() => log::notice("Received SIGINT scheduling shutdown..."),
-        _ = terminate.recv() => log::notice("Received SIGTERM scheduling shutdown..."),
+        loaded = loading::load(server) => loaded?,
+        signal = signals.next() => {
+            log::warning(format_args!("Received SIG{} during loading, exiting now.", signal.name()));
+            sys::exit_now(0);
+        }
+        () = server.shutdown.asked() => {
+            log::warning("User requested shutdown during loading, exiting now.");
+            sys::exit_now(0);
+        }
     }
-    server.shutdown.begin();
-    finish(workers, &mut interrupt, patience).await;
+    announce(server, settings);
+    let background = tokio::spawn(background::run(Arc::clone(server)));
+    stop_asked(server, &mut signals).await;
+    background.abort();
+    finish(workers, &mut signals.interrupt, settings.shutdown_timeout).await;
     Ok(())
+}
+
+fn announce(server: &Server, settings: &Settings) {
+    if server.port != 0 {
+        log::notice(format_args!(
+            "Ready to accept connections on port {}",
+            server.port
+        ));
+    }
+    if let Some(path) = &settings.unixsocket {
+        log::notice(format_args!(
+            "Ready to accept connections at {}",
+            path.display()
+        ));
+    }
+}
+
+/// Waits until the server is to stop, and has saved what is to be saved.
+async fn stop_asked(server: &Arc<Server>, signals: &mut Signals) {
+    loop {
+        let signal = tokio::select! {
+            () = server.shutdown.asked() => return,
+            signal = signals.next() => signal,
+        };
+        log::notice(format_args!(
+            "Received SIG{} scheduling shutdown...",
+            signal.name()
+        ));
+        let settings = server.config.settings();
+        let options = match signal {
+            StopSignal::Interrupt => settings.shutdown_on_sigint,
+            StopSignal::Terminate => settings.shutdown_on_sigterm,
+        };
+        let preparing = Arc::clone(server);
+        let prepared = tokio::task::spawn_blocking(move || shutdown::prepare(&preparing, options));
+        tokio::select! {
+            prepared = prepared => {
+                if prepared.expect("a panic ends the process").is_ok() {
+                    return;
+                }
+            }
+            _ = signals.interrupt.recv() => {
+                log::warning("You insist... exiting now.");
+                sys::exit_now(1);
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum StopSignal {
+    Interrupt,
+    Terminate,
+}
+
+impl StopSignal {
+    fn name(self) -> &'static str {
+        match self {
+            StopSignal::Interrupt => "INT",
+            StopSignal::Terminate => "TERM",
+        }
+    }
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// A closed terminal must not end a daemon.
+    _hangup: Signal,
+    /// A file that may not grow any more is an error like others, not the end.
+    _file_size: Signal,
+}
+
+impl Signals {
+    fn watch() -> Result<Self, String> {
+        let watch =
+            |kind| signal(kind).map_err(|error| format!("can't watch for signals: {error}"));
+        Ok(Signals {
+            interrupt: watch(SignalKind::interrupt())?,
+            terminate: watch(SignalKind::terminate())?,
+            _hangup: watch(SignalKind::hangup())?,
+            _file_size: watch(SignalKind::from_raw(libc::SIGXFSZ))?,
+        })
+    }
+
+    /// Waits for a signal to stop.
+    async fn next(&mut self) -> StopSignal {
+        tokio::select! {
+            _ = self.interrupt.recv() => StopSignal::Interrupt,
+            _ = self.terminate.recv() => StopSignal::Terminate,
+        }
+    }
 }
 
 /// Waits for the workers to finish what they have begun, for as long as `shutdown-timeout` allows.

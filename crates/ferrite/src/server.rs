@@ -1,18 +1,19 @@
 //! Everything the workers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use hybridlog::Store;
 use hybridlog::io::IoStats;
-use hybridlog::{Namespace, Store};
-use parking_lot::Mutex;
 
 use crate::client::Clients;
 use crate::config::{ApplyError, Config, Settings};
+use crate::databases::Databases;
 use crate::latency::LatencyMonitor;
 use crate::log;
 use crate::pause::Pause;
+use crate::persistence::{self, Persistence};
 use crate::process;
 use crate::shutdown::Shutdown;
 use crate::slow_lane::SlowLane;
@@ -37,6 +38,7 @@ pub(crate) struct Server {
     pub(crate) large_replies: CommandLog,
     pub(crate) latency: LatencyMonitor,
     pub(crate) pause: Pause,
+    pub(crate) persistence: Persistence,
     pub(crate) shutdown: Shutdown,
     pub(crate) slow_lane: SlowLane,
     /// 40 hexadecimal digits, different at every start.
@@ -79,6 +81,7 @@ impl Server {
             large_replies: CommandLog::default(),
             latency: LatencyMonitor::default(),
             pause: Pause::default(),
+            persistence: Persistence::new(),
             shutdown: Shutdown::default(),
             slow_lane: SlowLane::default(),
             run_id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -149,7 +152,7 @@ impl Server {
 
     /// Puts changed settings into effect where nobody reads them again by himself.
     pub(crate) fn apply(
-        &self,
+        self: &Arc<Self>,
         settings: &Settings,
         changed: &[&'static str],
     ) -> Result<(), ApplyError> {
@@ -161,6 +164,19 @@ impl Server {
                 }
                 "maxmemory" => self.set_memory(settings),
                 "maxclients" => self.allow_clients(settings.maxclients),
+                "appendonly" => {
+                    self.set_checkpoint_bytes(settings);
+                    persistence::set_command_log(self, settings.appendonly);
+                    Ok(())
+                }
+                "appendfsync" => {
+                    self.store.set_sync(settings.appendfsync);
+                    Ok(())
+                }
+                "auto-aof-rewrite-min-size" | "auto-aof-rewrite-percentage" => {
+                    self.set_checkpoint_bytes(settings);
+                    Ok(())
+                }
                 "oom-score-adj" | "oom-score-adj-values" => {
                     process::set_oom_score(settings.oom_score)
                 }
@@ -169,6 +185,15 @@ impl Server {
             applied.map_err(|reason| ApplyError { directive, reason })?;
         }
         Ok(())
+    }
+
+    /// Tells the engine how long the command log may grow.
+    pub(crate) fn set_checkpoint_bytes(&self, settings: &Settings) {
+        let stats = self.store.stats();
+        // Mutable segments may be nearly empty.
+        let segments = stats.warm_segments + stats.cold_segments;
+        let bytes = storage::checkpoint_bytes(settings, segments * stats.segment_bytes);
+        self.store.set_checkpoint_bytes(bytes);
     }
 
     fn set_memory(&self, settings: &Settings) -> Result<(), String> {
@@ -201,67 +226,4 @@ pub(crate) fn unix_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Which namespace of the store each database is. SWAPDB swaps two, FLUSHDB takes a fresh one.
-pub(crate) struct Databases {
-    namespaces: Box<[AtomicU16]>,
-    /// Namespaces that no database uses and no sweep is busy with.
-    free: Mutex<Vec<Namespace>>,
-    /// How often a database has changed its namespace.
-    version: AtomicU64,
-}
-
-impl Databases {
-    /// `count` empty databases.
-    pub(crate) fn new(count: usize) -> Self {
-        let count = count.min(usize::from(u16::MAX) / 2);
-        Databases {
-            namespaces: (0..count as u16).map(AtomicU16::new).collect(),
-            free: Mutex::new((count as u16..u16::MAX).rev().map(Namespace).collect()),
-            version: AtomicU64::new(0),
-        }
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.namespaces.len()
-    }
-
-    /// The namespace of a database that exists.
-    #[inline]
-    pub(crate) fn namespace(&self, database: usize) -> Namespace {
-        // Relaxed: a command looks again under its latches, which SWAPDB and FLUSHDB take all of.
-        Namespace(self.namespaces[database].load(Relaxed))
-    }
-
-    /// Changes whenever a database changes its namespace. Relaxed, like [`Self::namespace`].
-    pub(crate) fn version(&self) -> u64 {
-        self.version.load(Relaxed)
-    }
-
-    /// SWAPDB. The caller holds all latches.
-    pub(crate) fn swap(&self, a: usize, b: usize) {
-        self.version.fetch_add(1, Relaxed);
-        let namespace_a = self.namespaces[a].load(Relaxed);
-        let namespace_b = self.namespaces[b].swap(namespace_a, Relaxed);
-        self.namespaces[a].store(namespace_b, Relaxed);
-    }
-
-    /// Whether `count` databases can be renewed now.
-    pub(crate) fn can_renew(&self, count: usize) -> bool {
-        self.free.lock().len() >= count
-    }
-
-    /// Empties a database by giving it a fresh namespace; returns the old one, to be cleared in the store and then
-    /// given back with [`Databases::release`]. `None` while too many old ones are still being cleared.
-    pub(crate) fn renew(&self, database: usize) -> Option<Namespace> {
-        let fresh = self.free.lock().pop()?;
-        self.version.fetch_add(1, Relaxed);
-        Some(Namespace(self.namespaces[database].swap(fresh.0, Relaxed)))
-    }
-
-    /// Makes a namespace that has been cleared available again.
-    pub(crate) fn release(&self, cleared: Namespace) {
-        self.free.lock().insert(0, cleared);
-    }
 }

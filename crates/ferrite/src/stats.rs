@@ -49,6 +49,8 @@ pub(crate) struct WorkerStats {
     pub(crate) keyspace_misses: Counter,
     pub(crate) query_buffer_limit_disconnections: Counter,
     pub(crate) output_buffer_limit_disconnections: Counter,
+    /// Changes of data since the server started.
+    pub(crate) changes: Counter,
     per_command: Box<[CommandStats]>,
     /// Error replies by code. Only errors take this lock, and only INFO contends for it.
     errors: Mutex<BTreeMap<String, u64>>,
@@ -71,6 +73,7 @@ impl WorkerStats {
             keyspace_misses: Counter::default(),
             query_buffer_limit_disconnections: Counter::default(),
             output_buffer_limit_disconnections: Counter::default(),
+            changes: Counter::default(),
             per_command: (0..commands).map(|_| CommandStats::default()).collect(),
             errors: Mutex::default(),
             reset: AtomicBool::new(false),
@@ -264,6 +267,11 @@ impl Stats {
     /// The sum of one counter: `stats.total(|worker| &worker.commands)`.
     pub(crate) fn total(&self, counter: impl Fn(&WorkerStats) -> &Counter) -> u64 {
         self.live().map(|worker| counter(worker).get()).sum()
+    }
+
+    /// Changes of data since the server started, whatever CONFIG RESETSTAT does.
+    pub(crate) fn changes(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.changes.get()).sum()
     }
 
     /// One command's figures.

@@ -1,4 +1,4 @@
-//! The engine as the settings want it: memory, directory, and how cold records are read.
+//! The engine as the settings want it: memory, directory, how cold records are read, what a restart finds.
 
 use std::sync::Arc;
 
@@ -17,17 +17,33 @@ const WORKER_THREADS_BYTES: u64 = 1 << 20;
 /// This share of `maxmemory` is for cold records on their way to a reply.
 const COLD_SHARE: u64 = 32;
 
-/// Opens the store in the directory of the settings. The error is one line.
-pub(crate) fn open(settings: &Settings) -> Result<Arc<Store>, String> {
+/// Data beyond this does not let the command log grow longer: replaying it is to take seconds.
+const LOG_BASE_MAX_BYTES: u64 = 256 << 20;
+
+/// Opens the directory of the settings; what it holds is still to be recovered. The error is one line.
+pub(crate) fn start(settings: &Settings) -> Result<Arc<Store>, String> {
     let options = Options {
         memory_bytes: settings.maxmemory_bytes,
         memory_max_bytes: memory_max_bytes(settings),
         reserved_bytes: reserved_bytes(settings, 0),
         segment_bytes: settings.segment_bytes.map(|bytes| bytes as usize),
         backend: backend(settings),
+        command_log: settings.appendonly,
+        sync: settings.appendfsync,
+        checkpoint_bytes: checkpoint_bytes(settings, 0),
         ..Options::new(&settings.dir)
     };
-    Store::open(options).map_err(|error| error.to_string())
+    Store::open_unrecovered(options).map_err(|error| error.to_string())
+}
+
+/// The length of the command log that makes a checkpoint due, with so many bytes of data.
+pub(crate) fn checkpoint_bytes(settings: &Settings, data_bytes: u64) -> u64 {
+    if !settings.appendonly || settings.rewrite_percentage == 0 {
+        return u64::MAX;
+    }
+    let base_bytes = data_bytes.min(LOG_BASE_MAX_BYTES);
+    let share = u128::from(base_bytes) * u128::from(settings.rewrite_percentage) / 100;
+    settings.rewrite_min_bytes.max(share as u64)
 }
 
 /// How far `maxmemory` can be raised while the server runs: to all of the machine's memory.

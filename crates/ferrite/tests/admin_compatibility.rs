@@ -37,6 +37,14 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("acl|list", ONE_USER),
     ("acl|users", ONE_USER),
     (
+        "bgrewriteaof",
+        "makes a checkpoint, as `BGSAVE` does: with it the command log begins anew",
+    ),
+    (
+        "bgsave",
+        "makes a checkpoint of the data directory, not an RDB file; `CANCEL` as in Valkey 9",
+    ),
+    (
         "client",
         "`CACHING`, `TRACKING` and `UNBLOCK` are missing: there is no client tracking, and nothing blocks yet",
     ),
@@ -159,11 +167,20 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("object|refcount", "always 1: no two keys share a value"),
     ("scan", "another order, and cursors of another kind"),
+    ("save", "nobody waits for it but the client that asked"),
     (
         "shutdown",
-        "`SAVE` is refused: nothing is kept across a restart yet",
+        "with a command log it makes a checkpoint too, unless `NOSAVE` is given, so that the next start is fast",
     ),
     ("slowlog|help", OWN_WORDS),
+    (
+        "wait",
+        "there are no replicas: answers 0 when the timeout is over",
+    ),
+    (
+        "waitaof",
+        "syncs at once, whatever `appendfsync` says; there are no replicas",
+    ),
 ];
 
 #[test]

@@ -237,7 +237,8 @@ fn a_daemon_writes_its_pid_file_and_log() {
     assert_eq!(started.code(), Some(0));
     let stream = common::eventually(|| UnixStream::connect(&socket).ok());
     let mut client = Connection::new(stream);
-    assert_eq!(client.command(&["PING"]), "+PONG\r\n");
+    // It may be loading its data yet.
+    common::eventually(|| (client.command(&["PING"]) == "+PONG\r\n").then_some(()));
     let pid = std::fs::read_to_string(&pid_file).unwrap();
     assert!(
         client

@@ -3,13 +3,13 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::Stop;
 use crate::checkpoint::{CheckpointStatus, Checkpointed};
 use crate::command_log::{Effect, Health, LogStats, Position, SyncPolicy};
 use crate::index::Index;
 use crate::operation::Operation;
 use crate::recovery::RecoveryStats;
 use crate::store::Store;
+use crate::{Namespace, Stop};
 
 impl<I: Index> Operation<'_, I> {
     /// Keeps `bytes` for the embedding program, in the place of what it kept before: they are found again after a restart
@@ -24,6 +24,12 @@ impl<I: Index> Operation<'_, I> {
         self.shared.checkpoints.set_state(self.generation, bytes);
         self.note(&Effect::State { bytes });
         Ok(())
+    }
+
+    /// Gives up a namespace that [`Store::clear`] is about to forget: a restart does that if it comes first. To be called
+    /// after [`Self::set_state`] in the same operation, which has made sure that it can be logged.
+    pub fn abandon(&mut self, namespace: Namespace) {
+        self.note(&Effect::Clear { namespace });
     }
 }
 

@@ -20,9 +20,21 @@ thread_local! {
 #[derive(Default)]
 pub(crate) struct NotedEffects {
     encoded: RefCell<Vec<u8>>,
+    /// How many changes there were, those among them that are not logged.
+    changes: Cell<u64>,
 }
 
 impl NotedEffects {
+    /// Counts a change.
+    pub(crate) fn count(&self) {
+        self.changes.set(self.changes.get() + 1);
+    }
+
+    /// How many changes have been counted.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.get()
+    }
+
     pub(crate) fn note(&self, effect: &Effect<'_>) {
         let mut encoded = self.encoded.borrow_mut();
         if encoded.capacity() == 0 {

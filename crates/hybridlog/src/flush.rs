@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use crate::command_log::Effect;
 use crate::epoch;
 use crate::index::Index;
+use crate::log::Urgency;
 use crate::operation::Operation;
 use crate::segment::{Segment, State};
 use crate::shared::Shared;
@@ -44,6 +45,7 @@ impl<I: Index> Operation<'_, I> {
             self.shared.log.detach(segment);
         }
         self.shared.shadows.forget(|_| true);
+        self.urgency.set(Urgency::Emergency);
         self.note(&Effect::RetireEverything);
         let generation = self.generation;
         Ok(Retired {

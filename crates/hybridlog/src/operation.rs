@@ -296,9 +296,15 @@ impl<'s, I: Index> Operation<'s, I> {
         self.effects.take(|effects| log.append(generation, effects))
     }
 
+    /// How many changes the operation has made so far: values and expiries written, keys removed or renamed.
+    pub fn changes(&self) -> u64 {
+        self.effects.changes()
+    }
+
     /// Notes for the command log what has been changed. The latches are still held.
     #[inline]
     pub(crate) fn note(&self, effect: &Effect<'_>) {
+        self.effects.count();
         if self.shared.command_log.is_logged(self.generation) {
             self.effects.note(effect);
         }

@@ -248,7 +248,28 @@ impl Oracle {
             };
             text.push_str(&format!("\n  {name} holds {what} (PTTL {pttl}): {known}"));
         }
-        text
+        text + &self.describe(count)
+    }
+
+    /// What step `at` changes, for people.
+    fn describe(&self, at: usize) -> String {
+        let Some(step) = self.steps.get(at) else {
+            return String::new();
+        };
+        let begin = at.checked_sub(1).map_or(0, |at| self.steps[at].changes_end);
+        let changes = self.changes[begin..step.changes_end].iter();
+        let changes: Vec<String> = changes
+            .map(|(key, state)| {
+                let name = self.names[*key].escape_ascii();
+                let leaves = if state.is_some() {
+                    "a value"
+                } else {
+                    "nothing"
+                };
+                format!("{leaves} under {name}")
+            })
+            .collect();
+        format!("\nthe next step leaves {}", changes.join(", "))
     }
 
     /// When a step was acknowledged, for people; `count` counts from 1.

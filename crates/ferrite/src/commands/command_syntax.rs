@@ -56,8 +56,10 @@ impl Kind {
             _ if name.starts_with("unix-time") => Kind::UnixTime,
             "seconds" | "milliseconds" | "count" | "numkeys" | "offset" | "start" | "end"
             | "bit" | "increment" | "decrement" | "db" | "index1" | "index2" | "cursor"
-            | "timeout" | "protover" | "client-id" | "maxage" | "idle" | "len" | "size"
-            | "min-len" | "version" | "columns" | "rows" | "rounds" => Kind::Integer,
+            | "timeout" | "numlocal" | "numreplicas" | "protover" | "client-id" | "maxage"
+            | "idle" | "len" | "size" | "min-len" | "version" | "columns" | "rows" | "rounds" => {
+                Kind::Integer
+            }
             _ => Kind::String,
         }
     }
@@ -193,6 +195,7 @@ const SYNTAX: &[(&str, &str)] = &[
     ("acl|getuser", "username"),
     ("append", "key value"),
     ("auth", "[username] password"),
+    ("bgsave", "[SCHEDULE | CANCEL]"),
     ("bitcount", "key [start end [BYTE | BIT]]"),
     (
         "bitfield",
@@ -324,6 +327,8 @@ const SYNTAX: &[(&str, &str)] = &[
     ("ttl", "key"),
     ("type", "key"),
     ("unlink", "key..."),
+    ("wait", "numreplicas timeout"),
+    ("waitaof", "numlocal numreplicas timeout"),
 ];
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
 use crate::commands::generic_keys::DATABASE_OUT_OF_RANGE;
 use crate::commands::parse::{SYNTAX_ERROR, integer};
 use crate::ctx::Ctx;
+use crate::server::Server;
 
 const SWEEPS_PENDING: &str =
     "ERR too many databases that were emptied are still being swept, try again later";
@@ -75,16 +76,26 @@ fn dbsize(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
 
 fn flushdb(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     check_flush_mode(args)?;
-    let Some(old) = cx.server.databases.renew(cx.client.database()) else {
+    let databases = &cx.server.databases;
+    let Some(renewed) = databases.renewed([cx.client.database()]) else {
         return Err(SWEEPS_PENDING.into());
     };
-    let server = Arc::clone(cx.server);
+    cx.op.set_state(&renewed.encode())?;
+    cx.op.abandon(cx.namespace);
+    for old in databases.assign(&renewed) {
+        clear(cx.server, old);
+    }
+    cx.reply.ok();
+    Ok(())
+}
+
+/// Clears a namespace that no database is any more, in the background.
+pub(crate) fn clear(server: &Arc<Server>, old: Namespace) {
+    let server = Arc::clone(server);
     tokio::task::spawn_blocking(move || {
         server.store.clear(old);
         server.databases.release(old);
     });
-    cx.reply.ok();
-    Ok(())
 }
 
 fn flushall(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
@@ -95,13 +106,12 @@ fn flushall(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     }
     let databases = &cx.server.databases;
     // All latches are held: nobody else takes a namespace in between.
-    if !databases.can_renew(databases.count()) {
+    let Some(renewed) = databases.renewed(0..databases.count()) else {
         return Err(SWEEPS_PENDING.into());
-    }
+    };
     let retired = cx.op.retire_everything()?;
-    let old: Vec<Namespace> = (0..databases.count())
-        .filter_map(|database| databases.renew(database))
-        .collect();
+    cx.op.set_state(&renewed.encode())?;
+    let old = databases.assign(&renewed);
     let server = Arc::clone(cx.server);
     tokio::task::spawn_blocking(move || {
         server.store.sweep(retired, &old);
@@ -131,7 +141,10 @@ fn swapdb(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let (Some(first), Some(second)) = (exists(first), exists(second)) else {
         return Err(DATABASE_OUT_OF_RANGE.into());
     };
-    cx.server.databases.swap(first, second);
+    let databases = &cx.server.databases;
+    let swapped = databases.swapped(first, second);
+    cx.op.set_state(&swapped.encode())?;
+    databases.assign(&swapped);
     cx.reply.ok();
     Ok(())
 }

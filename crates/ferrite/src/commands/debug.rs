@@ -16,6 +16,7 @@ use crate::commands::help::{reply_help, unknown_or_wrong_number};
 use crate::commands::object::encoding;
 use crate::commands::parse::strict_integer;
 use crate::ctx::{Ctx, SlowCtx};
+use crate::persistence;
 
 const NOT_POSITIVE: &str = "ERR value is out of range, must be positive";
 /// Longest value DEBUG POPULATE makes, as in Redis's `proto-max-bulk-len`.
@@ -98,6 +99,14 @@ pub(crate) const ROWS: &[Row] = &[Row {
             ..SUBCOMMAND
         },
         Row {
+            name: "loadaof",
+            flags: FLAGS.and(Flags::NO_MULTI),
+            complexity: "O(N) for N bytes in memory",
+            summary: "Lets everything leave memory, so that what is read comes from the files.",
+            handler: Handler::Slow(reload),
+            ..SUBCOMMAND
+        },
+        Row {
             name: "object",
             keys: Keys::Range {
                 first: 2,
@@ -119,6 +128,14 @@ pub(crate) const ROWS: &[Row] = &[Row {
             name: "protocol",
             summary: "Replies a value of one type of the protocol.",
             handler: Handler::Worker(protocol),
+            ..SUBCOMMAND
+        },
+        Row {
+            name: "reload",
+            flags: FLAGS.and(Flags::NO_MULTI),
+            complexity: "O(N) for N bytes in memory",
+            summary: "Makes a checkpoint and lets everything leave memory, so that what is read comes from the files.",
+            handler: Handler::Slow(save_and_reload),
             ..SUBCOMMAND
         },
         Row {
@@ -206,6 +223,32 @@ fn force_cold(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
 fn force_warm(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
     check_arguments(args, args.len() == 2)?;
     cx.store.seal_all()?;
+    cx.reply.ok();
+    Ok(())
+}
+
+/// DEBUG RELOAD. With MERGE and NOFLUSH Redis keeps what is in memory, which is what it reads back here; with NOSAVE it
+/// does not save first.
+fn save_and_reload(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
+    let mut saves = true;
+    for i in 2..args.len() {
+        if args.is(i, "nosave") {
+            saves = false;
+        } else if !args.is(i, "merge") && !args.is(i, "noflush") {
+            return Err(
+                "ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.".into(),
+            );
+        }
+    }
+    if saves && persistence::checkpoint(cx.server).is_err() {
+        // What failed is in the log, as Redis has it.
+        return Err("ERR".into());
+    }
+    reload(cx, args)
+}
+
+fn reload(cx: &mut SlowCtx<'_>, _args: Args<'_>) -> Done {
+    cx.store.force_cold()?;
     cx.reply.ok();
     Ok(())
 }
@@ -398,6 +441,8 @@ fn help(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
             "    Move everything in memory to the cold tier.",
             "FORCE-WARM",
             "    Move everything in the hot tier to the warm tier.",
+            "LOADAOF",
+            "    Let everything leave memory, so that what is read comes from the files.",
             "OBJECT <key>",
             "    Tell how the value of <key> is held.",
             "POPULATE <count> [<prefix>] [<size>]",
@@ -405,6 +450,8 @@ fn help(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
             "PROTOCOL <type>",
             "    Reply a value of one type: string, integer, double, bignum, null, array, set,",
             "    map, attrib, push, verbatim, true, false.",
+            "RELOAD [MERGE | NOFLUSH | NOSAVE]",
+            "    Make a checkpoint, then as LOADAOF. NOSAVE leaves out the checkpoint.",
             "SET-ACTIVE-EXPIRE <0|1>",
             "    Switch the removal of expired keys that nobody asks for.",
             "SLEEP <seconds>",

@@ -3,7 +3,7 @@
 
 use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Keys, Row};
-use crate::commands::info_sections as sections;
+use crate::commands::{info_persistence, info_sections as sections};
 use crate::ctx::Ctx;
 use crate::server::Server;
 
@@ -39,7 +39,11 @@ const SECTIONS: &[(&str, Shown, Section)] = &[
     ("Server", Shown::ByDefault, sections::server),
     ("Clients", Shown::ByDefault, sections::clients),
     ("Memory", Shown::ByDefault, sections::memory),
-    ("Persistence", Shown::ByDefault, sections::persistence),
+    (
+        "Persistence",
+        Shown::ByDefault,
+        info_persistence::persistence,
+    ),
     ("Stats", Shown::ByDefault, sections::stats),
     ("Replication", Shown::ByDefault, sections::replication),
     ("CPU", Shown::ByDefault, sections::cpu),

@@ -28,7 +28,7 @@ impl Lines {
         let _ = write!(self.0, "# {name}\r\n");
     }
 
-    fn field(&mut self, name: &str, value: impl Display) {
+    pub(crate) fn field(&mut self, name: &str, value: impl Display) {
         let _ = write!(self.0, "{name}:{value}\r\n");
     }
 
@@ -38,7 +38,7 @@ impl Lines {
         self.field(&format!("{name}_human"), human(bytes));
     }
 
-    fn zeros(&mut self, names: &[&str]) {
+    pub(crate) fn zeros(&mut self, names: &[&str]) {
         names.iter().for_each(|name| self.field(name, 0));
     }
 }
@@ -187,49 +187,6 @@ fn maxmemory_policy(server: &Server) -> String {
     found.first().map_or(String::new(), |(_, value)| {
         String::from_utf8_lossy(value).into_owned()
     })
-}
-
-pub(crate) fn persistence(text: &mut Lines, server: &Server) {
-    text.zeros(&[
-        "loading",
-        "async_loading",
-        "current_cow_peak",
-        "current_cow_size",
-        "current_cow_size_age",
-    ]);
-    text.field("current_fork_perc", "0.00");
-    text.zeros(&[
-        "current_save_keys_processed",
-        "current_save_keys_total",
-        "rdb_changes_since_last_save",
-        "rdb_bgsave_in_progress",
-    ]);
-    text.field(
-        "rdb_last_save_time",
-        unix_ms().saturating_sub(server.uptime_ms()) / 1000,
-    );
-    text.field("rdb_last_bgsave_status", "ok");
-    text.field("rdb_last_bgsave_time_sec", -1);
-    text.field("rdb_current_bgsave_time_sec", -1);
-    text.zeros(&[
-        "rdb_saves",
-        "rdb_last_cow_size",
-        "rdb_last_load_keys_expired",
-        "rdb_last_load_keys_loaded",
-        "aof_enabled",
-        "aof_rewrite_in_progress",
-        "aof_rewrite_scheduled",
-    ]);
-    text.field("aof_last_rewrite_time_sec", -1);
-    text.field("aof_current_rewrite_time_sec", -1);
-    text.field("aof_last_bgrewrite_status", "ok");
-    text.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
-    text.field("aof_last_write_status", "ok");
-    text.zeros(&[
-        "aof_last_cow_size",
-        "module_fork_in_progress",
-        "module_fork_last_cow_size",
-    ]);
 }
 
 pub(crate) fn stats(text: &mut Lines, server: &Server) {

@@ -1,19 +1,13 @@
-//! What belongs to no family: TIME, ROLE, MODULE LIST, SHUTDOWN.
+//! What belongs to no family: TIME, ROLE, MODULE LIST.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Row};
 use crate::commands::help::reply_help;
-use crate::commands::parse::SYNTAX_ERROR;
 use crate::ctx::Ctx;
 
 const ANY_TIME: Flags = Flags::LOADING.and(Flags::STALE);
-const SHUTDOWN: Flags = Flags::ADMIN
-    .and(Flags::NOSCRIPT)
-    .and(ANY_TIME)
-    .and(Flags::NO_MULTI)
-    .and(Flags::ALLOW_BUSY);
 
 /// The rows of this family.
 pub(crate) const ROWS: &[Row] = &[
@@ -53,14 +47,6 @@ pub(crate) const ROWS: &[Row] = &[
         "2.8.12",
         "Returns the role of the server in replication.",
         role,
-    ),
-    row(
-        "shutdown",
-        -1,
-        SHUTDOWN,
-        "1.0.0",
-        "Ends the server.",
-        shutdown,
     ),
     row(
         "time",
@@ -125,44 +111,4 @@ fn module_help(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
         ],
     );
     Ok(())
-}
-
-/// The reply is the closed connection.
-fn shutdown(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    let mut given = Given::default();
-    for i in 1..args.len() {
-        let option = match args[i].to_ascii_lowercase().as_slice() {
-            b"nosave" => &mut given.nosave,
-            b"save" => &mut given.save,
-            b"now" => &mut given.now,
-            b"force" => &mut given.force,
-            b"abort" => &mut given.abort,
-            _ => return Err(SYNTAX_ERROR.into()),
-        };
-        *option = true;
-    }
-    if given.abort && args.len() > 2 || given.save && given.nosave {
-        return Err(SYNTAX_ERROR.into());
-    }
-    if given.abort {
-        return Err("ERR No shutdown in progress.".into());
-    }
-    if given.save && !given.force {
-        return Err(
-            "ERR Errors trying to SHUTDOWN: this version cannot save the data set. Use NOSAVE."
-                .into(),
-        );
-    }
-    cx.server.shutdown.begin();
-    Ok(())
-}
-
-/// The options of SHUTDOWN. NOW does not wait for replicas, of which there are none.
-#[derive(Default)]
-struct Given {
-    nosave: bool,
-    save: bool,
-    now: bool,
-    force: bool,
-    abort: bool,
 }

@@ -20,6 +20,7 @@ mod generic_keys;
 mod generic_scan;
 mod help;
 mod info;
+mod info_persistence;
 mod info_sections;
 mod latency;
 mod lolwut;
@@ -27,6 +28,7 @@ mod memory;
 mod misc;
 mod object;
 pub(crate) mod parse;
+mod persistence;
 mod slowlog;
 mod string;
 mod string_condition;
@@ -41,6 +43,8 @@ mod transaction;
 use hybridlog::{Namespace, Operation, Record};
 
 use crate::command::{Row, Stop};
+pub(crate) use database::clear as clear_database;
+pub(crate) use persistence::reply_synced;
 
 /// All rows, family by family.
 pub(crate) const FAMILIES: &[&[Row]] = &[
@@ -71,6 +75,7 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     slowlog::ROWS,
     latency::ROWS,
     misc::ROWS,
+    persistence::ROWS,
     lolwut::ROWS,
     acl::ROWS,
 ];

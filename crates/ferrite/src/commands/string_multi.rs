@@ -10,6 +10,12 @@ use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
 use crate::ctx::Ctx;
 
+/// What pages of large values take that are not full.
+const PAGES_BYTES: u64 = 128 << 10;
+
+/// So much is always there for a command that has stored something.
+const FEW_BYTES: u64 = PAGES_BYTES + (64 << 10);
+
 pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "mset",
@@ -54,8 +60,21 @@ pub(crate) const ROWS: &[Row] = &[
     },
 ];
 
+/// Makes sure that there is room for everything before the first string is stored: one that has to wait would leave the
+/// others stored without it.
+fn check_room(cx: &Ctx<'_>, args: Args<'_>) -> Result<(), Stop> {
+    let bytes = args.total_bytes() as u64;
+    // Headers, and pages that are not full.
+    let bytes = bytes + bytes / 8 + PAGES_BYTES;
+    if bytes < FEW_BYTES || cx.server.store.has_room(bytes) {
+        return Ok(());
+    }
+    Err(hybridlog::Stop::NoRoom { bytes }.into())
+}
+
 fn mset(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let pairs = pairs(args, "mset")?;
+    check_room(cx, args)?;
     for (key, value) in pairs {
         store(cx, key, value, None)?;
     }
@@ -68,6 +87,7 @@ fn msetnx(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let found = read_all(cx, pairs.clone())?;
     let store_all = found.iter().all(Option::is_none);
     if store_all {
+        check_room(cx, args)?;
         for (key, value) in pairs {
             store(cx, key, value, None)?;
         }
@@ -135,6 +155,7 @@ fn msetex(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         _ => true,
     };
     if store_all {
+        check_room(cx, args)?;
         for (i, (key, value)) in pairs.enumerate() {
             let kept = || found[i].and_then(|meta| meta.expires_at_ms);
             store(cx, key, value, if keep { kept() } else { expires_at_ms })?;

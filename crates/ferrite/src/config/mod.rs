@@ -34,7 +34,7 @@ use crate::glob;
 use machine::{Machine, affordable_workers, maxmemory_floor_bytes};
 pub(crate) use settings::{
     BindAddress, IoBackend, LogLevel, OomScore, Origin, Permission, RenamedCommand, Settings,
-    Syslog,
+    ShutdownOptions, Syslog,
 };
 use source::Entry;
 pub(crate) use source::Written;
@@ -317,7 +317,11 @@ impl Draft {
                 lines.push(line.clone());
                 Ok(Value::Lines(lines))
             }
-            (_, start) => parse_words(row, &line.words, &start),
+            // As in Redis all words may also be given as one: `--save "900 1 300 10"`.
+            (kind, start) => match line.words.as_slice() {
+                [all] => parse_words(row, &config_set_words(kind, all), &start),
+                words => parse_words(row, words, &start),
+            },
         };
         self.values[row] = value.map_err(|reason| {
             let given = line.words.join(&b' ');
@@ -416,7 +420,7 @@ fn parse_words(row: usize, words: &[Vec<u8>], start: &Value) -> Result<Value, St
     }
 }
 
-/// `CONFIG SET` has one argument for all words: they are separated by single blanks.
+/// The words that one argument has for a directive: they are separated by single blanks.
 fn config_set_words(kind: &Kind, text: &[u8]) -> Vec<Vec<u8>> {
     if kind.takes_many_words() {
         text.split(|byte| *byte == b' ')

@@ -8,8 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hybridlog::SyncPolicy;
+
 use super::table;
-use super::value::{BufferLimit, Line, Value};
+use super::value::{BufferLimit, Line, SaveRule, Value};
 
 /// One consistent state of the configuration.
 #[derive(Clone, Debug)]
@@ -55,6 +57,16 @@ pub(crate) struct Settings {
     pub(crate) databases: usize,
     /// Directory of the data files, absolute.
     pub(crate) dir: PathBuf,
+    pub(crate) appendonly: bool,
+    pub(crate) appendfsync: SyncPolicy,
+    /// Any of them makes a checkpoint due.
+    pub(crate) save: Vec<SaveRule>,
+    /// The length of the command log that makes a checkpoint due is at least this, and this share of the data.
+    pub(crate) rewrite_min_bytes: u64,
+    pub(crate) rewrite_percentage: u64,
+    pub(crate) stop_writes_on_save_error: bool,
+    pub(crate) shutdown_on_sigint: ShutdownOptions,
+    pub(crate) shutdown_on_sigterm: ShutdownOptions,
     /// Rounds of background work a second, 1 to 500.
     pub(crate) hz: u32,
     pub(crate) io_backend: IoBackend,
@@ -146,6 +158,15 @@ pub(crate) enum OomScore {
     Absolute(i32),
 }
 
+/// How the server is to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ShutdownOptions {
+    /// Whether data is saved first; `None`: as it is configured.
+    pub(crate) save: Option<bool>,
+    /// Ends even if data cannot be saved.
+    pub(crate) force: bool,
+}
+
 /// How cold records are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IoBackend {
@@ -198,6 +219,18 @@ impl Settings {
             maxmemory_bytes,
             databases: values.number("databases"),
             dir: path(values.text("dir")),
+            appendonly: values.yes("appendonly"),
+            appendfsync: match values.choice("appendfsync") {
+                "always" => SyncPolicy::Always,
+                "no" => SyncPolicy::Never,
+                _ => SyncPolicy::EverySecond,
+            },
+            save: values.save_rules("save").to_vec(),
+            rewrite_min_bytes: values.bytes("auto-aof-rewrite-min-size"),
+            rewrite_percentage: values.number("auto-aof-rewrite-percentage"),
+            stop_writes_on_save_error: values.yes("stop-writes-on-bgsave-error"),
+            shutdown_on_sigint: values.shutdown_options("shutdown-on-sigint"),
+            shutdown_on_sigterm: values.shutdown_options("shutdown-on-sigterm"),
             hz: values.number("hz"),
             io_backend: match values.choice("io-backend") {
                 "uring" => IoBackend::Uring,
@@ -378,6 +411,27 @@ impl<'a> Values<'a> {
         match self.get(name) {
             Value::Percentiles(percentiles) => percentiles,
             other => unreachable!("{name} is {other:?}"),
+        }
+    }
+
+    fn save_rules(&self, name: &str) -> &'a [SaveRule] {
+        match self.get(name) {
+            Value::Save(rules) => rules,
+            other => unreachable!("{name} is {other:?}"),
+        }
+    }
+
+    fn shutdown_options(&self, name: &str) -> ShutdownOptions {
+        let Value::Choices(names) = self.get(name) else {
+            unreachable!("{name} is {:?}", self.get(name))
+        };
+        ShutdownOptions {
+            save: if names.contains(&"save") {
+                Some(true)
+            } else {
+                names.contains(&"nosave").then_some(false)
+            },
+            force: names.contains(&"force"),
         }
     }
 

@@ -201,7 +201,7 @@ const FACILITIES: Kind = Choice(&[
 const ACL: &str = "there are no users beside the default one";
 const BACKGROUND: &str = "memory is always given back in the background";
 const CLUSTER: &str = "cluster mode is not supported";
-const COMMAND_LOG: &str = "there is no append-only file";
+const DATA_FILES: &str = "data files have a format and names of their own";
 const DEFRAG: &str = "the log does not fragment memory";
 const EVICTION: &str = "data beyond maxmemory moves to disk instead of being evicted";
 const MODULES: &str = "modules are not supported";
@@ -210,7 +210,6 @@ const PUBSUB: &str = "keyspace notifications are not supported";
 const REMOVED: &str = "Redis removed it as well";
 const REPLICATION: &str = "replication is not supported";
 const SCRIPTS: &str = "scripts are not supported";
-const SNAPSHOTS: &str = "there are no snapshot files";
 const STRINGS_ONLY: &str = "strings are the only data type";
 const TITLE: &str = "the name in the list of processes stays as it is";
 const TLS: &str = "TLS is not supported";
@@ -285,8 +284,8 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     row("oom-score-adj", Choice(&["no", "yes", "relative", "absolute"]), "no").works("whether oom-score-adj-values is applied to the process"),
     row("oom-score-adj-values", OomScores, "0 200 800").works("scores for the kernel's out-of-memory killer; the first one counts"),
     row("shutdown-timeout", int(0), "10").works("seconds that a shutdown waits for running commands"),
-    row("shutdown-on-sigint", SHUTDOWN, "default").inert(SNAPSHOTS),
-    row("shutdown-on-sigterm", SHUTDOWN, "default").inert(SNAPSHOTS),
+    row("shutdown-on-sigint", SHUTDOWN, "default").works("what SIGINT does: the options of SHUTDOWN, or default"),
+    row("shutdown-on-sigterm", SHUTDOWN, "default").works("what SIGTERM does: the options of SHUTDOWN, or default"),
 
     // Permissions.
     row("requirepass", Text, "").sensitive().works("password that clients must give; empty is none"),
@@ -362,27 +361,27 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     row("latency-tracking", YesNo, "yes").works("whether histograms are kept of what commands take, for LATENCY HISTOGRAM and INFO"),
     row("latency-tracking-info-percentiles", Percentiles, "50 99 99.9").works("percentiles of those histograms that INFO shows"),
 
-    // Snapshots and the append-only file.
-    row("save", Save, "3600 1 300 100 60 10000").inert(SNAPSHOTS),
-    row("dbfilename", FileName, "dump.rdb").protected().inert(SNAPSHOTS),
-    row("rdbchecksum", YesNo, "yes").immutable().inert(SNAPSHOTS),
-    row("rdbcompression", YesNo, "yes").inert(SNAPSHOTS),
-    row("rdb-del-sync-files", YesNo, "no").inert(SNAPSHOTS),
-    row("rdb-save-incremental-fsync", YesNo, "yes").inert(SNAPSHOTS),
+    // Checkpoints and the command log.
+    row("save", Save, "3600 1 300 100 60 10000").works("a checkpoint is made after so many seconds with so many changes; nothing is no such rule"),
+    row("appendonly", YesNo, "yes").works("whether every change goes to the command log; without, a restart finds the last checkpoint"),
+    row("appendfsync", Choice(&["everysec", "always", "no"]), "everysec").works("when the command log is synced: before a change is acknowledged, once a second, or when the system does"),
+    row("auto-aof-rewrite-min-size", size(0), "64mb").works("a command log shorter than this makes no checkpoint due"),
+    row("auto-aof-rewrite-percentage", int(0), "100").works("a command log longer than this share of the data, or of 256 MiB if that is less, makes a checkpoint due; 0: its length does not matter"),
+    row("stop-writes-on-bgsave-error", YesNo, "yes").works("whether changes are refused while the last BGSAVE has failed and there are save rules"),
+    row("no-appendfsync-on-rewrite", YesNo, "no").inert("the command log is synced while checkpoints are made, too"),
+    row("dbfilename", FileName, "dump.rdb").protected().inert(DATA_FILES),
+    row("rdbchecksum", YesNo, "yes").immutable().inert("all files have checksums"),
+    row("rdbcompression", YesNo, "yes").inert(DATA_FILES),
+    row("rdb-del-sync-files", YesNo, "no").inert(DATA_FILES),
+    row("rdb-save-incremental-fsync", YesNo, "yes").inert(DATA_FILES),
     row("sanitize-dump-payload", Choice(&["no", "yes", "clients"]), "no").inert("RESTORE is not supported"),
-    row("stop-writes-on-bgsave-error", YesNo, "yes").inert(SNAPSHOTS),
-    row("appendonly", YesNo, "no").inert(COMMAND_LOG),
-    row("appendfsync", Choice(&["everysec", "always", "no"]), "everysec").inert(COMMAND_LOG),
-    row("appendfilename", FileName, "appendonly.aof").immutable().inert(COMMAND_LOG),
-    row("appenddirname", FileName, "appendonlydir").immutable().inert(COMMAND_LOG),
-    row("aof-disable-auto-gc", YesNo, "no").inert(COMMAND_LOG),
-    row("aof-load-truncated", YesNo, "yes").inert(COMMAND_LOG),
-    row("aof-rewrite-incremental-fsync", YesNo, "yes").inert(COMMAND_LOG),
-    row("aof-timestamp-enabled", YesNo, "no").inert(COMMAND_LOG),
-    row("aof-use-rdb-preamble", YesNo, "yes").inert(COMMAND_LOG),
-    row("auto-aof-rewrite-min-size", size(0), "64mb").inert(COMMAND_LOG),
-    row("auto-aof-rewrite-percentage", int(0), "100").inert(COMMAND_LOG),
-    row("no-appendfsync-on-rewrite", YesNo, "no").inert(COMMAND_LOG),
+    row("appendfilename", FileName, "appendonly.aof").immutable().inert(DATA_FILES),
+    row("appenddirname", FileName, "appendonlydir").immutable().inert(DATA_FILES),
+    row("aof-disable-auto-gc", YesNo, "no").inert(DATA_FILES),
+    row("aof-load-truncated", YesNo, "yes").inert("a command log whose end a crash has torn off is loaded up to there, and the log says so"),
+    row("aof-rewrite-incremental-fsync", YesNo, "yes").inert(DATA_FILES),
+    row("aof-timestamp-enabled", YesNo, "no").inert(DATA_FILES),
+    row("aof-use-rdb-preamble", YesNo, "yes").inert(DATA_FILES),
 
     // Replication.
     row("replicaof", ReplicaOf, "").alias(&["slaveof"]).immutable().inert(REPLICATION),

@@ -179,6 +179,7 @@ impl<S: Socket> Connection<S> {
                 self.interruptible(tokio::time::sleep(duration)).await?;
                 self.output.append(reply);
             }
+            After::Await(awaited) => self.wait_and_answer(awaited).await?,
         }
         if self.output.pending_bytes() >= SLICE_REPLY_BYTES {
             self.send().await?;
@@ -495,7 +496,10 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Awaits `future` unless the client is killed, or the server stops, meanwhile.
-    async fn interruptible<T>(&self, future: impl Future<Output = T>) -> Result<T, Closed> {
+    pub(super) async fn interruptible<T>(
+        &self,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Closed> {
         let mut future = std::pin::pin!(future);
         loop {
             tokio::select! {

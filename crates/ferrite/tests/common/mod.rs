@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -15,18 +16,24 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A running server.
 pub(crate) struct Server {
     child: Child,
+    is_killed: bool,
     /// Kept open: a server that cannot write its log would still run, but say nothing.
     log: BufReader<ChildStdout>,
     /// What it has logged up to being ready.
     pub(crate) start_log: String,
     pub(crate) port: u16,
-    pub(crate) dir: TempDir,
+    /// Removed when nobody uses it any more.
+    pub(crate) dir: Arc<TempDir>,
 }
 
 impl Server {
     /// Starts a server with these directives, such as `["--maxclients", "2"]`.
     pub(crate) fn start(directives: &[&str]) -> Server {
-        let dir = tempfile::tempdir().unwrap();
+        Server::start_in(Arc::new(tempfile::tempdir().unwrap()), directives)
+    }
+
+    /// As [`Server::start`], on a directory that earlier servers have used.
+    pub(crate) fn start_in(dir: Arc<TempDir>, directives: &[&str]) -> Server {
         let mut child = command(&dir, directives)
             .spawn()
             .expect("the ferrite binary starts");
@@ -48,6 +55,7 @@ impl Server {
         };
         Server {
             child,
+            is_killed: false,
             log,
             start_log,
             port,
@@ -57,8 +65,12 @@ impl Server {
 
     /// Tries to start a server that must refuse to; returns its status and output.
     pub(crate) fn refused(directives: &[&str]) -> Output {
-        let dir = tempfile::tempdir().unwrap();
-        let child = command(&dir, directives)
+        Server::refused_in(&tempfile::tempdir().unwrap(), directives)
+    }
+
+    /// As [`Server::refused`], on this directory.
+    pub(crate) fn refused_in(dir: &TempDir, directives: &[&str]) -> Output {
+        let child = command(dir, directives)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -88,6 +100,25 @@ impl Server {
         assert!(status.success());
     }
 
+    /// Kills the process, which has no chance to save anything; returns its directory.
+    pub(crate) fn kill(mut self) -> Arc<TempDir> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        // So that dropping it finds nothing odd about how it ended.
+        self.is_killed = true;
+        Arc::clone(&self.dir)
+    }
+
+    /// Ends the server with SHUTDOWN and these options; returns its directory.
+    pub(crate) fn shut_down(mut self, options: &[&str]) -> Arc<TempDir> {
+        let mut client = self.connect();
+        client.send(encode(&[&["SHUTDOWN"], options].concat()));
+        assert_eq!(client.read_to_end(), "");
+        let (status, log) = self.wait();
+        assert!(status.success(), "{status}: {log}");
+        Arc::clone(&self.dir)
+    }
+
     /// Waits for the process to end; returns its status and the rest of its log.
     pub(crate) fn wait(&mut self) -> (ExitStatus, String) {
         let status = eventually(|| self.child.try_wait().unwrap());
@@ -102,7 +133,7 @@ impl Drop for Server {
         if let Ok(Some(status)) = self.child.try_wait() {
             // A test that lets the server crash must not pass.
             assert!(
-                status.signal().is_none() || std::thread::panicking(),
+                status.signal().is_none() || self.is_killed || std::thread::panicking(),
                 "the server crashed: {status}"
             );
             return;

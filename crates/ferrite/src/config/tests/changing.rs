@@ -108,12 +108,12 @@ fn set_changes_all_or_nothing_and_readers_see_it() {
 
     let notices = set(
         &config,
-        &[("appendonly", "yes"), ("maxmemory-clients", "5%")],
+        &[("activedefrag", "yes"), ("maxmemory-clients", "5%")],
     )
     .unwrap();
     assert_eq!(
         notices,
-        ["appendonly has no effect: there is no append-only file"]
+        ["activedefrag has no effect: the log does not fragment memory"]
     );
     assert_eq!(reader.get().maxmemory_clients_bytes, Some(GIB / 100 * 5));
 }

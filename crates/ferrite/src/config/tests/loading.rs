@@ -5,6 +5,21 @@ use std::fs;
 use super::*;
 
 #[test]
+fn all_words_of_a_directive_may_be_one_argument() {
+    let (config, _) = load(&[
+        "--save",
+        "900 1 300 10",
+        "--shutdown-on-sigterm",
+        "save force",
+    ])
+    .unwrap();
+    assert_eq!(get(&config, "save"), "900 1 300 10");
+    assert_eq!(get(&config, "shutdown-on-sigterm"), "save force");
+    let (config, _) = load(&["--save", ""]).unwrap();
+    assert_eq!(get(&config, "save"), "");
+}
+
+#[test]
 fn check_config_says_ok_or_why_not() {
     let good = Conf::new("port 7000\n");
     assert_eq!(

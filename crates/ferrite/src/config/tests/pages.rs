@@ -19,6 +19,7 @@ fn every_directive_of_redis_is_known_with_its_default() {
         let expected = match name {
             "dir" => here.as_str(),
             "io-threads" => "4",
+            "appendonly" => "yes",
             "syslog-ident" => "ferrite",
             _ => default,
         };

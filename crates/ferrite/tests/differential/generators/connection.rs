@@ -37,6 +37,16 @@ pub(crate) const TABLE: &[Generator] = &[
         .undistorted(),
     Generator::new("readonly", |_| command!["READONLY"]),
     Generator::new("readwrite", |_| command!["READWRITE"]),
+    Generator::new("wait", |s| {
+        let replicas = match s.random.below(4) {
+            0 => s.oddity(),
+            1 => 1i64.encoded(),
+            _ => 0i64.encoded(),
+        };
+        // Never 0, which would be for ever.
+        command!["WAIT", replicas, s.word(&["-1", "x", "1", "5"])]
+    })
+    .undistorted(),
     Generator::new("client|getname", |_| command!["CLIENT", "GETNAME"]),
     Generator::new("client|setname", |s| {
         let name = if s.random.one_in(6) {
