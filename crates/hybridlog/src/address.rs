@@ -135,6 +135,14 @@ impl Slot {
         (self.0 >> CLASS_SHIFT & 7) as u8
     }
 
+    /// How long the record is at least, going by its size class.
+    pub(crate) fn least_bytes(self) -> usize {
+        match usize::from(self.class()) {
+            0 => CLASS_BYTES[0] as usize / 2,
+            class => CLASS_BYTES[class - 1] as usize,
+        }
+    }
+
     /// From the low bits of an index word.
     pub(crate) fn from_bits(bits: u64) -> Slot {
         Slot(bits & SLOT_MASK)

@@ -239,7 +239,7 @@ impl<I: Index> Shared<I> {
         self.seal_up_to(self.generations.current() - 1)?;
         // And the log that could not be begun.
         self.end_log_generation()?;
-        let cut = self.begin_generation();
+        let cut = self.begin_generation().map_err(|error| error.to_string())?;
         // None of its operations runs any more, so these are all. Whatever fails from here on, the next checkpoint has to
         // write them: the generation it saves follows upon this one.
         let deaths = self.generations.take_deaths(cut.generation);
@@ -275,8 +275,10 @@ impl<I: Index> Shared<I> {
             .map_err(|error| error.to_string())
     }
 
-    fn begin_generation(&self) -> Cut {
+    fn begin_generation(&self) -> io::Result<Cut> {
         // Nobody relocates or seals meanwhile.
+        let mut compaction = self.compaction.pause();
+        self.complete_output(&mut compaction)?;
         let _alone = self.tiering.lock();
         let appended = self.log.appended_bytes.load(Ordering::Relaxed);
         self.checkpoints
@@ -302,12 +304,12 @@ impl<I: Index> Shared<I> {
                 expiring: (count.expiring + expiring).max(0) as u64,
             });
         }
-        Cut {
+        Ok(Cut {
             generation,
             log_follows,
             key_counts,
             change,
-        }
+        })
     }
 
     /// Seals all segments of generations up to `last`.
@@ -362,7 +364,7 @@ impl<I: Index> Shared<I> {
             next_object_id: self.next_object.load(Ordering::Relaxed),
             segments: segments.iter().map(entry).collect(),
             deaths: self.save_deaths(cut.generation, deaths, &segments, manifest)?,
-            graveyard: Vec::new(),
+            graveyard: self.graveyard.of(cut.generation),
             key_counts: cut.key_counts.clone(),
             state: self.checkpoints.state_of(cut.generation),
         };
@@ -385,8 +387,8 @@ impl<I: Index> Shared<I> {
         Ok(())
     }
 
-    /// Writes the deaths of the generation to a file, and once there are many files, all into one. Returns the generations
-    /// that name them.
+    /// Writes the deaths of the generation to a file, and once there are many files, all into one. Returns the numbers of
+    /// the files.
     fn save_deaths(
         &self,
         generation: u64,
@@ -446,6 +448,7 @@ impl<I: Index> Shared<I> {
 
     /// Removes the files that the durable manifest no longer names. One that cannot be removed now is at the next start.
     fn remove_what_is_gone(&self, generation: u64, manifest: &Manifest) {
+        self.graveyard.forget(generation);
         let gone = {
             let mut all = self.checkpoints.gone.lock();
             let (gone, stay) = std::mem::take(&mut *all)

@@ -2,9 +2,11 @@
 //! own state.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::checkpoint::{CheckpointStatus, Checkpointed};
 use crate::command_log::{Effect, Health, LogStats, Position, SyncPolicy};
+use crate::compaction::Space;
 use crate::index::Index;
 use crate::operation::Operation;
 use crate::recovery::RecoveryStats;
@@ -130,6 +132,17 @@ impl<I: Index> Store<I> {
     /// Whether a change is to be called done only when it would survive a power cut.
     pub fn syncs_always(&self) -> bool {
         self.shared.command_log.syncs_always()
+    }
+
+    /// Gives back all the space of dead records that can be had for a reasonable effort; blocks the thread. `false` if that
+    /// takes longer than `limit`; it goes on then.
+    pub fn compact(&self, limit: Duration) -> bool {
+        self.shared.compact_all(limit)
+    }
+
+    /// How the space on the device is used; O(number of segments).
+    pub fn space(&self) -> Space {
+        self.shared.space()
     }
 
     /// What the embedding program has last kept by [`Operation::set_state`]; empty if it never has.

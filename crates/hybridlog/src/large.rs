@@ -36,7 +36,7 @@ const ROOT_BYTES: usize = 24;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Root {
     pub(crate) len: u64,
-    object: u64,
+    pub(crate) object: u64,
 }
 
 impl Root {
@@ -435,9 +435,10 @@ impl<I: Index> Operation<'_, I> {
         }
     }
 
-    /// Takes the pages that are in memory out of the index; cold ones are dead too, and stay until compaction.
+    /// Takes the pages that are in memory out of the index; cold ones are dead too, and are looked after later.
     pub(crate) fn free_pages(&self, root: Option<Root>) {
         let Some(root) = root else { return };
+        let mut has_cold = false;
         for page in 0..root.pages() {
             let key = page_key(root.object, page);
             let hash = self.shared.page_hash(&key);
@@ -446,8 +447,14 @@ impl<I: Index> Operation<'_, I> {
                     && self.shared.index.remove(hash, slot)
                 {
                     self.died(&found);
+                } else {
+                    has_cold = true;
                 }
             }
+        }
+        if has_cold {
+            let graveyard = &self.shared.graveyard;
+            graveyard.bury(root.object, root.pages(), self.generation);
         }
     }
 }

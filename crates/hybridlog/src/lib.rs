@@ -62,6 +62,7 @@ mod block;
 mod checkpoint;
 mod cold_keys;
 mod command_log;
+mod compaction;
 mod damage;
 #[allow(dead_code)]
 mod deaths;
@@ -75,6 +76,7 @@ mod flush;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod generation;
+mod graveyard;
 mod index;
 pub mod io;
 mod key_cache;
@@ -115,6 +117,7 @@ mod write;
 
 pub use checkpoint::{CheckpointStatus, Checkpointed};
 pub use command_log::{Health, LogStats, Position, SyncPolicy};
+pub use compaction::Space;
 pub use damage::Damage;
 pub use flush::Retired;
 pub use index::{BucketIndex, DashIndex, Index};

@@ -17,8 +17,9 @@ use parking_lot::Mutex;
 use crate::address::{Geometry, Slot, SlotKind};
 use crate::generation::Parity;
 use crate::record::{Draft, RecordRef, flag, write_filler};
-use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentTable, header};
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentTable, State, header};
 use crate::sys::Reservation;
+use crate::tiering::SEGMENTS_IN_TRANSIT;
 
 /// What a thread takes from the open segment at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -127,10 +128,7 @@ impl Log {
         Ok(Log {
             geometry,
             table: SegmentTable::new(geometry)?,
-            frames: Frames::new(
-                geometry.segment_bytes(),
-                segments_max + EMERGENCY_SEGMENTS + 2,
-            )?,
+            frames: Frames::new(geometry.segment_bytes(), segments_max + SEGMENTS_IN_TRANSIT)?,
             tails: [Tail::new(), Tail::new()],
             ages: Mutex::new(Ages::default()),
             in_memory: AtomicUsize::new(0),
@@ -143,7 +141,7 @@ impl Log {
 
     pub(crate) fn set_budget(&self, segments: usize) {
         self.budget.store(
-            segments.min(self.frames.count - EMERGENCY_SEGMENTS - 2),
+            segments.min(self.frames.count - SEGMENTS_IN_TRANSIT),
             Ordering::Relaxed,
         );
     }
@@ -302,6 +300,29 @@ impl Log {
             .is_ok()
     }
 
+    /// A frame for records that are copied and do not change any more; one may be open at a time. It is part of the fixed
+    /// share of the memory budget.
+    pub(crate) fn open_for_copies(&self, generation: u64) -> Option<(Arc<Segment>, NonNull<u8>)> {
+        let (frame, base) = self.frames.take()?;
+        let file_id = self.new_file_id();
+        let Some(segment) = self.table.add(base, frame, file_id, generation) else {
+            self.frames.give_back(frame);
+            return None;
+        };
+        self.table.publish(&segment, Some(base), State::Sealed);
+        self.write_header(base, file_id);
+        Some((segment, base))
+    }
+
+    fn write_header(&self, base: NonNull<u8>, file_id: u64) {
+        let header = header(self.geometry.segment_bytes(), file_id);
+        // SAFETY: a frame that has just been taken: `segment_bytes` long and nobody else's.
+        unsafe {
+            base.as_ptr()
+                .copy_from_nonoverlapping(header.as_ptr(), header.len());
+        };
+    }
+
     fn open_frame(&self, generation: u64) -> Result<Open, NoRoom> {
         let (frame, base) = self.frames.take().ok_or(NoRoom)?;
         let file_id = self.new_file_id();
@@ -309,12 +330,7 @@ impl Log {
             self.frames.give_back(frame);
             return Err(NoRoom);
         };
-        let header = header(self.geometry.segment_bytes(), file_id);
-        // SAFETY: the frame is `segment_bytes` long and nobody else's.
-        unsafe {
-            base.as_ptr()
-                .copy_from_nonoverlapping(header.as_ptr(), header.len());
-        };
+        self.write_header(base, file_id);
         self.ages.lock().mutable.push_back(segment.clone());
         Ok(Open {
             segment,

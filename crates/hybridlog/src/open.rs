@@ -10,8 +10,10 @@ use std::thread::JoinHandle;
 use crate::address::Geometry;
 use crate::checkpoint::Checkpoints;
 use crate::command_log::{self, CommandLog, SyncPolicy};
+use crate::compaction::Compaction;
 use crate::disk::{Directory, Disk};
 use crate::generation::Generations;
+use crate::graveyard::Graveyard;
 use crate::index::Index;
 use crate::io::{Backend, BlockingReader, IoStats};
 use crate::key_cache::KeyCache;
@@ -150,6 +152,7 @@ pub(crate) struct Threads {
     stopping: Arc<AtomicBool>,
     tiering: Option<JoinHandle<()>>,
     checkpoints: Option<JoinHandle<()>>,
+    compaction: Option<JoinHandle<()>>,
 }
 
 impl<I: Index> Store<I> {
@@ -226,6 +229,7 @@ impl Threads {
         Ok(Threads {
             tiering: Some(spawn("tiering", Shared::run_tiering)?),
             checkpoints: Some(spawn("checkpoint", Shared::run_checkpoints)?),
+            compaction: Some(spawn("compaction", Shared::run_compaction)?),
             stopping,
         })
     }
@@ -238,7 +242,12 @@ impl<I: Index> Drop for Store<I> {
         shared.checkpoints.cancel();
         shared.checkpoints.wake();
         shared.room.wake_tiering();
-        for thread in [threads.tiering.take(), threads.checkpoints.take()] {
+        shared.compaction.wake();
+        for thread in [
+            threads.compaction.take(),
+            threads.checkpoints.take(),
+            threads.tiering.take(),
+        ] {
             // A panic of a thread has been reported when it happened.
             let _ = thread.map(JoinHandle::join);
         }
@@ -354,6 +363,8 @@ fn new_shared<I: Index>(
             options.checkpoint_bytes,
         ),
         recovery: Recovery::default(),
+        compaction: Compaction::default(),
+        graveyard: Graveyard::default(),
         blocking_reader,
         blocking_stats,
         open_files: Arc::new(OpenFiles::new(disk.clone())),

@@ -123,6 +123,11 @@ impl ColdReads {
         self.wants.borrow().len()
     }
 
+    /// Forgets what was fetched; what is wanted stays wanted.
+    pub(crate) fn clear_fetched(&mut self) {
+        self.fetched.clear();
+    }
+
     /// Forgets what was fetched and what was wanted.
     pub fn clear(&mut self) {
         self.wants.get_mut().clear();

@@ -127,6 +127,7 @@ impl<I: Index> Store<I> {
                 .key_counts
                 .add(generation, counts.namespace, keys, expiring);
         }
+        shared.bury_again(&manifest.graveyard, manifest.generation);
         let last = self.replay(manifest.generation)?;
         for name in leftovers {
             shared.disk.remove(&name)?;
@@ -332,6 +333,9 @@ impl<I: Index> Shared<I> {
                 segment.ok_or_else(|| io::Error::other("more segments than addresses reach"))?;
             segment.records.store(entry.records, Ordering::Relaxed);
             segment.synced.store(true, Ordering::Relaxed);
+            segment.written.store(true, Ordering::Relaxed);
+            let key_bytes = self.disk.open(&key_file::file_name(entry.file_id))?.len()?;
+            segment.key_bytes.store(key_bytes, Ordering::Relaxed);
             let dead_bytes = u64::from(entry.dead_bytes);
             self.log.table.add_dead_bytes_of(&segment, dead_bytes);
             Ok(segment)

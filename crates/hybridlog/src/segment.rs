@@ -78,6 +78,10 @@ pub(crate) struct Segment {
     pub(crate) synced: AtomicBool,
     /// How many records its key file lists; 0 until it has one.
     pub(crate) records: AtomicU32,
+    /// Whether its files are complete.
+    pub(crate) written: AtomicBool,
+    /// Size of its key file.
+    pub(crate) key_bytes: AtomicU64,
     /// Number of its frame in the arena, while it has one.
     pub(crate) frame: Mutex<Option<usize>>,
     pub(crate) mapping: Mutex<Option<Arc<FileMapping>>>,
@@ -342,6 +346,8 @@ impl Segment {
             retired: AtomicBool::new(false),
             synced: AtomicBool::new(false),
             records: AtomicU32::new(0),
+            written: AtomicBool::new(false),
+            key_bytes: AtomicU64::new(0),
             frame: Mutex::new(None),
             mapping: Mutex::new(None),
         }

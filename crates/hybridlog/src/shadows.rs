@@ -17,7 +17,7 @@ use crate::index::Index;
 use crate::latch::LatchMode;
 use crate::operation::{Held, KeyRef, Operation};
 use crate::reads::ColdReads;
-use crate::segment::Place;
+use crate::segment::{Place, Segment};
 use crate::shared::Shared;
 
 /// Writes noted at most. A load of new keys notes one in some ten thousand; overwriting cold keys notes every write, and
@@ -73,6 +73,11 @@ impl Shadows {
         self.noted.lock().retain(|noted| !gone(noted.unread));
     }
 
+    /// The key's own old record has been found: its blind write was over that, so that nobody is left uncounted.
+    pub(crate) fn settle(&self, hash: u64) {
+        self.noted.lock().retain(|noted| noted.hash != hash);
+    }
+
     pub(crate) fn note(&self, namespace: Namespace, hash: u64, unread: Slot) {
         let mut noted = self.noted.lock();
         if noted.len() < NOTED_MAX {
@@ -98,6 +103,20 @@ impl<I: Index> Shared<I> {
             let from = noted.len().saturating_sub(BATCH);
             noted.drain(from..).collect()
         };
+        self.resolve_all(batch);
+    }
+
+    /// Looks into the noted writes over records of one segment, before that is no more.
+    pub(crate) fn resolve_shadows_in(&self, segment: &Segment) {
+        let _alone = self.tiering.lock();
+        let geometry = self.log.geometry;
+        let is_there =
+            |noted: &mut Noted| geometry.segment(noted.unread.address()) == segment.number;
+        let batch: Vec<Noted> = self.shadows.noted.lock().extract_if(.., is_there).collect();
+        self.resolve_all(batch);
+    }
+
+    fn resolve_all(&self, batch: Vec<Noted>) {
         if batch.is_empty() {
             return;
         }
@@ -147,7 +166,7 @@ impl<I: Index> Shared<I> {
         };
         if self.is_shadowed(noted, namespace, &key) && self.index.remove(noted.hash, noted.unread) {
             let had_expiry = found.record.expires_at_ms().is_some();
-            operation.died(&found);
+            self.shadow_died(operation.generation, noted.unread);
             operation.count_keys(namespace, 0, -i64::from(had_expiry));
             operation.free_pages(operation.pages_of(&found));
         }

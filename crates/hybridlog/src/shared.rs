@@ -9,8 +9,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::address::Slot;
 use crate::checkpoint::Checkpoints;
 use crate::command_log::CommandLog;
+use crate::compaction::Compaction;
 use crate::disk::Disk;
 use crate::generation::{Death, Generations};
+use crate::graveyard::Graveyard;
 use crate::index::Index;
 use crate::io::{BlockingReader, IoStats};
 use crate::key_cache::KeyCache;
@@ -45,6 +47,8 @@ pub(crate) struct Shared<I> {
     /// What of it may wait in memory to be written.
     pub(crate) log_buffer_bytes: u64,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) compaction: Compaction,
+    pub(crate) graveyard: Graveyard,
     pub(crate) recovery: Recovery,
     pub(crate) blocking_reader: BlockingReader,
     pub(crate) blocking_stats: Arc<IoStats>,
@@ -124,8 +128,17 @@ impl<I: Index> Shared<I> {
         self.generations.note(generation, Death::dead(address));
     }
 
+    /// As [`Self::died`], for a shadow, whose bytes count as dead since it was shadowed.
+    pub(crate) fn shadow_died(&self, generation: u64, slot: Slot) {
+        self.generations
+            .note(generation, Death::dead(slot.address()));
+    }
+
     /// An operation of `generation` has put a slot in front of `unread` without knowing whether it is the same key's.
     pub(crate) fn shadowed(&self, generation: u64, unread: Slot) {
+        // Nearly always it is, and the old record is as good as dead; how long that is nobody has seen.
+        let bytes = unread.least_bytes() as u64;
+        self.log.table.add_dead_bytes(unread.address(), bytes);
         self.generations
             .note(generation, Death::shadowed(unread.address()));
     }

@@ -46,6 +46,14 @@ pub struct Stats {
     pub expired: u64,
     /// Segment files that could not be written; each is tried again.
     pub flush_errors: u64,
+    /// Segments that could not be compacted because of an error; each is tried again.
+    pub compaction_errors: u64,
+    /// Bytes that compaction has read.
+    pub compaction_read_bytes: u64,
+    /// Bytes of live records that compaction has copied.
+    pub compaction_moved_bytes: u64,
+    /// Bytes of segments that compaction has given back.
+    pub compaction_reclaimed_bytes: u64,
 }
 
 #[derive(Default)]
@@ -58,6 +66,7 @@ pub(crate) struct Counters {
     pub(crate) warm_copied_bytes: AtomicU64,
     pub(crate) expired: AtomicU64,
     pub(crate) flush_errors: AtomicU64,
+    pub(crate) compaction_errors: AtomicU64,
 }
 
 pub(crate) fn count(counter: &AtomicU64, by: u64) {

@@ -343,6 +343,10 @@ impl<I: Index> Store<I> {
             warm_copied_bytes: read(&counters.warm_copied_bytes),
             expired: read(&counters.expired),
             flush_errors: read(&counters.flush_errors),
+            compaction_errors: read(&counters.compaction_errors),
+            compaction_read_bytes: read(&shared.compaction.read_bytes),
+            compaction_moved_bytes: read(&shared.compaction.moved_bytes),
+            compaction_reclaimed_bytes: read(&shared.compaction.reclaimed_bytes),
         }
     }
 

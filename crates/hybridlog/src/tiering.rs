@@ -16,22 +16,22 @@ use std::time::Duration;
 
 use parking_lot::MutexGuard;
 
-use crate::address::SlotKind;
+use crate::address::{RECORD_ALIGN, SlotKind};
 use crate::epoch;
 use crate::index::Index;
 use crate::log::{EMERGENCY_SEGMENTS, Urgency};
 use crate::open_files::FileKind;
 use crate::record::{RecordRef, flag};
 use crate::room::NoRoomReason;
-use crate::segment::{Segment, State};
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment, State};
 use crate::shadows::CalmClock;
 use crate::shared::Shared;
 use crate::stats::count;
 use crate::sys::FileMapping;
 
 /// Segments that exist beside the budget: the emergency reserve, one that is in its frame and in the page cache while it
-/// is written, and one free frame kept for the next.
-pub(crate) const SEGMENTS_IN_TRANSIT: usize = EMERGENCY_SEGMENTS + 2;
+/// is written, one free frame kept for the next, and the one that compaction fills.
+pub(crate) const SEGMENTS_IN_TRANSIT: usize = EMERGENCY_SEGMENTS + 3;
 
 /// Below so many free segments the oldest leave memory.
 pub(crate) const FREE_SEGMENTS_LOW: usize = 3;
@@ -54,6 +54,9 @@ const SECOND_CHANCE_EIGHTHS: usize = 6;
 
 /// Of the segments in memory this share, in eighths, is sealed ahead, so that leaving memory need not wait for a write.
 const WARM_EIGHTHS: usize = 1;
+
+/// Files are written in multiples of this.
+const PAGE_BYTES: usize = 4096;
 
 /// Whether records that were read are copied back when their segment leaves memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -163,11 +166,10 @@ impl<I: Index> Shared<I> {
                 unsafe { record.seal() };
             });
         }
-        let mapping = self.write_segment(segment, base).map_err(|error| {
-            count(&self.counters.flush_errors, 1);
-            error.to_string()
-        })?;
-        self.note_size(segment, base);
+        self.write_segment(segment, base)?;
+        let path = self.disk.path(&segment_file_name(segment.file_id));
+        let mapping = FileMapping::new(&path, self.log.geometry.segment_bytes())
+            .map_err(|error| error.to_string())?;
         self.log
             .table
             .publish(segment, Some(mapping.base()), State::Warm);
@@ -183,8 +185,26 @@ impl<I: Index> Shared<I> {
         Ok(())
     }
 
-    /// Writes the frame to the segment's file on the device, and maps the file. A file left half-written is removed.
-    fn write_segment(&self, segment: &Segment, base: NonNull<u8>) -> io::Result<FileMapping> {
+    /// Writes the frame of a sealed segment to its files on the device, unless that has been done.
+    pub(crate) fn write_segment(&self, segment: &Segment, base: NonNull<u8>) -> Result<(), String> {
+        if segment.written.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let size = self.size_of(base);
+        self.write_files(segment, base, &size).map_err(|error| {
+            count(&self.counters.flush_errors, 1);
+            error.to_string()
+        })?;
+        segment.written.store(true, Ordering::Relaxed);
+        segment.records.store(size.records, Ordering::Relaxed);
+        // What is no record is as good as dead.
+        let unused = self.log.geometry.segment_bytes() - size.record_bytes;
+        self.log.table.add_dead_bytes_of(segment, unused as u64);
+        Ok(())
+    }
+
+    /// A file left half-written is removed.
+    fn write_files(&self, segment: &Segment, base: NonNull<u8>, size: &Size) -> io::Result<()> {
         let name = segment_file_name(segment.file_id);
         let bytes = self.log.geometry.segment_bytes();
         // SAFETY: the frame of a sealed segment: `bytes` long and unchanged until it is given back.
@@ -194,7 +214,10 @@ impl<I: Index> Shared<I> {
         let file = self.disk.create(&name)?;
         segment.half_written.store(true, Ordering::Relaxed);
         let written = (|| {
-            file.write_all_at(frame, 0)?;
+            // Up to the header of the filler at the end; the rest is a hole.
+            let used = (size.end + RECORD_ALIGN * 2).next_multiple_of(PAGE_BYTES);
+            file.write_all_at(&frame[..used.min(bytes)], 0)?;
+            file.truncate(bytes as u64)?;
             // Only clean pages can be dropped from the page cache when the segment goes cold. Nothing depends on the file
             // being there after a crash before a checkpoint names it, so it is not synced yet: that would wait for the file
             // system's journal as well.
@@ -202,15 +225,16 @@ impl<I: Index> Shared<I> {
             let key_file = self.write_key_file(segment, base)?;
             key_file.write_back()?;
             key_file.drop_cached();
+            let key_bytes = key_file.len()?;
+            segment.key_bytes.store(key_bytes, Ordering::Relaxed);
+            count(&self.counters.written_bytes, used as u64 + key_bytes);
             // That it can be opened is found out now, and as long as it stays open it is read even if the directory vanishes.
-            self.open_files.get(segment, FileKind::Records)?;
-            FileMapping::new(&self.disk.path(&name), bytes)
+            self.open_files.get(segment, FileKind::Records).map(drop)
         })();
         match written {
-            Ok(mapping) => {
+            Ok(()) => {
                 segment.half_written.store(false, Ordering::Relaxed);
-                count(&self.counters.written_bytes, bytes as u64);
-                Ok(mapping)
+                Ok(())
             }
             Err(error) => {
                 self.open_files.forget(segment.file_id);
@@ -221,18 +245,21 @@ impl<I: Index> Shared<I> {
         }
     }
 
-    /// Notes how many records the sealed segment has, and that what is no record is dead.
-    fn note_size(&self, segment: &Segment, base: NonNull<u8>) {
-        let (mut records, mut record_bytes) = (0, 0);
-        self.log.table.walk(base, |_, record| {
+    /// What is in the frame of a sealed segment.
+    fn size_of(&self, base: NonNull<u8>) -> Size {
+        let mut size = Size {
+            records: 0,
+            record_bytes: 0,
+            end: SEGMENT_HEADER_BYTES,
+        };
+        self.log.table.walk(base, |offset, record| {
+            size.end = offset + record.record_bytes();
             if record.flags() & flag::VOID == 0 {
-                records += 1;
-                record_bytes += record.record_bytes();
+                size.records += 1;
+                size.record_bytes += record.record_bytes();
             }
         });
-        segment.records.store(records, Ordering::Relaxed);
-        let unused = self.log.geometry.segment_bytes() - record_bytes;
-        self.log.table.add_dead_bytes_of(segment, unused as u64);
+        size
     }
 
     /// Removes what an earlier try to write the segment may have left.
@@ -353,7 +380,10 @@ impl<I: Index> Shared<I> {
         let all = self.log.table.all();
         let cold = all
             .iter()
-            .filter(|segment| self.log.table.state(segment.number) == State::Cold)
+            .filter(|segment| {
+                self.log.table.state(segment.number) == State::Cold
+                    && !segment.retired.load(Ordering::Relaxed)
+            })
             .count();
         [mutable, warm, cold as u64]
     }
@@ -366,6 +396,15 @@ impl<I: Index> Shared<I> {
         self.update_budget();
         self.room.wake_tiering();
     }
+}
+
+/// What a segment consists of.
+struct Size {
+    records: u32,
+    /// Of all records together.
+    record_bytes: usize,
+    /// Where the last record ends.
+    end: usize,
 }
 
 /// The name of a segment's file.

@@ -12,10 +12,11 @@ use smallvec::SmallVec;
 use crate::address::{Slot, SlotKind};
 use crate::command_log::{BlobId, Effect};
 use crate::index::Index;
+use crate::large::Root;
 use crate::latch::LatchMode;
 use crate::log::Urgency;
 use crate::operation::{Found, Meta, Operation};
-use crate::record::{Draft, NO_EXPIRY, flag};
+use crate::record::{Draft, NO_EXPIRY, RecordRef, flag};
 use crate::segment::Place;
 use crate::stats::count;
 use crate::{Namespace, Stop};
@@ -246,9 +247,16 @@ impl<I: Index> Operation<'_, I> {
                 Previous::Unread(unread) => {
                     count(&self.shared.counters.shadows, 1);
                     self.shared.shadows.note(namespace, hash, unread);
-                    self.shared.shadowed(self.generation, unread);
                     self.count_keys(namespace, 0, i64::from(has));
-                    return self.shared.index.insert(hash, new);
+                    self.shared.index.insert(hash, new);
+                    // Looked up again: compaction may have moved the record meanwhile.
+                    let candidates = self.shared.index.candidates(hash, SlotKind::Root);
+                    let behind = candidates
+                        .into_iter()
+                        .skip_while(|slot| *slot != new)
+                        .skip(1);
+                    behind.for_each(|slot| self.shared.shadowed(self.generation, slot));
+                    return;
                 }
                 Previous::Absent => {
                     self.count_keys(namespace, 1, i64::from(has));
@@ -514,6 +522,9 @@ impl<I: Index> Operation<'_, I> {
             .filter(|found| found.record.expires_at_ms().is_some())
             .count();
         self.count_keys(namespace, -1, -(expiring as i64));
+        if mine.len() > 1 {
+            self.shared.shadows.settle(hash);
+        }
         self.urgency.set(Urgency::Emergency);
         for found in mine {
             self.remove_slot(hash, namespace, key, &found);
@@ -521,6 +532,65 @@ impl<I: Index> Operation<'_, I> {
                 self.free_pages(self.pages_of(&found));
             }
         }
+    }
+
+    /// Removes the record of `slot` if it is a shadow, or has expired; says whether it was.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Cold`] if other records must be read to tell.
+    pub(crate) fn drop_if_dead(
+        &self,
+        hash: u64,
+        record: &RecordRef<'_>,
+        slot: Slot,
+    ) -> Result<bool, Stop> {
+        self.assert_latched(hash, LatchMode::Exclusive);
+        let (namespace, key) = (record.namespace(), record.key());
+        let (mut is_shadow, mut is_last, mut is_cold) = (false, true, false);
+        let candidates = self.shared.index.candidates(hash, SlotKind::Root);
+        let Some(place) = candidates.iter().position(|other| *other == slot) else {
+            return Ok(false);
+        };
+        for (at, &other) in candidates.iter().enumerate().filter(|&(at, _)| at != place) {
+            match self.found(other) {
+                Ok(Some(found)) if found.record.is(namespace, key) => {
+                    is_shadow |= at < place;
+                    is_last &= at < place;
+                }
+                // Goes on, so that all that is missing is fetched together.
+                Err(Stop::Cold) => is_cold = true,
+                // One that cannot be read may be anybody's.
+                Err(_) => return Ok(false),
+                Ok(_) => {}
+            }
+        }
+        if is_cold {
+            return Err(Stop::Cold);
+        }
+        let keys = match (is_shadow, self.is_expired(record)) {
+            (true, _) => 0,
+            (false, true) if is_last => -1,
+            _ => return Ok(false),
+        };
+        if !self.shared.index.remove(hash, slot) {
+            return Ok(false);
+        }
+        let expiring = i64::from(record.expires_at_ms().is_some());
+        self.count_keys(namespace, keys, -expiring);
+        match is_shadow {
+            true => {
+                self.shared.shadows.settle(hash);
+                self.shared.shadow_died(self.generation, slot);
+            }
+            false => self
+                .shared
+                .died(self.generation, slot, record.record_bytes()),
+        }
+        if record.flags() & flag::CHUNKED != 0 {
+            self.free_pages(Root::of(record).ok());
+        }
+        Ok(true)
     }
 
     /// Takes a slot of the key out of the index, wherever a relocation may have moved its record meanwhile.

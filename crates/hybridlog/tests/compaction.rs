@@ -1,0 +1,306 @@
+//! Compaction: space comes back, and nothing that is live is lost, whatever happens at the same time.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hybridlog::{
+    BucketIndex, DashIndex, Index, KeyRef, LatchMode, Meta, Namespace, Options, Store,
+};
+
+const MIB: u64 = 1 << 20;
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn open<I: Index>(directory: &Path) -> Arc<Store<I>> {
+    let options = Options {
+        segment_bytes: Some(1 << 20),
+        ..Options::new(directory).memory_bytes(16 * MIB)
+    };
+    Store::open(options).expect("the directory opens")
+}
+
+/// What the files of segments take on the device.
+fn disk_bytes(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory)
+        .expect("the directory")
+        .map(|entry| entry.expect("an entry"));
+    let files = entries.filter(|entry| !entry.file_name().to_string_lossy().ends_with(".log"));
+    files
+        .map(|file| {
+            file.metadata()
+                .map_or(0, |metadata| metadata.blocks() * 512)
+        })
+        .sum()
+}
+
+fn key(n: u64) -> Vec<u8> {
+    format!("key:{n:08}").into_bytes()
+}
+
+fn value(n: u64, version: u64) -> Vec<u8> {
+    let seed = (n * 31 + version).to_le_bytes();
+    seed.repeat(20 + (n % 40) as usize)
+}
+
+fn assert_holds<I: Index>(store: &Store<I>, expected: &BTreeMap<u64, u64>, keys: u64) {
+    for n in 0..keys {
+        let found = store.get(&key(n)).expect("it can be read");
+        let version = expected.get(&n);
+        assert_eq!(
+            found,
+            version.map(|&version| value(n, version)),
+            "key {n}, version {version:?}"
+        );
+    }
+    assert_eq!(store.len(Namespace(0)), expected.len() as u64);
+}
+
+fn space_comes_back<I: Index>() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open::<I>(directory.path());
+    let mut expected = BTreeMap::new();
+    let keys = 80_000;
+    for version in 1..=3 {
+        for n in 0..keys {
+            // A third of the keys is written once, a third twice, a third three times.
+            if n % 3 + 1 >= version {
+                store
+                    .set(&key(n), &value(n, version))
+                    .expect("there is room");
+                expected.insert(n, version);
+            }
+        }
+    }
+    for n in (0..keys).step_by(4) {
+        assert!(store.delete(&key(n)).expect("it can be removed"));
+        expected.remove(&n);
+    }
+    let live: u64 = expected
+        .iter()
+        .map(|(&n, &version)| 16 + 12 + value(n, version).len() as u64)
+        .sum();
+    store.force_cold().expect("it goes cold");
+    assert!(store.compact(LIMIT), "{:?}", store.space());
+    store.checkpoint().expect("a checkpoint");
+    let used = disk_bytes(directory.path());
+    assert!(
+        used < live * 3 / 2,
+        "{used} bytes on the device for {live}: {:?}",
+        store.space()
+    );
+    assert!(store.stats().compaction_moved_bytes > 0);
+    assert_holds(&store, &expected, keys);
+    drop(store);
+    let store = open::<I>(directory.path());
+    assert_holds(&store, &expected, keys);
+}
+
+#[test]
+fn space_comes_back_and_everything_live_stays() {
+    space_comes_back::<BucketIndex>();
+    space_comes_back::<DashIndex>();
+}
+
+/// Overwriting in pieces whose segments stay in memory, with a checkpoint every now and then: without compaction of mapped
+/// segments the directory would grow for ever.
+#[test]
+fn constant_overwriting_of_what_is_in_memory_takes_bounded_space() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open::<BucketIndex>(directory.path());
+    let mut expected = BTreeMap::new();
+    for version in 1..=40 {
+        for n in 0..5_000 {
+            store
+                .set(&key(n), &value(n, version))
+                .expect("there is room");
+            expected.insert(n, version);
+        }
+        store.checkpoint().expect("a checkpoint");
+    }
+    assert!(store.compact(LIMIT), "{:?}", store.space());
+    store.checkpoint().expect("a checkpoint");
+    let used = disk_bytes(directory.path());
+    assert!(
+        used < 5 * MIB,
+        "{used} bytes on the device: {:?}",
+        store.space()
+    );
+    assert_holds(&store, &expected, 5_000);
+}
+
+#[test]
+fn pages_of_removed_large_values_are_freed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open::<BucketIndex>(directory.path());
+    for n in 0..20 {
+        store
+            .set(&key(n), &vec![n as u8; 2 << 20])
+            .expect("there is room");
+    }
+    store.force_cold().expect("it goes cold");
+    for n in 0..18 {
+        assert!(store.delete(&key(n)).expect("it can be removed"));
+    }
+    assert!(store.delete(&key(18)).expect("it can be removed"));
+    store.set(&key(18), b"small now").expect("there is room");
+    store.checkpoint().expect("a checkpoint");
+    drop(store);
+    // What is buried is known after a restart.
+    let store = open::<BucketIndex>(directory.path());
+    let begin = Instant::now();
+    while store.stats().index_slots > 2 + 64 {
+        assert!(begin.elapsed() < LIMIT, "{:?}", store.stats());
+        store.compact(LIMIT);
+    }
+    assert!(store.compact(LIMIT), "{:?}", store.space());
+    store.checkpoint().expect("a checkpoint");
+    let used = disk_bytes(directory.path());
+    assert!(
+        used < 6 * MIB,
+        "{used} bytes on the device: {:?}",
+        store.space()
+    );
+    assert_eq!(
+        store.get(&key(18)).expect("readable").as_deref(),
+        Some(&b"small now"[..])
+    );
+    assert_eq!(
+        store.get(&key(19)).expect("readable"),
+        Some(vec![19; 2 << 20])
+    );
+}
+
+fn nothing_is_lost_under_writes<I: Index>(seed: u64) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open::<I>(directory.path());
+    let stop = AtomicBool::new(false);
+    let keys_per_thread = 10_000u64;
+    let all: Vec<BTreeMap<u64, u64>> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..2u64)
+            .map(|thread| {
+                let (store, stop) = (&store, &stop);
+                scope.spawn(move || {
+                    let mut state = seed * 2 + thread + 1;
+                    let mut expected = BTreeMap::new();
+                    let mut version = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        state = state
+                            .wrapping_mul(6364136223846793005)
+                            .wrapping_add(1442695040888963407);
+                        let n = thread * keys_per_thread + (state >> 33) % keys_per_thread;
+                        version += 1;
+                        match state >> 60 {
+                            0 => {
+                                let existed = store.delete(&key(n)).expect("it can be removed");
+                                assert_eq!(
+                                    existed,
+                                    expected.remove(&n).is_some(),
+                                    "key {n}, seed {seed}"
+                                );
+                            }
+                            1..=3 => {
+                                let found = store.get(&key(n)).expect("it can be read");
+                                let version = expected.get(&n);
+                                let value = version.map(|&version| value(n, version));
+                                assert_eq!(
+                                    found, value,
+                                    "key {n}, version {version:?}, seed {seed}"
+                                );
+                            }
+                            _ => {
+                                store
+                                    .set(&key(n), &value(n, version))
+                                    .expect("there is room");
+                                expected.insert(n, version);
+                            }
+                        }
+                    }
+                    expected
+                })
+            })
+            .collect();
+        for round in 0..12 {
+            match round % 3 {
+                0 => store.force_cold().expect("it goes cold"),
+                1 => store.checkpoint().map(drop).expect("a checkpoint"),
+                _ => assert!(store.compact(LIMIT), "{:?}", store.space()),
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        writers
+            .into_iter()
+            .map(|writer| writer.join().expect("no panic"))
+            .collect()
+    });
+    assert!(
+        store.stats().compaction_reclaimed_bytes > 0,
+        "{:?}",
+        store.stats()
+    );
+    let expected: BTreeMap<u64, u64> = all.into_iter().flatten().collect();
+    let keys = 2 * keys_per_thread;
+    for n in 0..keys {
+        let version = expected.get(&n);
+        let found = store.get(&key(n)).expect("it can be read");
+        assert_eq!(
+            found,
+            version.map(|&version| value(n, version)),
+            "key {n}, {version:?}, seed {seed}"
+        );
+    }
+    drop(store);
+    let store = open::<I>(directory.path());
+    for n in 0..keys {
+        let version = expected.get(&n);
+        let found = store.get(&key(n)).expect("it can be read");
+        assert_eq!(
+            found,
+            version.map(|&version| value(n, version)),
+            "after the restart: key {n}, {version:?}, seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_lost_under_constant_writes() {
+    nothing_is_lost_under_writes::<BucketIndex>(1);
+    nothing_is_lost_under_writes::<DashIndex>(2);
+}
+
+#[test]
+fn what_has_expired_is_left_behind() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open::<BucketIndex>(directory.path());
+    let namespace = Namespace(0);
+    for n in 0..20_000 {
+        let (key, value) = (key(n), value(n, 1));
+        let latched = [KeyRef {
+            namespace,
+            key: &key,
+            mode: LatchMode::Exclusive,
+        }];
+        let meta = Meta {
+            kind: 0,
+            expires_at_ms: (n % 2 != 0).then_some(1),
+        };
+        store
+            .blocking(&latched, 0, |op| op.set(namespace, &key, &value, meta))
+            .expect("there is room");
+    }
+    store.force_cold().expect("it goes cold");
+    // A quarter is removed, so that every segment is worth it.
+    for n in (0..20_000).step_by(4) {
+        assert!(store.delete(&key(n)).expect("it can be removed"));
+    }
+    assert!(store.compact(LIMIT), "{:?}", store.space());
+    assert_eq!(
+        (store.len(namespace), store.expiring(namespace)),
+        (5_000, 0),
+        "{:?}",
+        store.space()
+    );
+}
