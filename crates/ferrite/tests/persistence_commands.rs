@@ -312,3 +312,32 @@ fn sigterm_does_what_it_is_told_to() {
         );
     }
 }
+
+#[test]
+fn compact_gives_disk_space_back() {
+    let server = Server::start(&["--maxmemory", "64mb"]);
+    let mut client = server.connect();
+    let value = "x".repeat(1000);
+    for n in 0..8000 {
+        client.command(&["SET", &format!("key:{n}"), &value]);
+    }
+    assert_eq!(client.command(&["SAVE"]), "+OK\r\n");
+    for n in (0..8000).filter(|n| n % 8 != 0) {
+        assert_eq!(client.command(&["DEL", &format!("key:{n}")]), ":1\r\n");
+    }
+    assert_eq!(client.command(&["COMPACT"]), "+OK\r\n");
+    let info = client.command(&["INFO", "tiers"]);
+    let field = |name: &str| {
+        let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+        let (_, text) = lines
+            .find(|(found, _)| *found == name)
+            .expect("INFO has it");
+        text.trim_end().parse::<u64>().expect("a number")
+    };
+    let (disk, live) = (field("disk_bytes"), field("live_bytes"));
+    assert!(disk < 4 << 20, "{disk} bytes on the device for {live}");
+    for n in (0..8000).step_by(8) {
+        let reply = client.command(&["GET", &format!("key:{n}")]);
+        assert_eq!(reply, format!("$1000\r\n{value}\r\n"), "key {n}");
+    }
+}

@@ -410,6 +410,20 @@ pub(crate) fn tiers(text: &mut Lines, server: &Server) {
     text.field("promotions", store.promotions);
     text.field("second_chances", store.second_chances);
     text.field("shadows", store.shadows);
+    let space = server.store.space();
+    text.field("disk_bytes", space.disk_bytes);
+    text.field("live_bytes", space.live_bytes);
+    text.field("dead_bytes", space.dead_bytes);
+    text.field("gone_bytes", space.gone_bytes);
+    text.field("compaction_read_bytes", store.compaction_read_bytes);
+    text.field("compaction_moved_bytes", store.compaction_moved_bytes);
+    text.field(
+        "compaction_reclaimed_bytes",
+        store.compaction_reclaimed_bytes,
+    );
+    text.field("compaction_errors", store.compaction_errors);
+    let amplification = store.written_bytes as f64 / store.appended_bytes.max(1) as f64;
+    text.field("write_amplification", format!("{amplification:.2}"));
 }
 
 /// What the workers' rings and the blocking readers have asked of the device.

@@ -9,6 +9,7 @@ mod client;
 mod client_filter;
 mod command_docs;
 mod command_syntax;
+mod compact;
 mod config;
 pub(crate) mod connection;
 mod database;
@@ -71,6 +72,7 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     command_docs::ROWS,
     info::ROWS,
     config::ROWS,
+    compact::ROWS,
     memory::ROWS,
     slowlog::ROWS,
     latency::ROWS,
