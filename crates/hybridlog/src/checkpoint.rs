@@ -246,6 +246,7 @@ impl<I: Index> Shared<I> {
         match self.complete(&cut, &deaths, manifest) {
             Ok(saved) => {
                 **manifest = saved;
+                self.command_log.checkpointed(cut.generation);
                 self.remove_what_is_gone(cut.generation, manifest);
                 Ok(cut)
             }
@@ -506,7 +507,10 @@ impl<I: Index> Shared<I> {
         let deaths_max = self.memory_bytes.load(Ordering::Relaxed) / DEATHS_SHARE;
         let appended = self.log.appended_bytes.load(Ordering::Relaxed)
             - checkpoints.appended_before.load(Ordering::Relaxed);
-        self.command_log.stats().file_bytes >= bytes_max
+        // What turns the command log on is tried again, because those who write to it wait for that.
+        let log_waits = || self.command_log.is_held() && checkpoints.status.lock().error.is_some();
+        log_waits()
+            || self.command_log.stats().file_bytes >= bytes_max
             || appended >= bytes_max
             || self.generations.bytes() >= deaths_max
             || checkpoints

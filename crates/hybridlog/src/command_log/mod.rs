@@ -17,8 +17,9 @@
 //!
 //! Invariants:
 //! * Frames of a generation are in its file in the order of their [`Position`]s, and none is written twice or left out.
-//! * [`CommandLog::durable`] never goes back, and covers only what a sync has covered: the frame, and every frame and blob
-//!   before it.
+//! * [`CommandLog::durable`] never goes back, and covers only what a replay would find after a power cut: what a sync has
+//!   covered, the frame, and every frame and blob before it; and, after a generation that was not logged, nothing before a
+//!   checkpoint of that one is durable.
 //! * A file of a generation exists only when that of the generation before is complete and synced.
 //! * After a failed sync nothing is written or reported durable any more.
 //!
@@ -222,6 +223,17 @@ impl CommandLog {
     pub(crate) fn end_generation(&self) -> io::Result<()> {
         self.committer.end_generation()?;
         self.start_thread()
+    }
+
+    /// A checkpoint has made `generation` and everything before it durable without the log. Frames that follow a generation
+    /// which was not logged are durable only from here on.
+    pub(crate) fn checkpointed(&self, generation: u64) {
+        self.committer.checkpointed(generation);
+    }
+
+    /// Whether frames wait for such a checkpoint.
+    pub(crate) fn is_held(&self) -> bool {
+        self.committer.is_held()
     }
 
     /// Up to where everything is durable.

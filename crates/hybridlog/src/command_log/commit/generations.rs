@@ -4,7 +4,7 @@ use std::io;
 use std::mem;
 use std::sync::atomic::Ordering;
 
-use super::{Committer, Writer, check_open};
+use super::{Committer, NOT_HELD, Writer, check_open};
 use crate::command_log::format::{generation_of_log, log_name};
 use crate::command_log::gathered::{Buffer, Intake};
 use crate::command_log::log_file::LogFile;
@@ -35,7 +35,21 @@ impl Committer {
     pub(in crate::command_log) fn begin_generation(&self, generation: u64, logged: bool) {
         let mut gathered = self.gathered.lock();
         assert!(gathered.next.is_none() && generation > gathered.current.generation);
+        if logged && !gathered.current.logged {
+            // Until a checkpoint has saved the generation that is not logged, no replay gets past it. An earlier hold stays.
+            let begin = Position::new(generation, 0).0;
+            self.held.fetch_min(begin, Ordering::Relaxed);
+        }
         gathered.next = Some(Buffer::new(generation, logged));
+    }
+
+    pub(in crate::command_log) fn checkpointed(&self, generation: u64) {
+        let begin_of_next = Position::new(generation + 1, 0).0;
+        if self.held.load(Ordering::Relaxed) <= begin_of_next {
+            // Pairs with the load in `durable`.
+            self.held.store(NOT_HELD, Ordering::Release);
+            self.tell_progress();
+        }
     }
 
     pub(in crate::command_log) fn end_generation(&self) -> io::Result<()> {
@@ -73,8 +87,8 @@ impl Committer {
             }
             let begin = Position::new(generation, 0).0;
             self.written.store(begin, Ordering::Relaxed);
-            // Pairs with the load in `durable`.
-            self.durable.fetch_max(begin, Ordering::AcqRel);
+            // Pairs with the load in `synced`.
+            self.synced.fetch_max(begin, Ordering::AcqRel);
             self.update_room(&gathered);
             self.wake(&mut gathered);
         }

@@ -48,9 +48,15 @@ pub(super) struct Committer {
     has_room: AtomicBool,
     /// Up to here frames are in the file.
     written: AtomicU64,
-    durable: AtomicU64,
+    /// Up to here it is synced.
+    synced: AtomicU64,
+    /// Beyond this position no replay gets, however much is synced; [`NOT_HELD`] if there is no such bound.
+    held: AtomicU64,
     counters: Counters,
 }
+
+/// Above all positions.
+const NOT_HELD: u64 = u64::MAX;
 
 #[derive(Default)]
 struct Counters {
@@ -93,7 +99,8 @@ impl Committer {
             progress_async: Notify::new(),
             has_room: AtomicBool::new(true),
             written: AtomicU64::new(0),
-            durable: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
+            held: AtomicU64::new(NOT_HELD),
             counters: Counters::default(),
         }
     }
@@ -125,8 +132,19 @@ impl Committer {
 
     #[inline]
     pub(super) fn durable(&self) -> Position {
+        // The hold is there before the frames that it holds, so who sees them synced sees the hold; and pairs with the store in
+        // `checkpointed`: who sees it gone may rely on the checkpoint.
+        self.synced()
+            .min(Position(self.held.load(Ordering::Acquire)))
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed) != NOT_HELD
+    }
+
+    fn synced(&self) -> Position {
         // Pairs with the store that follows the sync: who sees the position may rely on what was done before it.
-        Position(self.durable.load(Ordering::Acquire))
+        Position(self.synced.load(Ordering::Acquire))
     }
 
     pub(super) fn health(&self) -> Health {
@@ -292,8 +310,8 @@ impl Committer {
             .last_sync_nanos
             .store(nanos, Ordering::Relaxed);
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        // Pairs with the load in `durable`.
-        self.durable.fetch_max(position.0, Ordering::AcqRel);
+        // Pairs with the load in `synced`.
+        self.synced.fetch_max(position.0, Ordering::AcqRel);
         self.tell_progress();
         Ok(())
     }

@@ -115,13 +115,13 @@ impl Committer {
 
     /// Whether what has gathered, or has been written, is to be synced at once.
     fn is_urgent(&self, gathered: &Gathered) -> bool {
-        gathered.sync == SyncPolicy::Always || gathered.wanted > self.durable()
+        gathered.sync == SyncPolicy::Always || gathered.wanted > self.synced()
     }
 
     /// When what has been written is to be synced, if there is anything.
     fn sync_at(&self, gathered: &Gathered, last_sync: Instant, now: Instant) -> Option<Instant> {
         let written = Position(self.written.load(Ordering::Relaxed));
-        if gathered.intake == Intake::Shut || written <= self.durable() {
+        if gathered.intake == Intake::Shut || written <= self.synced() {
             return None;
         }
         if self.is_urgent(gathered) {

@@ -176,11 +176,17 @@ fn a_generation_without_a_log_stores_nothing() {
 
     // Logging begins: its log counts only behind a checkpoint of the generation that was not logged.
     log.begin_generation(2, true);
-    log.append(2, b"logged");
+    let logged = log.append(2, b"logged");
+    let syncs = log.stats().syncs;
     log.end_generation().unwrap();
+    until("it is synced", || log.stats().syncs > syncs);
+    log.checkpointed(0);
+    assert!(log.is_held() && log.durable() < logged);
+    log.checkpointed(1);
+    log.wait_durable(logged).unwrap();
     let durable = log.durable();
     append_block(&log, 2, b"and waited for");
-    assert!(log.durable() > durable);
+    assert!(!log.is_held() && log.durable() > durable);
     let (frames, replayed) = replay_frames(&disk, 0).unwrap();
     assert_eq!((frames.len(), replayed.unreachable_from), (0, Some(2)));
     assert_eq!(replay_frames(&disk, 1).unwrap().0.len(), 2);
