@@ -3,5 +3,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seeds=${1:-10000}
-export MODEL_SEEDS=$seeds FAULT_SEEDS=$seeds
+export MODEL_SEEDS=$seeds FAULT_SEEDS=$seeds CRASH_SEEDS=$seeds
 cargo test --release -p hybridlog --test simulation

@@ -2,7 +2,8 @@
 //! be left of it if the power went now.
 //!
 //! Every call is a *step*. Who tests looks at each of them, and may let it fail. [`SimulatedDisk::crash`] then makes a new
-//! disk of what has survived; the old one never does anything again, however long its users go on.
+//! disk of what has survived; the old one never does anything again, however long its users go on: writes to it go nowhere,
+//! as into a page cache that will never reach the device, and everything else fails, so that nobody waits for better times.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -407,6 +408,10 @@ impl SimulatedFile {
         self.machine.step(action, &self.name)
     }
 
+    fn has_power(&self) -> bool {
+        self.machine.state.lock().has_power
+    }
+
     fn current_len(&self) -> u64 {
         self.file.metadata().expect("scratch space").len()
     }
@@ -439,6 +444,9 @@ impl SimulatedFile {
 
 impl DiskFile for SimulatedFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if !self.has_power() {
+            return Ok(());
+        }
         let (mut state, fault) = self.step(Action::Write)?;
         let written = match fault {
             None => bytes.len(),
@@ -461,6 +469,9 @@ impl DiskFile for SimulatedFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        if !self.has_power() {
+            return Ok(());
+        }
         let (mut state, _) = self.step(Action::Truncate)?;
         let old_len = self.current_len();
         self.file.set_len(len).map_err(named(&self.name))?;

@@ -68,7 +68,12 @@ fn run<I: Index>(seed: u64) -> u64 {
         }
     };
     for _ in 0..STEPS {
-        tolerate(workload::step(&store, &mut model, &mut random, &keys));
+        let mut next = model.clone();
+        let done = workload::step(&store, &mut next, &mut random, &keys);
+        if done.is_ok() {
+            model = next;
+        }
+        tolerate(done);
         model.now_ms += random.below(4);
         match random.below(10) {
             0 => tolerate(store.seal_all()),
@@ -79,7 +84,12 @@ fn run<I: Index>(seed: u64) -> u64 {
     disk.inject(|_| None);
     settle(|| store.force_cold());
     for _ in 0..20 {
-        settle(|| workload::step(&store, &mut model, &mut random, &keys));
+        settle(|| {
+            let mut next = model.clone();
+            workload::step(&store, &mut next, &mut random, &keys)?;
+            model = next;
+            Ok(())
+        });
     }
     workload::compare(&store, &model);
     refused

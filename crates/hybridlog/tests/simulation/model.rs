@@ -1,4 +1,5 @@
-//! The store agrees with a plain map, whatever moves between the tiers in between; on both indexes.
+//! The store agrees with a plain map, whatever moves between the tiers in between, and however often it is saved, closed and
+//! opened again; on both indexes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,19 +11,20 @@ use crate::workload::{Model, NAMESPACE, compare, keys, latched, step};
 
 const STEPS: u64 = 400;
 
-fn open<I: Index>(directory: &Path) -> Arc<Store<I>> {
+fn open<I: Index>(directory: &Path, command_log: bool) -> Arc<Store<I>> {
     let options = Options {
         segment_bytes: Some(1 << 20),
+        command_log,
         ..Options::new(directory).memory_bytes(24 << 20)
     };
-    Store::open(options).expect("a fresh directory opens")
+    Store::open(options).expect("it opens")
 }
 
 fn run<I: Index>(seed: u64) {
     println!("seed {seed} on {}", I::NAME);
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let store = open::<I>(directory.path());
     let mut random = Random::new(seed);
+    let mut store = open::<I>(directory.path(), random.percent(50));
     let mut model = Model::new();
     let keys = keys(0);
     for n in 0..STEPS {
@@ -34,6 +36,16 @@ fn run<I: Index>(seed: u64) {
             1 => store.force_cold().expect("segments can be written"),
             2 => {
                 store.expire_some(model.now_ms, 4000);
+            }
+            3 => {
+                store.checkpoint().expect("a checkpoint can be made");
+            }
+            4 => {
+                if !store.has_command_log() {
+                    store.checkpoint().expect("a checkpoint can be made");
+                }
+                drop(store);
+                store = open(directory.path(), random.percent(50));
             }
             _ => {}
         }

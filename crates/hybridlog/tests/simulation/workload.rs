@@ -12,6 +12,11 @@ pub(crate) const NAMESPACE: Namespace = Namespace(3);
 /// The type of every value.
 const KIND: u8 = 7;
 
+pub(crate) const META: Meta = Meta {
+    kind: KIND,
+    expires_at_ms: None,
+};
+
 /// How many different keys there are.
 const KEYS: u64 = 60;
 
@@ -43,13 +48,21 @@ impl Model {
         self.map.get(key).filter(is_live)
     }
 
+    /// The same when it is later.
+    pub(crate) fn at(&self, now_ms: u64) -> Model {
+        Model {
+            now_ms,
+            ..self.clone()
+        }
+    }
+
     /// What has not expired by now.
     pub(crate) fn live(&self) -> BTreeMap<Arc<[u8]>, Stored> {
         let live = |key: &Arc<[u8]>| Some((key.clone(), self.stored(key)?.clone()));
         self.map.keys().filter_map(live).collect()
     }
 
-    fn insert(&mut self, key: &Arc<[u8]>, value: Vec<u8>, expires_at_ms: Option<u64>) {
+    pub(crate) fn insert(&mut self, key: &Arc<[u8]>, value: Vec<u8>, expires_at_ms: Option<u64>) {
         let stored = Stored {
             value: Arc::new(value),
             expires_at_ms,
@@ -103,7 +116,7 @@ pub(crate) fn latched<'k>(keys: &[&'k [u8]], mode: LatchMode) -> Vec<KeyRef<'k>>
     keys.iter().map(latched).collect()
 }
 
-/// One random operation on both sides. If the store refuses it, the model is as it was.
+/// One random operation on both sides. If the store refuses it, the model is as if it had not.
 pub(crate) fn step<I: Index>(
     store: &Store<I>,
     model: &mut Model,
@@ -135,22 +148,23 @@ fn set<I: Index>(
     expires_at_ms: Option<u64>,
 ) -> Result<(), Stop> {
     let meta = Meta {
-        kind: KIND,
         expires_at_ms,
+        ..META
     };
     let latched = latched(&[key], LatchMode::Exclusive);
-    store.blocking(&latched, model.now_ms, |op| {
+    let done = store.blocking(&latched, model.now_ms, |op| {
         op.set(NAMESPACE, key, &value, meta)
-    })?;
+    });
     model.insert(key, value, expires_at_ms);
-    Ok(())
+    done
 }
 
 fn remove<I: Index>(store: &Store<I>, model: &mut Model, key: &Arc<[u8]>) -> Result<(), Stop> {
     let latched = latched(&[key], LatchMode::Exclusive);
-    let removed = store.blocking(&latched, model.now_ms, |op| op.remove(NAMESPACE, key))?;
-    assert_eq!(removed, model.stored(key).is_some(), "remove");
+    let removed = store.blocking(&latched, model.now_ms, |op| op.remove(NAMESPACE, key));
+    let was_there = model.stored(key).is_some();
     model.map.remove(key);
+    assert_eq!(removed?, was_there, "remove");
     Ok(())
 }
 
@@ -169,16 +183,17 @@ fn write_range<I: Index>(
     };
     let bytes = bytes(random, len);
     let latched = latched(&[key], LatchMode::Exclusive);
-    let len = store.blocking(&latched, model.now_ms, |op| {
+    let written = store.blocking(&latched, model.now_ms, |op| {
         op.write_range(NAMESPACE, key, at, &bytes, KIND)
-    })?;
+    });
     let expires_at_ms = old.as_ref().and_then(|old| old.expires_at_ms);
     let mut value = old.map_or(Vec::new(), |old| old.value.to_vec());
     let end = at as usize + bytes.len();
     value.resize(value.len().max(end), 0);
     value[at as usize..end].copy_from_slice(&bytes);
-    assert_eq!(len, value.len() as u64, "write_range");
+    let len = value.len() as u64;
     model.insert(key, value, expires_at_ms);
+    assert_eq!(written?, len, "write_range");
     Ok(())
 }
 
@@ -191,9 +206,9 @@ fn set_expiry<I: Index>(
     let latched = latched(&[key], LatchMode::Exclusive);
     let there = store.blocking(&latched, model.now_ms, |op| {
         op.set_expiry(NAMESPACE, key, expires_at_ms)
-    })?;
+    });
     let old = model.stored(key).cloned();
-    assert_eq!(there, old.is_some(), "set_expiry");
+    let was_there = old.is_some();
     if let Some(old) = old {
         let changed = Stored {
             expires_at_ms,
@@ -201,6 +216,7 @@ fn set_expiry<I: Index>(
         };
         model.map.insert(key.clone(), changed);
     }
+    assert_eq!(there?, was_there, "set_expiry");
     Ok(())
 }
 
@@ -213,13 +229,14 @@ fn rename<I: Index>(
     let latched = latched(&[from, to], LatchMode::Exclusive);
     let moved = store.blocking(&latched, model.now_ms, |op| {
         op.rename((NAMESPACE, from), (NAMESPACE, to))
-    })?;
+    });
     let old = model.stored(from).cloned();
-    assert_eq!(moved, old.is_some(), "rename");
+    let was_there = old.is_some();
     if let Some(old) = old {
         model.map.remove(from);
         model.map.insert(to.clone(), old);
     }
+    assert_eq!(moved?, was_there, "rename");
     Ok(())
 }
 
@@ -233,20 +250,20 @@ fn change_several<I: Index>(
     let [gone, first, second] = keys;
     let (value, expires_at_ms) = (value(random), model.expiry(random));
     let meta = Meta {
-        kind: KIND,
         expires_at_ms,
+        ..META
     };
     let latched = latched(&[gone, first, second], LatchMode::Exclusive);
-    store.blocking(&latched, model.now_ms, |op| {
+    let done = store.blocking(&latched, model.now_ms, |op| {
         // Only the first change of an operation may find that a record must be fetched or that there is no room.
         op.remove(NAMESPACE, gone)?;
         op.set(NAMESPACE, first, &value, meta)?;
         op.set(NAMESPACE, second, &value, meta)
-    })?;
+    });
     model.map.remove(gone);
     model.insert(first, value.clone(), expires_at_ms);
     model.insert(second, value, expires_at_ms);
-    Ok(())
+    done
 }
 
 fn read_range<I: Index>(
