@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use hybridlog::{KeptLatches, Lookups, Operation, Position};
+use hybridlog::{KeptLatches, Lookups, Operation, Position, Suspended};
 
 use crate::args::Args;
 use crate::command::Flags;
@@ -107,6 +107,8 @@ pub(crate) struct Client {
     pub(crate) transaction: Option<Box<Transaction>>,
     /// An EXEC that waits for something.
     pub(crate) exec: Option<Box<Exec>>,
+    /// A command that had to wait after it had changed something. It goes on to its end, whatever becomes of the client.
+    pub(crate) half_done: Option<Suspended>,
     /// Changes that the command which runs has made, to be added to the statistics when it has ended.
     pub(crate) changes: u64,
     /// Where the client's last change ends in the command log.
@@ -129,6 +131,7 @@ impl Client {
             kept_latches: None,
             transaction: None,
             exec: None,
+            half_done: None,
             changes: 0,
             written: None,
             may_wait: true,
@@ -198,6 +201,12 @@ impl Client {
         self.entry
             .queued_bytes
             .store(self.queued_bytes() as u64, Relaxed);
+    }
+
+    /// Whether a command, or a transaction, has changed something and not ended.
+    pub(crate) fn is_half_done(&self) -> bool {
+        let exec = self.exec.as_ref();
+        self.half_done.is_some() || exec.is_some_and(|exec| exec.is_suspended())
     }
 
     /// Memory of what has been queued.

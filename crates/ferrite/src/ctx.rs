@@ -21,6 +21,8 @@ pub(crate) struct Ctx<'a> {
     pub(crate) client: &'a mut Client,
     /// Everything shared between workers.
     pub(crate) server: &'a Arc<Server>,
+    /// An earlier run of the command has changed something, and then had to wait.
+    pub(crate) has_begun: bool,
 }
 
 impl Ctx<'_> {

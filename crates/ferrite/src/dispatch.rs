@@ -259,9 +259,12 @@ pub(crate) fn run(
         Handler::Container => return Ok(Ended::Replied),
     };
     let scope = Scope::of(server, call, client.database());
-    let mut op = match client.kept_latches.take() {
-        Some(kept) => server.store.resume(kept, reads, now_ms),
-        None => scope
+    let half_done = client.half_done.take();
+    let has_begun = half_done.is_some();
+    let mut op = match (half_done, client.kept_latches.take()) {
+        (Some(half_done), _) => server.store.resume_suspended(half_done, reads),
+        (None, Some(kept)) => server.store.resume(kept, reads, now_ms),
+        (None, None) => scope
             .latch(server, call, reads, now_ms)
             .ok_or(Wait::Latch)?,
     };
@@ -280,6 +283,7 @@ pub(crate) fn run(
         reply: output,
         client,
         server,
+        has_begun,
     };
     let done = handler(&mut cx, call.args);
     let lookups = cx.op.lookups();
@@ -287,7 +291,16 @@ pub(crate) fn run(
     let Ctx {
         op, client, reply, ..
     } = cx;
-    if let Err(Stop::Engine(hybridlog::Stop::Cold)) = done {
+    let waits = matches!(
+        done,
+        Err(Stop::Engine(
+            hybridlog::Stop::Cold | hybridlog::Stop::NoRoom { .. }
+        ))
+    );
+    if waits && op.changes() > 0 {
+        // Nobody may see the half of it, and the command log gets the whole.
+        client.half_done = Some(op.suspend());
+    } else if let Err(Stop::Engine(hybridlog::Stop::Cold)) = done {
         client.cold_runs += 1;
         if client.cold_runs > COLD_RUNS_BEFORE_KEEPING_LATCHES {
             client.kept_latches = Some(op.keep_latches());

@@ -34,6 +34,8 @@ pub(crate) struct Exec {
     after: After,
     /// There will be no more room: the command that runs next may use the last of it.
     insists_on_room: bool,
+    /// The command that runs next has run, changed something, and had to wait.
+    has_begun: bool,
     /// Where the reply starts in the output. Nothing is sent before the end.
     pub(crate) reply_start: Mark,
 }
@@ -98,6 +100,7 @@ fn begin(client: &mut Client, output: &mut Output) -> Result<Exec, Ended> {
         next: 0,
         after: After::Continue,
         insists_on_room: false,
+        has_begun: false,
         reply_start: output.mark(),
     })
 }
@@ -166,6 +169,7 @@ impl Exec {
         client.note_no_lookups();
         self.after = self.after.and(std::mem::take(&mut client.after));
         self.insists_on_room = false;
+        self.has_begun = false;
         self.next += 1;
     }
 
@@ -296,17 +300,21 @@ impl Exec {
             reply: output,
             client,
             server: runner.server,
+            has_begun: false,
         };
         let mut clock = Instant::now();
         let turn_end = self.next + COMMANDS_PER_TURN;
         cx.client.may_wait = false;
         while self.next < self.transaction.len() {
+            let changes_before = cx.op.changes();
+            cx.has_begun = self.has_begun;
             let ran = if self.next < turn_end {
                 self.run_next(runner, &mut cx, &mut clock)
             } else {
                 Err(Wait::Turn)
             };
             if let Err(wait) = ran {
+                self.has_begun |= cx.op.changes() > changes_before;
                 self.stage = Stage::Suspended(cx.op.suspend());
                 return Err(wait);
             }

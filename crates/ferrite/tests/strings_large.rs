@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+
 use common::Server;
 
 const TOO_LARGE: &str = "-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n";
@@ -103,6 +106,55 @@ fn what_would_be_too_large_is_refused_and_changes_nothing() {
         "+OK\r\n"
     );
     assert_eq!(client.command(&["LCS", "a", "b", "LEN"]), ":0\r\n");
+}
+
+/// Commands that store several large strings wait for room now and then, and nobody may see the half of one.
+#[test]
+fn several_large_strings_are_stored_at_once_or_not_at_all() {
+    let server = Server::start(&["--maxmemory", "36mb", "--appendonly", "no"]);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let mut client = server.connect();
+                scope.spawn(move || {
+                    let keys = ["a", "b", "c"].map(|name| format!("{name}{writer}"));
+                    for version in 0..30 {
+                        let value = format!("{version:02}").repeat(300_000);
+                        let mut words = vec!["MSET"];
+                        keys.iter()
+                            .for_each(|key| words.extend([key.as_str(), &value]));
+                        assert_eq!(client.command(&words), "+OK\r\n");
+                    }
+                })
+            })
+            .collect();
+        let mut client = server.connect();
+        let is_over = &is_over;
+        scope.spawn(move || {
+            while !is_over.load(Relaxed) {
+                for writer in 0..4 {
+                    let starts = ["a", "b", "c"].map(|name| format!("{name}{writer}"));
+                    // One command that looks at all three.
+                    client.send("MULTI\r\n");
+                    starts
+                        .iter()
+                        .for_each(|key| client.send(format!("GETRANGE {key} 0 1\r\n")));
+                    client.send("EXEC\r\n");
+                    let replies: Vec<String> = (0..5).map(|_| client.reply()).collect();
+                    let versions: Vec<&str> = replies[4].split("\r\n").skip(2).step_by(2).collect();
+                    assert!(
+                        versions[..3].iter().all(|version| *version == versions[0]),
+                        "{versions:?}"
+                    );
+                }
+            }
+        });
+        writers
+            .into_iter()
+            .for_each(|writer| writer.join().unwrap());
+        is_over.store(true, Relaxed);
+    });
 }
 
 #[test]

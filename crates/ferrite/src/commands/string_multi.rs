@@ -60,8 +60,8 @@ pub(crate) const ROWS: &[Row] = &[
     },
 ];
 
-/// Makes sure that there is room for everything before the first string is stored: one that has to wait would leave the
-/// others stored without it.
+/// Makes sure that there is room for everything before the first string is stored: a command that has to wait after that
+/// keeps its keys latched meanwhile.
 fn check_room(cx: &Ctx<'_>, args: Args<'_>) -> Result<(), Stop> {
     let bytes = args.total_bytes() as u64;
     // Headers, and pages that are not full.
@@ -84,8 +84,8 @@ fn mset(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 
 fn msetnx(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let pairs = pairs(args, "msetnx")?;
-    let found = read_all(cx, pairs.clone())?;
-    let store_all = found.iter().all(Option::is_none);
+    // What it finds after it has begun is its own.
+    let store_all = cx.has_begun || read_all(cx, pairs.clone())?.iter().all(Option::is_none);
     if store_all {
         check_room(cx, args)?;
         for (key, value) in pairs {
@@ -149,11 +149,13 @@ fn msetex(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     } else {
         Vec::new()
     };
-    let store_all = match options.condition {
-        Condition::Absent => found.iter().all(Option::is_none),
-        Condition::Present => found.iter().all(Option::is_some),
-        _ => true,
-    };
+    // What it finds after it has begun is its own.
+    let store_all = cx.has_begun
+        || match options.condition {
+            Condition::Absent => found.iter().all(Option::is_none),
+            Condition::Present => found.iter().all(Option::is_some),
+            _ => true,
+        };
     if store_all {
         check_room(cx, args)?;
         for (i, (key, value)) in pairs.enumerate() {

@@ -207,17 +207,23 @@ impl<S: Socket> Connection<S> {
         let server = &worker.server;
         let args = input.args(i);
         client.begin();
-        let command = match dispatch::admit(server, client, args, input.command(i)) {
-            Ok(command) => command,
-            Err(refusal) => {
-                dispatch::refuse(&refusal, worker.stats(), client, output);
-                return None;
-            }
+        // What is half done goes on, whatever has changed since it began.
+        let goes_on = client.half_done.is_some();
+        let command = match input.command(i) {
+            Some(id) if goes_on => server.commands.get(id),
+            id => match dispatch::admit(server, client, args, id) {
+                Ok(command) => command,
+                Err(refusal) => {
+                    dispatch::refuse(&refusal, worker.stats(), client, output);
+                    return None;
+                }
+            },
         };
         let reply_start = match &client.exec {
-            // It goes on, whatever has changed since it began.
             Some(exec) => exec.reply_start,
-            None if dispatch::is_paused(server, client, command) => return Some(Wait::Pause),
+            None if !goes_on && dispatch::is_paused(server, client, command) => {
+                return Some(Wait::Pause);
+            }
             None => output.mark(),
         };
         *latest_reply = reply_start;
@@ -334,12 +340,7 @@ impl<S: Socket> Connection<S> {
     async fn wait_for_room(&mut self, bytes: u64) -> Result<Result<(), NoRoomReason>, Closed> {
         let server = Arc::clone(self.server());
         let room = server.store.wait_for_room(bytes);
-        if self
-            .client
-            .exec
-            .as_ref()
-            .is_some_and(|exec| exec.is_suspended())
-        {
+        if self.client.is_half_done() {
             return Ok(room.await);
         }
         self.send().await?;
@@ -450,6 +451,13 @@ impl<S: Socket> Connection<S> {
             .into_bytes(),
         };
         let mut reply = Output::new(self.output.protocol());
+        if let Some(half_done) = self.client.half_done.take() {
+            // What it has done so far stays, and is logged.
+            let reads = ColdReads::default();
+            let server = Arc::clone(self.server());
+            let op = server.store.resume_suspended(half_done, &reads);
+            self.client.note_changes(op);
+        }
         if let Some(mut exec) = self.client.exec.take() {
             if exec.is_suspended() {
                 if !exec.may_insist_on_room() {
