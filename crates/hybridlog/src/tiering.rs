@@ -21,7 +21,7 @@ use crate::epoch;
 use crate::index::Index;
 use crate::log::{EMERGENCY_SEGMENTS, Urgency};
 use crate::open_files::FileKind;
-use crate::record::{RecordRef, flag};
+use crate::record::{RecordRef, flag, write_filler};
 use crate::room::NoRoomReason;
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, State};
 use crate::shadows::CalmClock;
@@ -191,6 +191,13 @@ impl<I: Index> Shared<I> {
             return Ok(());
         }
         let size = self.size_of(base);
+        let unused = self.log.geometry.segment_bytes() - size.end;
+        if unused > 0 {
+            // One filler to the end of the segment in the place of several: what follows its header is a hole in the file, in
+            // which nobody must look for another.
+            // SAFETY: behind the last record of a sealed segment, up to the end of its frame; both are multiples of 8.
+            unsafe { write_filler(base.as_ptr().add(size.end), unused) };
+        }
         self.write_files(segment, base, &size).map_err(|error| {
             count(&self.counters.flush_errors, 1);
             error.to_string()

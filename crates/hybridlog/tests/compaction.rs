@@ -304,3 +304,43 @@ fn what_has_expired_is_left_behind() {
         store.space()
     );
 }
+
+/// Behind the last record of a segment there may be several fillers, one of each chunk that was not filled. Only the header of
+/// the first one was written to the file, the rest being a hole; who walked the mapped segment found records in the zeroes,
+/// and the last of them, in the last 8 bytes, behind the end of the mapping.
+#[test]
+fn a_mapped_segment_is_walked_to_its_end_and_not_further() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open::<BucketIndex>(directory.path());
+    for round in 0..40u64 {
+        // Threads have chunks of their own; records of these lengths end at every multiple of 8 in turn.
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let store = &store;
+                scope.spawn(move || {
+                    let n = round * 3 + thread;
+                    store
+                        .set(&key(n), &vec![7; 8 * n as usize % 72 + 1])
+                        .expect("there is room");
+                });
+            }
+        });
+        store.seal_all().expect("it is sealed");
+        for n in 0..round * 3 {
+            assert!(
+                store.get(&key(n)).expect("it can be read").is_some(),
+                "key {n}"
+            );
+        }
+    }
+    // Leaving memory walks each segment for what was read.
+    for n in 0..60_000 {
+        store
+            .set(&key(1000 + n), &value(n, 1))
+            .expect("there is room");
+    }
+    for n in 0..120 {
+        let found = store.get(&key(n)).expect("it can be read");
+        assert_eq!(found, Some(vec![7; 8 * n as usize % 72 + 1]), "key {n}");
+    }
+}
