@@ -52,9 +52,9 @@
 //! Programs that need more than one key at a time, types, expiry or namespaces start an [`Operation`]: see
 //! [`Store::blocking`].
 //!
-//! **What this version does not do:** it writes segments to their files but cannot open them again after a restart (a directory
-//! with segments of an earlier run is refused and left as it is), and the space of dead records on the device is not
-//! reclaimed, unless everything is forgotten at once.
+//! **What survives.** Every change goes to a command log, which is written at once and synced as [`Options::sync`] says;
+//! [`Store::checkpoint`] makes everything up to now durable without it, and is made by itself when the log gets long. A store
+//! that is opened again holds all of it; what is damaged is refused with the file and the place, never silently.
 
 mod address;
 #[allow(dead_code)]
