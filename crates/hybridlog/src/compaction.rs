@@ -40,6 +40,10 @@ use crate::stats::count;
 /// Disk space may be so many hundredths of that of the live records before anything is rewritten.
 const SPACE_TARGET: u64 = 130;
 
+/// Nor while no more than so many segments' worth is dead or unused: a checkpoint seals segments that are not full, and if
+/// those were rewritten at once the next checkpoint would seal what they have become.
+const SEGMENTS_UNUSED: u64 = 4;
+
 /// From here on compaction does not pause.
 const SPACE_URGENT: u64 = 150;
 
@@ -130,6 +134,11 @@ enum Outcome {
 }
 
 impl Compaction {
+    /// As [`Self::pause`], unless records are being moved just now.
+    pub(crate) fn try_pause(&self) -> Option<Paused<'_>> {
+        self.output.try_lock()
+    }
+
     /// Keeps compaction from moving records until the result is dropped.
     pub(crate) fn pause(&self) -> Paused<'_> {
         self.output.lock()
@@ -215,10 +224,13 @@ impl<I: Index> Shared<I> {
         let asked = self.compaction.asked.load(Ordering::Relaxed);
         let space = self.space();
         let used = space.disk_bytes - space.gone_bytes;
-        if !asked && used * 100 <= space.live_bytes * SPACE_TARGET {
+        let segment_bytes = self.log.geometry.segment_bytes() as u64;
+        let is_enough = used * 100 > space.live_bytes * SPACE_TARGET
+            && used > space.live_bytes + SEGMENTS_UNUSED * segment_bytes;
+        if !asked && !is_enough {
             return None;
         }
-        let least = self.log.geometry.segment_bytes() as u64 / DEAD_SHARE_MIN;
+        let least = segment_bytes / DEAD_SHARE_MIN;
         let mut segments = self.log.table.all();
         segments.retain(|segment| {
             let state = self.log.table.state(segment.number);
@@ -359,6 +371,10 @@ impl<I: Index> Shared<I> {
         let mut at = 0;
         while at < records.len() {
             let mut output = self.compaction.pause();
+            if segment.retired.load(Ordering::Relaxed) {
+                // Everything has been forgotten at once: a copy would bring it back. That is done under this lock.
+                return Ok(());
+            }
             // While the lock is held no generation begins.
             let generation = self.generations.current();
             let is_fit = |output: &Output| output.segment.generation == generation;
@@ -490,7 +506,10 @@ impl<I: Index> Shared<I> {
         let _output = self.compaction.pause();
         let _alone = self.tiering.lock();
         let generation = self.generations.current();
-        segment.retired.store(true, Ordering::Relaxed);
+        if segment.retired.swap(true, Ordering::Relaxed) {
+            // Whoever has forgotten everything at once sweeps it.
+            return;
+        }
         let was_warm = self.log.table.state(segment.number) == State::Warm;
         self.log.ages.lock().forget(segment);
         self.log.table.publish(segment, None, State::Cold);

@@ -34,6 +34,9 @@ impl<I: Index> Operation<'_, I> {
     /// [`Stop::NoRoom`] while a segment is on its way to another tier; nothing has changed then.
     pub fn retire_everything(&mut self) -> Result<Retired, Stop> {
         // Whoever moves a segment has looked at its mark already: let it finish.
+        let Some(mut output) = self.shared.compaction.try_pause() else {
+            return Err(Stop::NoRoom { bytes: 0 });
+        };
         let Some(_alone) = self.shared.tiering.try_lock() else {
             return Err(Stop::NoRoom { bytes: 0 });
         };
@@ -44,6 +47,8 @@ impl<I: Index> Operation<'_, I> {
         for segment in &segments {
             self.shared.log.detach(segment);
         }
+        // What compaction has copied is retired with the rest; it goes on in another segment.
+        *output = None;
         self.shared.shadows.forget(|_| true);
         self.urgency.set(Urgency::Emergency);
         self.note(&Effect::RetireEverything);
@@ -96,7 +101,7 @@ impl<I: Index> Shared<I> {
         self.log.free_frame(segment);
         segment.mapping.lock().take();
         segment.forget_marks();
-        if in_memory {
+        if in_memory && segment.is_counted.load(Ordering::Relaxed) {
             self.log.left_memory();
         }
         self.open_files.forget(segment.file_id);

@@ -309,6 +309,7 @@ impl Log {
             self.frames.give_back(frame);
             return None;
         };
+        segment.is_counted.store(false, Ordering::Relaxed);
         self.table.publish(&segment, Some(base), State::Sealed);
         self.write_header(base, file_id);
         Some((segment, base))

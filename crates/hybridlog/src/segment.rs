@@ -68,6 +68,8 @@ pub(crate) struct Segment {
     pub(crate) file_id: u64,
     /// The generation whose operations append to it.
     pub(crate) generation: u64,
+    /// Whether it counts as one of the segments in memory while it is there; compaction's own does not.
+    pub(crate) is_counted: AtomicBool,
     /// Which records were read; empty once the segment is cold.
     marks: Mutex<Box<[AtomicU64]>>,
     /// Whether a file of the segment may be there that is not complete.
@@ -341,6 +343,7 @@ impl Segment {
             number,
             file_id,
             generation,
+            is_counted: AtomicBool::new(true),
             marks: Mutex::new(marks),
             half_written: AtomicBool::new(false),
             retired: AtomicBool::new(false),

@@ -344,3 +344,48 @@ fn a_mapped_segment_is_walked_to_its_end_and_not_further() {
         assert_eq!(found, Some(vec![7; 8 * n as usize % 72 + 1]), "key {n}");
     }
 }
+
+/// Compaction's own segment was retired like those of the log, and its memory given back while it was being filled; and what
+/// had not been copied yet was copied afterwards, and so came back.
+#[test]
+fn forgetting_everything_while_compaction_is_at_work_leaves_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open::<BucketIndex>(directory.path());
+    let namespace = Namespace(0);
+    for round in 0..15u64 {
+        for version in 0..2 {
+            for n in (0..20_000).filter(|n| version == 0 || n % 2 == 0) {
+                store
+                    .set(&key(n), &value(n, version))
+                    .expect("there is room");
+            }
+            store.force_cold().expect("it goes cold");
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| store.compact(LIMIT));
+            std::thread::sleep(Duration::from_millis(3 * round));
+            let reads = hybridlog::ColdReads::default();
+            let retired = loop {
+                let everything = store.operation_on_everything(&reads, 0);
+                if let Some(Ok(retired)) =
+                    everything.map(|mut operation| operation.retire_everything())
+                {
+                    break retired;
+                }
+                std::thread::yield_now();
+            };
+            store.sweep(retired, &[namespace]);
+        });
+        assert!(store.compact(LIMIT), "{:?}", store.space());
+        assert_eq!(
+            (store.len(namespace), store.stats().index_slots),
+            (0, 0),
+            "round {round}"
+        );
+    }
+    store.set(b"after", b"all").expect("there is room");
+    assert_eq!(
+        store.get(b"after").expect("readable").as_deref(),
+        Some(&b"all"[..])
+    );
+}

@@ -128,6 +128,7 @@ pub(crate) const EXCLUDED: &[(&str, &str)] = &[
     ),
     ("bgsave", "as SAVE"),
     ("bgrewriteaof", "as SAVE"),
+    ("compact", "a command of ours"),
     ("waitaof", "the oracle has no append-only file"),
     ("debug|reload", "as SAVE"),
     (
