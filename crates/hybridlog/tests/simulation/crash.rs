@@ -374,7 +374,7 @@ fn a_crash_at_any_step_without_a_command_log_loses_no_checkpoint() {
 
 #[test]
 fn crashes_at_random_steps_lose_nothing_durable() {
-    for seed in 0..seeds("CRASH_SEEDS", 150) {
+    for seed in 0..seeds("CRASH_SEEDS", 20) {
         crash_at_random_steps::<BucketIndex>(seed);
         crash_at_random_steps::<DashIndex>(seed);
     }
