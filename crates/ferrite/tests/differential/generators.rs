@@ -119,6 +119,12 @@ pub(crate) fn all() -> impl Iterator<Item = Generator> {
     .copied()
 }
 
+/// Those of commands about data alone: what they do does not end with the connection or the server.
+pub(crate) fn of_data() -> impl Iterator<Item = Generator> {
+    let tables = [strings::TABLE, bits::TABLE, keys::TABLE];
+    tables.into_iter().flatten().copied()
+}
+
 /// Commands that are not compared, with the reason.
 pub(crate) const EXCLUDED: &[(&str, &str)] = &[
     ("shutdown", "ends the server"),

@@ -21,15 +21,26 @@ use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::Server;
-use generators::Knows;
+use generators::{Generator, Knows};
 use oracle::Oracle;
-use session::{Plan, Session};
+use session::{Ferrite, Plan, Session};
 use wire::{Address, Connection, Reply};
 
 /// Redis's defaults where Ferrite's own differ and replies show it.
 const FERRITE: &[&str] = &["--enable-debug-command", "yes"];
 /// The least memory that two workers start with.
 const SMALL_MEMORY: &[&str] = &["--enable-debug-command", "yes", "--maxmemory", "36mb"];
+
+/// A write that has been acknowledged survives everything.
+const ALWAYS: &[&str] = &["--enable-debug-command", "yes", "--appendfsync", "always"];
+const ALWAYS_SMALL_MEMORY: &[&str] = &[
+    "--enable-debug-command",
+    "yes",
+    "--appendfsync",
+    "always",
+    "--maxmemory",
+    "36mb",
+];
 
 #[test]
 fn replies_as_redis_in_resp2() {
@@ -57,24 +68,42 @@ fn newer_commands_reply_as_valkey() {
     compare("valkey-server", Knows::Valkey, "3", SMALL_MEMORY);
 }
 
-fn compare(program: &str, knows: Knows, protocol: &'static str, directives: &[&str]) {
+#[test]
+fn restarts_change_nothing() {
+    for directives in [ALWAYS, ALWAYS_SMALL_MEMORY] {
+        let generators: Vec<_> = generators::of_data().collect();
+        run("redis-server", Knows::Redis, "3", directives, &generators);
+    }
+}
+
+fn compare(program: &str, knows: Knows, protocol: &'static str, directives: &[&'static str]) {
+    let generators: Vec<_> = generators::all().collect();
+    run(program, knows, protocol, directives, &generators);
+}
+
+fn run(
+    program: &str,
+    knows: Knows,
+    protocol: &'static str,
+    directives: &[&'static str],
+    generators: &[Generator],
+) {
     let Some(oracle) = Oracle::start(program) else {
         println!("skipped: no {program}");
         return;
     };
     let seed = seed();
     println!("seed {seed}, RESP{protocol}, {program}, ferrite {directives:?}");
-    let ferrite = Server::start(directives);
     let plan = Plan {
-        ferrite: Address::Tcp(ferrite.port),
+        ferrite: Ferrite::start(directives),
         oracle: oracle.address.clone(),
         seed,
         protocol,
         knows,
-        force_cold: directives == SMALL_MEMORY,
+        force_cold: directives.contains(&"36mb"),
+        restart: directives.contains(&"always"),
     };
-    let generators: Vec<_> = generators::all().collect();
-    let result = Session::open(plan).and_then(|session| session.run(&generators));
+    let result = Session::open(plan).and_then(|session| session.run(generators));
     result.unwrap_or_else(|error| panic!("{error}"));
 }
 

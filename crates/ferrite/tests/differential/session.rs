@@ -6,6 +6,7 @@ use std::io;
 
 use crate::check::{Check, Pair};
 use crate::command;
+use crate::common::Server;
 use crate::coverage::{Coverage, RUNS_MIN};
 use crate::generators::{Generator, Knows};
 use crate::random::Random;
@@ -20,9 +21,40 @@ const PIPELINE_MAX: usize = 8;
 const HISTORY: usize = 12;
 const HISTORY_LINE_MAX: usize = 240;
 
+/// Ferrite, which may be killed and started again.
+pub(crate) struct Ferrite {
+    /// None only while it is not running.
+    server: Option<Server>,
+    directives: Vec<&'static str>,
+}
+
+impl Ferrite {
+    pub(crate) fn start(directives: &[&'static str]) -> Ferrite {
+        Ferrite {
+            server: Some(Server::start(directives)),
+            directives: directives.to_vec(),
+        }
+    }
+
+    fn address(&self) -> Address {
+        Address::Tcp(self.server.as_ref().expect("a running server").port)
+    }
+
+    /// Kills it, or lets it end, and starts it again on the data it has left.
+    fn restart(&mut self, random: &mut Random) {
+        let server = self.server.take().expect("a running server");
+        let dir = if random.one_in(3) {
+            server.shut_down(&[])
+        } else {
+            server.kill()
+        };
+        self.server = Some(Server::start_in(dir, &self.directives));
+    }
+}
+
 /// What a run is.
 pub(crate) struct Plan {
-    pub(crate) ferrite: Address,
+    pub(crate) ferrite: Ferrite,
     pub(crate) oracle: Address,
     pub(crate) seed: u64,
     /// "2" or "3".
@@ -31,6 +63,8 @@ pub(crate) struct Plan {
     pub(crate) knows: Knows,
     /// Whether everything in memory is moved to disk between commands now and then.
     pub(crate) force_cold: bool,
+    /// Whether Ferrite is restarted between commands now and then.
+    pub(crate) restart: bool,
 }
 
 /// A run.
@@ -77,6 +111,9 @@ impl Session {
                 let reply = self.pair.ferrite.call(&["DEBUG", "FORCE-COLD"])?;
                 assert_eq!(reply, Reply::Simple(b"OK".to_vec()), "DEBUG FORCE-COLD");
             }
+            if self.plan.restart && self.source.random.one_in(100) {
+                self.restart()?;
+            }
             let mut pipeline = vec![generator];
             if generator.can_be_pipelined() && self.source.random.one_in(4) {
                 while pipeline.len() < PIPELINE_MAX
@@ -102,6 +139,28 @@ impl Session {
         );
         self.coverage.check();
         Ok(())
+    }
+
+    /// Restarts Ferrite and compares all data.
+    fn restart(&mut self) -> io::Result<()> {
+        if self.source.random.one_in(3) {
+            let reply = self.pair.ferrite.call(&["SAVE"])?;
+            assert_eq!(reply, Reply::Simple(b"OK".to_vec()), "SAVE");
+        }
+        self.plan.ferrite.restart(&mut self.source.random);
+        self.pair = connect(&self.plan)?;
+        self.history.push_back("    (restart)".to_owned());
+        let mut commands = vec![command!["DEBUG", "DIGEST"]];
+        for database in 0..3i64 {
+            commands.push(command!["SELECT", database]);
+            commands.push(command!["DBSIZE"]);
+        }
+        commands.push(command!["SELECT", 0]);
+        let commands: Vec<_> = commands
+            .into_iter()
+            .map(|command| (command, Check::Exact))
+            .collect();
+        self.compare(&commands).map(drop)
     }
 
     /// Sends a command of each generator, all together, and then what they want to follow.
@@ -285,7 +344,7 @@ impl Session {
 
 fn connect(plan: &Plan) -> io::Result<Pair> {
     let mut pair = Pair {
-        ferrite: Connection::open(&plan.ferrite)?,
+        ferrite: Connection::open(&plan.ferrite.address())?,
         oracle: Connection::open(&plan.oracle)?,
     };
     for connection in [&mut pair.ferrite, &mut pair.oracle] {
