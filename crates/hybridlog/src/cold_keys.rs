@@ -4,22 +4,22 @@ use std::collections::HashMap;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use crate::Stop;
 use crate::address::Slot;
 use crate::block::Fault;
 use crate::index::Index;
+use crate::key_cache::KeyGroups;
 use crate::key_file::{DIRECTORY, KeyDirectory, KeyEntry, KeyGroup};
 use crate::open_files::FileKind;
 use crate::operation::Operation;
 use crate::reads::KnownPart;
 use crate::segment::Segment;
+use crate::shared::Shared;
 
 /// The key blocks that the key of a slot is in: one group, but where the range of hashes ends in another.
 pub(crate) struct ColdKey {
     offset: u32,
-    groups: SmallVec<[Arc<KeyGroup>; 1]>,
+    groups: KeyGroups,
 }
 
 impl ColdKey {
@@ -45,7 +45,8 @@ pub(crate) fn all_or_stop<T, C: Default + Extend<T>>(
     stop.map_or(Ok(all), Err)
 }
 
-/// What an operation has found in key files: each part is looked at once, whether it stays in the cache or not.
+/// Finds keys in the cache of key files, and in what was fetched of them: that is looked at once by an operation, whether it
+/// stays in the cache or not.
 pub(crate) struct ColdKeys<'o, 's, I: Index> {
     operation: &'o Operation<'s, I>,
     directories: HashMap<u64, Arc<KeyDirectory>>,
@@ -77,13 +78,18 @@ impl<'o, 's, I: Index> ColdKeys<'o, 's, I> {
         slot: Slot,
         reversed_hashes: RangeInclusive<u64>,
     ) -> Result<Option<ColdKey>, Stop> {
-        let log = &self.operation.shared.log;
+        let Shared { log, key_cache, .. } = self.operation.shared;
+        let offset = log.geometry.offset(slot.address()) as u32;
+        let file_id = log.table.file_id(slot.address());
+        if let Some(groups) = key_cache.groups(file_id, &reversed_hashes) {
+            groups.iter().for_each(|group| group.prefetch());
+            return Ok(Some(ColdKey { offset, groups }));
+        }
         let Some(segment) = log.table.segment(slot.address()) else {
             return Ok(None);
         };
-        let offset = log.geometry.offset(slot.address()) as u32;
         let directory = self.directory(&segment)?;
-        let mut groups = directory.groups(reversed_hashes);
+        let mut groups = directory.groups(&reversed_hashes);
         if groups.len() > GROUPS_NARROW {
             let group = self.group_of(&segment, &directory, groups, offset)?;
             groups = group.map_or(0..0, |group| group..group + 1);

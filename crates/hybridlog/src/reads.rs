@@ -26,7 +26,7 @@ pub struct ColdReads {
     wanted_bytes: Cell<u64>,
     /// Of the store whose records are wanted.
     files: OnceCell<Arc<OpenFiles>>,
-    fetched: HashMap<Address, Fetched, BuildHasherDefault<AddressHasher>>,
+    fetched: HashMap<Address, Fetched, BuildHasherDefault<IdHasher>>,
     /// Parts of key files by file id and offset; `None` while they are wanted.
     parts: RefCell<HashMap<PartPlace, Option<FetchResult>>>,
 }
@@ -34,12 +34,12 @@ pub struct ColdReads {
 /// File id, and where in the key file the part begins.
 type PartPlace = (u64, u64);
 
-/// Addresses are the engine's own, so nobody can choose them to collide: one multiplication spreads them (Knuth, "The Art of
+/// For addresses and file ids: they are the engine's own, so nobody can choose them to collide: one multiplication spreads them (Knuth, "The Art of
 /// Computer Programming", vol. 3, 6.4).
 #[derive(Default)]
-struct AddressHasher(u64);
+pub(crate) struct IdHasher(u64);
 
-impl Hasher for AddressHasher {
+impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
         self.0
     }

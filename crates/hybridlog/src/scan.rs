@@ -25,6 +25,9 @@ const CURSOR_SHIFT: u32 = 24;
 /// A step of an iteration looks at no more cold records than this, so that the memory it takes is bounded.
 const COLD_PER_STEP: usize = 1024;
 
+/// So many buckets ahead are being loaded.
+const PREFETCHED_BUCKETS: u64 = 8;
+
 /// Expired keys that readers met and that are removed in one go: they may need as many cold reads.
 const EXPIRED_PER_STEP: usize = 256;
 
@@ -81,6 +84,10 @@ impl<I: Index> Operation<'_, I> {
         while let Some(at) = position.filter(|_| looked_at < count.max(1) && cold < COLD_PER_STEP) {
             let bucket;
             (bucket, position) = self.bucket(at);
+            if let Some(next) = position {
+                let ahead = next.saturating_add((next - at).saturating_mul(PREFETCHED_BUCKETS));
+                self.shared.index.prefetch(ahead.reverse_bits());
+            }
             looked_at += bucket.slots.len();
             cold += bucket
                 .slots

@@ -94,6 +94,7 @@ struct Entry {
     /// Base pointer, at least 4 KiB aligned, with the state and the parity of the generation in its low bits.
     word: AtomicU64,
     marks: AtomicPtr<AtomicU64>,
+    file_id: AtomicU64,
     /// Bytes of its records that are dead, as far as is known.
     dead_bytes: AtomicU64,
 }
@@ -190,7 +191,8 @@ impl SegmentTable {
             Parity::Even => 0,
             Parity::Odd => ODD,
         };
-        // Release pairs with the Acquire in `place`: who sees the pointer sees the bytes behind it.
+        entry.file_id.store(segment.file_id, Ordering::Relaxed);
+        // Release pairs with the Acquire in `place`: who sees the pointer sees the bytes behind it, and the file id.
         entry
             .word
             .store(base | odd | state as u64, Ordering::Release);
@@ -273,6 +275,14 @@ impl SegmentTable {
             .read()
             .get(self.geometry.segment(address) as usize)?
             .clone()
+    }
+
+    /// The file id of the segment of `address`, which the caller has found in the index and asked for its place since it is
+    /// pinned.
+    #[inline]
+    pub(crate) fn file_id(&self, address: Address) -> u64 {
+        let entry = self.entry(self.geometry.segment(address));
+        entry.file_id.load(Ordering::Relaxed)
     }
 
     /// All segments there are.

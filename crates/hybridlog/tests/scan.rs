@@ -145,12 +145,16 @@ fn no_value_is_read() {
         "{read} bytes of {segments} segments"
     );
 
+    let random_key = || {
+        let key = store.blocking(&[], NOW_MS, |operation| {
+            operation.random_key(NAMESPACE, 0x1234_5678_9abc_def0)
+        });
+        key.expect("everything can be read").expect("a key")
+    };
+    let first = random_key();
     let before = read_bytes();
-    let random = store.blocking(&[], NOW_MS, |operation| {
-        operation.random_key(NAMESPACE, 0x1234_5678_9abc_def0)
-    });
-    assert!(random.expect("everything can be read").is_some());
-    assert_eq!(read_bytes(), before, "the key files are in the cache");
+    assert_eq!(random_key(), first);
+    assert_eq!(read_bytes(), before, "the key blocks are in the cache");
 }
 
 /// What is there from the first step to the last is returned, whatever happens to the rest and wherever the records go

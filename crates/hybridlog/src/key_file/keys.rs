@@ -10,9 +10,9 @@ use crate::fields::{Fields, put_varint};
 use crate::{Meta, Namespace};
 
 /// Bytes of a block before its entries.
-const ENTRIES_AT: usize = 2;
+pub(super) const ENTRIES_AT: usize = 2;
 /// As number of entries: the block goes on with a key that began before it.
-const CONTINUED: u16 = u16::MAX;
+pub(super) const CONTINUED: u16 = u16::MAX;
 
 const EXPIRES: u8 = 1;
 const HAS_TYPE: u8 = 2;
@@ -127,27 +127,9 @@ fn decode_block<'k>(
     Ok(())
 }
 
-/// The first answer that `ask` gives to an entry that lies wholly in this block.
-pub(super) fn find_in_block<'k, T>(
-    payload: &'k [u8],
-    next_expiry_ms: u64,
-    mut ask: impl FnMut(KeyEntry<'k>) -> Option<T>,
-) -> Option<T> {
-    let mut fields = Fields::new(payload);
-    let entries = fields.u16().ok().filter(|&entries| entries != CONTINUED)?;
-    let mut before = None;
-    for _ in 0..entries {
-        let entry = take_entry(&mut fields, before, next_expiry_ms).ok()?;
-        before = Some((entry.namespace, entry.meta.kind));
-        if let Some(answer) = ask(entry) {
-            return Some(answer);
-        }
-    }
-    None
-}
-
+/// The next entry; `before` is namespace and kind of the one before it.
 #[inline]
-fn take_entry<'k>(
+pub(super) fn take_entry<'k>(
     fields: &mut Fields<'k>,
     before: Option<(Namespace, u8)>,
     next_expiry_ms: u64,

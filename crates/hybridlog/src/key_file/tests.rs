@@ -263,6 +263,82 @@ fn keys_are_found_from_any_hash_on_without_reading_many_before_it() {
     }
 }
 
+/// The directory and the groups of the key file, as they are read by other means.
+fn groups_of(disk: &MemoryDisk) -> (KeyDirectory, Vec<KeyGroup>) {
+    let bytes = disk.content(&file_name(FILE_ID));
+    let part = |place: Range<u64>| &bytes[place.start as usize..place.end as usize];
+    let directory = KeyDirectory::decode(FILE_ID, part(DIRECTORY)).ok().unwrap();
+    let groups = directory.groups(&(0..=u64::MAX)).map(|group| {
+        let bytes = part(directory.place(group));
+        directory.decode_group(group, bytes).ok().unwrap()
+    });
+    let groups = groups.collect();
+    (directory, groups)
+}
+
+#[test]
+fn a_key_is_found_by_its_offset_in_the_groups_of_its_hash() {
+    let mut random = Random::new();
+    let records = Records::random(&mut random, 3000);
+    let disk = written(&records);
+    let (directory, groups) = groups_of(&disk);
+    assert!(groups.len() > 10, "{random}");
+    let keys = records.keys_from(0);
+    for round in 0..6000 {
+        // In order, then anywhere.
+        let key = match keys.get(round) {
+            Some(key) => key,
+            None => &keys[random.below(keys.len() as u64) as usize],
+        };
+        let hash = records.hash(&records.at(key.offset)).reverse_bits();
+        let range =
+            hash.saturating_sub(random.next() >> 20)..=hash.saturating_add(random.next() >> 20);
+        let numbers = directory.groups(&range);
+        let found = numbers.clone().filter_map(|group| {
+            let entry = groups[group as usize].find(key.offset)?;
+            Some((group, entry))
+        });
+        let found: Vec<_> = found.collect();
+        if found.is_empty() {
+            let len = key.key.len();
+            assert!(
+                len > BLOCK_BYTES - 40,
+                "{random}: {len} bytes and in no block"
+            );
+            continue;
+        }
+        let [(group, entry)] = found[..] else {
+            panic!("{random}: {} in groups {numbers:?}", found.len())
+        };
+        let expected = (key.namespace, key.meta, key.large, &key.key[..]);
+        assert_eq!(
+            (entry.namespace, entry.meta, entry.large, entry.key),
+            expected,
+            "{random}"
+        );
+        for other in 0..groups.len() as u32 {
+            let is_only = directory.only_in(other).contains(&((hash >> 32) as u32));
+            assert!(
+                !is_only || other == group,
+                "{random}: {hash:x} is in {group}"
+            );
+        }
+    }
+    let offsets: usize = groups
+        .iter()
+        .map(|group| {
+            let mut offsets = 0;
+            group.for_each_offset(|_| offsets += 1);
+            offsets
+        })
+        .sum();
+    let short = keys.iter().filter(|key| key.key.len() < 4000).count();
+    assert!(
+        (short..=keys.len()).contains(&offsets),
+        "{random}: {offsets} of {short}"
+    );
+}
+
 #[test]
 fn expiries_are_read_up_to_a_time_and_on_from_there() {
     let mut random = Random::new();
