@@ -44,11 +44,6 @@ const STARTS_PER_BLOCK: usize = PAYLOAD_BYTES / 4;
 /// Blocks of a run that are read at once.
 const BLOCKS_PER_READ: u32 = 4;
 
-/// The name of the deaths file of `generation`.
-pub(crate) fn file_name(generation: u64) -> String {
-    FORMAT.file_name(generation)
-}
-
 /// The generation in the name of a deaths file; `None` for other names.
 pub(crate) fn generation_of(name: &str) -> Option<u64> {
     FORMAT.number_of(name)
@@ -228,7 +223,6 @@ pub(crate) struct DeathsReader {
     runs: Vec<Run>,
     /// The runs that are not at their end, by the file id of their next group.
     next: BinaryHeap<Reverse<(u64, usize)>>,
-    deaths: u64,
 }
 
 impl DeathsReader {
@@ -242,24 +236,17 @@ impl DeathsReader {
             files: Vec::new(),
             runs: Vec::new(),
             next: BinaryHeap::new(),
-            deaths: 0,
         };
         for (of, &generation) in generations.iter().enumerate() {
             let (file, header) = BlockFile::open(disk, &FORMAT, generation)?;
-            let (deaths, runs) = runs_of(&file, &header)?;
+            let runs = runs_of(&file, &header)?;
             reader.files.push(file);
-            reader.deaths += deaths;
             for blocks in runs {
                 reader.runs.push(Run::new(of, blocks));
                 reader.advance(reader.runs.len() - 1)?;
             }
         }
         Ok(reader)
-    }
-
-    /// Deaths written into the files. A record may have been written more than once.
-    pub(crate) fn deaths(&self) -> u64 {
-        self.deaths
     }
 
     /// The deaths of the segment with the next higher file id; `None` after the last.
@@ -308,11 +295,14 @@ impl DeathsReader {
     }
 }
 
-/// How many deaths a file has, and the blocks of each of its runs.
-fn runs_of(file: &BlockFile, header: &[u8]) -> io::Result<(u64, Vec<Range<u32>>)> {
+/// The blocks of each run of a file.
+fn runs_of(file: &BlockFile, header: &[u8]) -> io::Result<Vec<Range<u32>>> {
     let mut fields = Fields::new(header);
-    let mut read = || Ok((fields.u64()?, fields.u32()?, fields.u32()?));
-    let (deaths, run_blocks, runs) = read().map_err(|what: &str| file.damage(0, 0, what))?;
+    let mut read = || {
+        let _deaths = fields.u64()?;
+        Ok((fields.u32()?, fields.u32()?))
+    };
+    let (run_blocks, runs) = read().map_err(|what: &str| file.damage(0, 0, what))?;
     let starts_blocks = runs.div_ceil(STARTS_PER_BLOCK as u32);
     if u64::from(run_blocks) + u64::from(starts_blocks) + 1 != u64::from(file.blocks()) {
         let what = format!("{run_blocks} blocks of {runs} runs do not fill the file");
@@ -331,7 +321,7 @@ fn runs_of(file: &BlockFile, header: &[u8]) -> io::Result<(u64, Vec<Range<u32>>)
         return Err(file.damage(first, 0, "starts of runs are not in order"));
     }
     let ranges = starts.windows(2).map(|pair| pair[0]..pair[1]);
-    Ok((deaths, ranges.collect()))
+    Ok(ranges.collect())
 }
 
 /// A run being read.

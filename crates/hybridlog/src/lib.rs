@@ -57,20 +57,17 @@
 //! that is opened again holds all of it; what is damaged is refused with the file and the place, never silently.
 
 mod address;
-#[allow(dead_code)]
 mod block;
 mod checkpoint;
 mod cold_keys;
 mod command_log;
 mod compaction;
 mod damage;
-#[allow(dead_code)]
 mod deaths;
 pub mod disk;
 mod durability;
 mod effects;
 mod epoch;
-#[allow(dead_code)]
 mod fields;
 mod flush;
 #[cfg(fuzzing)]
@@ -80,13 +77,12 @@ mod graveyard;
 mod index;
 pub mod io;
 mod key_cache;
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code, unused_imports)] // For active expiry and checking, which are about to use it.
 mod key_file;
 mod large;
 mod latch;
 mod latching;
 mod log;
-#[allow(dead_code)]
 mod manifest;
 #[cfg(any(test, fuzzing))]
 mod memory_disk;

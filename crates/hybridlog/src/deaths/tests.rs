@@ -96,7 +96,7 @@ fn what_several_files_say_is_read_as_one() {
 fn a_file_that_an_earlier_try_left_is_replaced() {
     let mut random = Random::new();
     let disk = MemoryDisk::default();
-    disk.put(&file_name(3), &[1; 100_000]);
+    disk.put(&FORMAT.file_name(3), &[1; 100_000]);
     let expected = write(&disk, 3, &mut random, 2);
     assert_eq!(read(&disk, &[3]).unwrap(), expected, "{random}");
 }
@@ -106,9 +106,9 @@ fn every_changed_byte_and_every_truncation_is_noticed() {
     let mut random = Random::new();
     let disk = MemoryDisk::default();
     write(&disk, 1, &mut random, 2);
-    let bytes = disk.content(&file_name(1));
+    let bytes = disk.content(&FORMAT.file_name(1));
     let notices = |bytes: &[u8]| {
-        disk.put(&file_name(1), bytes);
+        disk.put(&FORMAT.file_name(1), bytes);
         read(&disk, &[1]).is_err_and(|error| Damage::of(&error).is_some())
     };
     for at in 0..bytes.len() {
@@ -138,9 +138,9 @@ fn errors_name_the_file_the_offset_and_what_is_wrong() {
         let mut writer = DeathsWriter::create(&disk, 1).unwrap();
         writer.write_run(&mut [death]).unwrap();
         writer.finish().unwrap();
-        let mut bytes = disk.content(&file_name(1));
+        let mut bytes = disk.content(&FORMAT.file_name(1));
         change(&mut bytes);
-        disk.put(&file_name(1), &bytes);
+        disk.put(&FORMAT.file_name(1), &bytes);
         read(&disk, &[1]).unwrap_err().to_string()
     };
     let death = DeathEntry {
@@ -179,9 +179,9 @@ fn the_deaths_file_of_format_version_1_is_read() {
     let disk = MemoryDisk::default();
     let expected = write(&disk, 3, &mut Random::from_seed(5), 2);
     assert!(
-        disk.content(&file_name(3)) == fixture,
+        disk.content(&FORMAT.file_name(3)) == fixture,
         "the format has changed"
     );
-    disk.put(&file_name(3), fixture);
+    disk.put(&FORMAT.file_name(3), fixture);
     assert_eq!(read(&disk, &[3]).unwrap(), expected);
 }
