@@ -206,8 +206,8 @@ impl<I: Index> Operation<'_, I> {
         let hash = self.shared.hash(namespace, listed.key);
         let candidates = self.shared.index.candidates(hash, SlotKind::Root);
         if candidates.as_slice() != [slots[at]] {
-            // The newer one comes first in a bucket. The slot itself may have been taken out meanwhile, as a shadow.
-            for newer in (0..at).filter(|&newer| candidates.contains(&slots[newer])) {
+            // The newer one comes first in a bucket. Either may have been moved or taken out meanwhile.
+            for newer in 0..at {
                 let newer = self.listed(slots[newer], &sources[newer])?;
                 if newer.is_some_and(|newer| newer.is(namespace, listed.key)) {
                     return Ok(None);
