@@ -76,6 +76,17 @@ pub(crate) enum Fault {
 /// Decides about every step.
 type Judge = Box<dyn FnMut(&Step) -> Option<Fault> + Send>;
 
+/// A directory that goes when it is dropped: in memory, if there is a place, since nothing in it has to last.
+pub(crate) fn scratch_directory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let parent = if memory.is_dir() {
+        memory.to_path_buf()
+    } else {
+        std::env::temp_dir()
+    };
+    tempfile::tempdir_in(parent).expect("a scratch directory")
+}
+
 /// The disk; clones are the same one.
 #[derive(Clone)]
 pub(crate) struct SimulatedDisk(Arc<Machine>);
@@ -114,13 +125,7 @@ impl SimulatedDisk {
     }
 
     fn with_files(seed: u64, files: BTreeMap<String, Vec<u8>>) -> SimulatedDisk {
-        let memory = Path::new("/dev/shm");
-        let parent = if memory.is_dir() {
-            memory.to_path_buf()
-        } else {
-            std::env::temp_dir()
-        };
-        let directory = tempfile::tempdir_in(parent).expect("a scratch directory");
+        let directory = scratch_directory();
         let (mut names, mut images) = (BTreeMap::new(), HashMap::new());
         for (at, (name, bytes)) in files.into_iter().enumerate() {
             fs::write(directory.path().join(&name), &bytes).expect("scratch space");

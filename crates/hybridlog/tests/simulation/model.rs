@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hybridlog::{BucketIndex, DashIndex, Index, LatchMode, Options, Store, Tier};
 
+use crate::disk::scratch_directory;
 use crate::random::{Random, seeds};
 use crate::workload::{Model, NAMESPACE, compare, keys, latched, step};
 
@@ -22,7 +23,7 @@ fn open<I: Index>(directory: &Path, command_log: bool) -> Arc<Store<I>> {
 
 fn run<I: Index>(seed: u64) {
     println!("seed {seed} on {}", I::NAME);
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = scratch_directory();
     let mut random = Random::new(seed);
     let mut store = open::<I>(directory.path(), random.percent(50));
     let mut model = Model::new();
