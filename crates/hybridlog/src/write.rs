@@ -287,11 +287,11 @@ impl<I: Index> Operation<'_, I> {
         self.assert_latched(hash, LatchMode::Exclusive);
         let found = self.find(hash, namespace, key)?;
         let content = self.log_ahead(bytes)?;
-        let has_expired = found.is_some_and(|found| self.is_expired(&found.record));
-        let found = found.filter(|_| !has_expired);
+        let found = found.filter(|found| !self.is_expired(&found.record));
         let len = self.write_range_over(found, (namespace, key), offset, bytes, kind)?;
-        if has_expired {
-            // A replay expires nothing, and would change the old value.
+        if found.is_none() {
+            // A replay expires nothing: it may find an old value that has expired, here or in a checkpoint, and would change
+            // that one.
             self.note(&Effect::Remove { namespace, key });
         }
         self.note(&match content {

@@ -56,14 +56,24 @@ fn assert_holds<I: Index>(store: &Store<I>, expected: &BTreeMap<u64, u64>, keys:
             "key {n}, version {version:?}"
         );
     }
-    assert_eq!(store.len(Namespace(0)), expected.len() as u64);
+    // A key whose tag a cold one has is counted once things are calm.
+    let started = Instant::now();
+    while store.len(Namespace(0)) != expected.len() as u64 {
+        assert!(
+            started.elapsed() < LIMIT,
+            "{} keys are counted, not {}",
+            store.len(Namespace(0)),
+            expected.len()
+        );
+        std::thread::yield_now();
+    }
 }
 
 fn space_comes_back<I: Index>() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = open::<I>(directory.path());
     let mut expected = BTreeMap::new();
-    let keys = 80_000;
+    let keys = 60_000;
     for version in 1..=3 {
         for n in 0..keys {
             // A third of the keys is written once, a third twice, a third three times.

@@ -242,6 +242,44 @@ fn without_a_command_log_a_restart_finds_exactly_the_last_checkpoint() {
     assert_holds(&open::<BucketIndex>(options()), &expected);
 }
 
+/// The checkpoint holds the key's old value; the log begins after that has expired and been forgotten.
+#[test]
+fn what_is_written_after_a_key_expired_does_not_expire_with_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open::<BucketIndex>(options(directory.path()));
+    let (keys, old, expires_at_ms) = (300, 1000, 1_000_000);
+    let meta = Meta {
+        expires_at_ms: Some(expires_at_ms),
+        ..Meta::default()
+    };
+    for n in 0..keys {
+        change(&store, &key_of(n), |op| {
+            op.set(NAMESPACE, &key_of(n), &vec![b'o'; old], meta)
+        });
+    }
+    store.checkpoint().expect("a checkpoint");
+    let mut removed = 0;
+    while removed < keys as u64 {
+        removed += store.expire_some(expires_at_ms, usize::MAX);
+    }
+    let mut expected = BTreeMap::new();
+    for n in 0..keys {
+        // Sometimes shorter than the old value, sometimes longer than what fits into one record.
+        let value = vec![b'n'; [10, 2000, 100_000][n % 3]];
+        change(&store, &key_of(n), |op| {
+            op.write_range(NAMESPACE, &key_of(n), 0, &value, 0)
+        });
+        expected.insert(key_of(n), value);
+    }
+    drop(store);
+    let store = open::<BucketIndex>(options(directory.path()));
+    assert_holds(&store, &expected);
+    for n in 0..keys {
+        let (_, meta) = get(&store, &key_of(n)).expect("it is there");
+        assert_eq!(meta.expires_at_ms, None, "key {n}");
+    }
+}
+
 #[test]
 fn deaths_of_many_checkpoints_are_found_again() {
     let directory = tempfile::tempdir().expect("a directory");

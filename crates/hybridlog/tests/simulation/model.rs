@@ -73,7 +73,7 @@ fn run<I: Index>(seed: u64) {
 
 #[test]
 fn the_store_agrees_with_a_map() {
-    for seed in 0..seeds("MODEL_SEEDS", 20) {
+    for seed in seeds("MODEL_SEEDS", 20) {
         run::<BucketIndex>(seed);
         run::<DashIndex>(seed);
     }

@@ -1,11 +1,18 @@
 //! Random numbers from a seed.
 
-/// From how many seeds to test: so many, or as many as this variable of the environment says.
-pub(crate) fn seeds(variable: &str, default: u64) -> u64 {
-    let seeds = std::env::var(variable).ok();
-    seeds
-        .and_then(|seeds| seeds.parse().ok())
-        .unwrap_or(default)
+use std::ops::Range;
+
+/// The seeds to test from: so many, or as many as this variable of the environment says (`1000`), or those (`53..54`).
+pub(crate) fn seeds(variable: &str, default: u64) -> Range<u64> {
+    let Ok(wanted) = std::env::var(variable) else {
+        return 0..default;
+    };
+    let (first, end) = wanted.split_once("..").unwrap_or(("0", &wanted));
+    let number = |text: &str| {
+        text.parse()
+            .expect("a number of seeds, or two with `..` between")
+    };
+    number(first)..number(end)
 }
 
 /// Steele, Lea and Flood's SplitMix64: good from the first number, whatever the seed.
