@@ -303,7 +303,8 @@ fn check_power(state: &State, action: Action, name: &str) -> io::Result<()> {
         return Ok(());
     }
     let text = format!("{action:?} {name}: the power is cut (simulated)");
-    Err(io::Error::other(text))
+    // That is not tried again.
+    Err(io::Error::new(ErrorKind::ReadOnlyFilesystem, text))
 }
 
 impl Fault {

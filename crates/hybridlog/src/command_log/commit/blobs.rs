@@ -25,12 +25,8 @@ impl Committer {
             };
             let blob = *blob.get_or_insert_with(|| file.next_blob());
             let before = file.end();
-            if let Err(error) = file.write_piece(blob, piece) {
-                let mut gathered = self.gathered.lock();
-                check_open(&gathered)?;
-                self.cannot_write(&error, &mut gathered);
-                return Err(error);
-            }
+            file.write_piece(blob, piece)
+                .map_err(|error| self.cannot_write(error))?;
             self.count_written((file.end() - before) as usize, file.end());
             // Frames that wait have their turn.
             MutexGuard::unlock_fair(writer);

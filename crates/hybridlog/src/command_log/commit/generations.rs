@@ -62,16 +62,11 @@ impl Committer {
             check_open(&gathered)?;
             (next.generation, next.logged)
         };
-        let file = match self.next_log(&mut writer, generation, logged) {
-            Ok(file) => file,
-            Err(error) => {
-                let mut gathered = self.gathered.lock();
-                check_open(&gathered)?;
-                gathered.ending = true;
-                self.cannot_write(&error, &mut gathered);
-                return Err(error);
-            }
-        };
+        let next_log = self.next_log(&mut writer, generation, logged);
+        let file = next_log.map_err(|error| {
+            self.gathered.lock().ending = true;
+            self.cannot_write(error)
+        })?;
         self.count_written(0, file.as_ref().map_or(0, LogFile::end));
         if let Some(old) = mem::replace(&mut writer.file, file) {
             old.handle().drop_cached();

@@ -271,13 +271,10 @@ impl Committer {
                 writer.block_end = gathered.current.end();
             }
         }
-        let written = file.write_frames(&mut writer.block);
+        file.write_frames(&mut writer.block)
+            .map_err(|error| self.cannot_write(error))?;
         let mut gathered = self.gathered.lock();
         check_open(&gathered)?;
-        if let Err(error) = written {
-            self.cannot_write(&error, &mut gathered);
-            return Err(error);
-        }
         gathered.health = Health::Ok;
         gathered.in_flight_bytes = 0;
         let had_room = self.has_room();
@@ -292,11 +289,19 @@ impl Committer {
         Ok(true)
     }
 
-    /// Something could not be written. Whoever has tried, the commit thread tries again.
-    fn cannot_write(&self, error: &io::Error, gathered: &mut Gathered) {
-        gathered.health = Health::CannotWrite(error.to_string());
-        self.update_room(gathered);
-        self.wake(gathered);
+    /// Something could not be written. Whoever has tried, the commit thread tries again; unless that is in vain: a file
+    /// system that has become read-only, as after an error of its device, stays so. Returns the error.
+    fn cannot_write(&self, error: io::Error) -> io::Error {
+        if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+            return self.poison(&error);
+        }
+        let mut gathered = self.gathered.lock();
+        if gathered.intake == Intake::Open {
+            gathered.health = Health::CannotWrite(error.to_string());
+            self.update_room(&gathered);
+            self.wake(&mut gathered);
+        }
+        error
     }
 
     /// Syncs the file; everything up to `position` was in it before.
