@@ -242,6 +242,9 @@ fn large_requests_and_replies_are_kept() {
         "1000",
         "--commandlog-reply-larger-than",
         "2000",
+        // None is slow, however busy the machine is.
+        "--slowlog-log-slower-than",
+        "-1",
     ]);
     let mut client = server.connect();
     let value = "x".repeat(1500);
