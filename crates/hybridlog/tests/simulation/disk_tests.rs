@@ -225,13 +225,13 @@ fn renames_survive_whole_or_not_at_all_until_the_directory_is_synced() -> io::Re
 }
 
 fn disk_is_dead(disk: &SimulatedDisk) {
-    let other = ErrorKind::Other;
-    assert_kind(disk.create("new"), other, "power");
-    assert_kind(disk.open("NOW"), other, "power");
-    assert_kind(disk.rename("NOW", "new"), other, "power");
-    assert_kind(disk.remove("NOW"), other, "power");
-    assert_kind(disk.names(), other, "power");
-    assert_kind(disk.sync_directory(), other, "power");
+    let power_cut = ErrorKind::ReadOnlyFilesystem;
+    assert_kind(disk.create("new"), power_cut, "power");
+    assert_kind(disk.open("NOW"), power_cut, "power");
+    assert_kind(disk.rename("NOW", "new"), power_cut, "power");
+    assert_kind(disk.remove("NOW"), power_cut, "power");
+    assert_kind(disk.names(), power_cut, "power");
+    assert_kind(disk.sync_directory(), power_cut, "power");
 }
 
 #[test]
@@ -245,11 +245,11 @@ fn after_a_power_cut_nothing_happens_any_more() -> io::Result<()> {
     disk.inject(move |step| (step.number == next + 1).then_some(Fault::PowerCut));
     file.write_all_at(b"2", 3)?;
     assert!(disk.has_power());
-    assert_kind(file.sync(), ErrorKind::Other, "power");
+    assert_kind(file.sync(), ErrorKind::ReadOnlyFilesystem, "power");
     assert!(!disk.has_power());
     file.write_all_at(b"3", 3)?;
     file.truncate(0)?;
-    assert_kind(file.sync(), ErrorKind::Other, "power");
+    assert_kind(file.sync(), ErrorKind::ReadOnlyFilesystem, "power");
     disk_is_dead(&disk);
     let found = after_crashes(&disk, |disk| read(disk, "NOW").expect("it is durable")[3]);
     assert_eq!(found.keys().collect::<Vec<_>>(), [&b'1', &b'2']);
