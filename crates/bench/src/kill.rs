@@ -12,9 +12,8 @@
 //!
 //! Some kills fall into a checkpoint (BGREWRITEAOF) or into the start after an earlier kill.
 
-mod connection;
+mod find;
 mod oracle;
-mod server;
 mod work;
 
 use std::ops::RangeInclusive;
@@ -27,12 +26,13 @@ use clap::Args;
 use resp::Reply;
 use tempfile::TempDir;
 
-use self::connection::Connection;
+use self::find::find;
 use self::oracle::{Found, Oracle};
-use self::server::{Launch, Server};
 use self::work::{Abilities, Expected, Work};
 use crate::Verdict;
+use crate::connection::Connection;
 use crate::random::Random;
+use crate::server::{Launch, Server};
 
 /// What `everysec` may lose: a second, and what a busy machine needs to get the next one going.
 const EVERYSEC_US: u64 = 1_250_000;
@@ -320,7 +320,7 @@ impl<'a> Run<'a> {
             let names: Vec<&[u8]> = (0..oracle.key_count())
                 .map(|key| oracle.name(key))
                 .collect();
-            let found = connection.find(&names)?;
+            let found = find(&mut connection, &names)?;
             let there = oracle
                 .surviving(&found, killed_us)
                 .map_err(|what| format!("connection {}: {what}", owner.number))?;
@@ -467,7 +467,7 @@ fn load_batch(
     let Owner { oracle, random, .. } = owner;
     if random.below(READ_ONE_IN) == 0 {
         let key = random.below(oracle.key_count() as u64) as usize;
-        let found = match connection.find(&[oracle.name(key)]) {
+        let found = match find(connection, &[oracle.name(key)]) {
             Ok(found) => found,
             Err(lost) => return Ok(Err(lost)),
         };

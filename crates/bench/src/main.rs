@@ -10,6 +10,7 @@
 
 mod chart;
 mod clock;
+mod connection;
 mod engine;
 mod keys;
 mod kill;
@@ -17,6 +18,7 @@ mod latency;
 mod load;
 mod random;
 mod rawread;
+mod server;
 mod server_process;
 mod values;
 

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use super::oracle::{Content, Expiry, Oracle};
+use crate::connection::append_command;
 use crate::random::Random;
 
 /// One in this many strings that are written is big.
@@ -40,16 +41,6 @@ pub(crate) struct Batch {
 impl Batch {
     fn command(&mut self, arguments: &[&[u8]]) {
         append_command(&mut self.bytes, arguments);
-    }
-}
-
-/// Appends a command as an array of bulk strings.
-pub(crate) fn append_command(out: &mut Vec<u8>, arguments: &[&[u8]]) {
-    out.extend_from_slice(format!("*{}\r\n", arguments.len()).as_bytes());
-    for argument in arguments {
-        out.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
-        out.extend_from_slice(argument);
-        out.extend_from_slice(b"\r\n");
     }
 }
 

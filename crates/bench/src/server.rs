@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use resp::Reply;
 
-use super::connection::Connection;
+use crate::connection::Connection;
 
 /// A server that does not answer for so long after its start does not start.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -7,17 +7,10 @@ use std::time::Duration;
 
 use resp::Reply;
 
-use super::oracle::Found;
-use super::unix_us;
-use super::work::append_command;
-
 /// A server that says nothing for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const READ_BYTES: usize = 64 << 10;
-
-/// Keys that are read back at once.
-const FIND_KEYS: usize = 16;
 
 /// A connection. Its errors are one line.
 pub(crate) struct Connection {
@@ -91,36 +84,14 @@ impl Connection {
             other => Err(format!("SELECT {database} was answered {other:?}")),
         }
     }
+}
 
-    /// What the server holds under these keys.
-    pub(crate) fn find(&mut self, keys: &[&[u8]]) -> Result<Vec<Found>, String> {
-        let mut found = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(FIND_KEYS) {
-            let mut bytes = Vec::new();
-            for key in keys {
-                append_command(&mut bytes, &[b"GET", key]);
-                append_command(&mut bytes, &[b"PTTL", key]);
-            }
-            let asked_us = unix_us();
-            self.send(&bytes)?;
-            for key in keys {
-                let (value, pttl) = (self.reply()?, self.reply()?);
-                let key = key.escape_ascii();
-                let bytes = match value {
-                    Reply::Bulk(bytes) => Some(bytes),
-                    Reply::Null => None,
-                    other => return Err(format!("GET {key} was answered {other:?}")),
-                };
-                let Reply::Integer(pttl) = pttl else {
-                    return Err(format!("PTTL {key} was answered {pttl:?}"));
-                };
-                found.push(Found {
-                    bytes,
-                    pttl,
-                    asked_us: (asked_us, unix_us()),
-                });
-            }
-        }
-        Ok(found)
+/// Appends a command as an array of bulk strings.
+pub(crate) fn append_command(out: &mut Vec<u8>, arguments: &[&[u8]]) {
+    out.extend_from_slice(format!("*{}\r\n", arguments.len()).as_bytes());
+    for argument in arguments {
+        out.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
+        out.extend_from_slice(argument);
+        out.extend_from_slice(b"\r\n");
     }
 }
