@@ -2,16 +2,16 @@
 //! is the part that other connections may look at (CLIENT LIST) or act on (CLIENT KILL), kept in [`Clients`].
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed,
 };
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use hybridlog::{KeptLatches, Lookups, Operation, Position, Suspended};
+use hybridlog::{KeptLatches, Lookups, Operation, Position, Suspended, Watch};
 
 use crate::args::Args;
 use crate::command::Flags;
@@ -188,10 +188,24 @@ impl Client {
         }
     }
 
-    /// Forgets what has been queued.
+    /// Forgets what has been queued, and watches nothing any more.
     pub(crate) fn end_transaction(&mut self) {
         self.transaction = None;
         self.publish_transaction();
+        self.unwatch();
+    }
+
+    /// Whether a key that it watches has changed, or expired by `now_ms`.
+    pub(crate) fn has_lost_watch(&self, now_ms: u64) -> bool {
+        let watch = self.entry.watch.get();
+        watch.is_some_and(|watch| watch.has_changed(now_ms))
+    }
+
+    /// Watches nothing any more.
+    pub(crate) fn unwatch(&self) {
+        if let Some(watch) = self.entry.watch.get() {
+            watch.clear();
+        }
     }
 
     fn publish_transaction(&self) {
@@ -291,6 +305,8 @@ pub(crate) struct ClientEntry {
     /// Commands queued since MULTI, -1 without a transaction, and the memory they take.
     pub(crate) queued: AtomicI64,
     pub(crate) queued_bytes: AtomicU64,
+    /// What it watches, since its first WATCH.
+    pub(crate) watch: OnceLock<Watch>,
     /// Replies not sent yet, and the capacity of their buffer.
     pub(crate) output_bytes: AtomicU64,
     pub(crate) output_pieces: AtomicU64,
@@ -352,6 +368,7 @@ impl ClientEntry {
             args_bytes: AtomicU64::new(0),
             queued: AtomicI64::new(-1),
             queued_bytes: AtomicU64::new(0),
+            watch: OnceLock::new(),
             output_bytes: AtomicU64::new(0),
             output_pieces: AtomicU64::new(0),
             output_capacity_bytes: AtomicU64::new(0),
@@ -377,11 +394,23 @@ impl ClientEntry {
         self.query_bytes.load(Relaxed)
             + self.query_free_bytes.load(Relaxed)
             + self.queued_bytes.load(Relaxed)
+            + self.watch_bytes()
             + self
                 .output_capacity_bytes
                 .load(Relaxed)
                 .max(self.output_bytes.load(Relaxed))
             + size_of::<ClientEntry>() as u64
+    }
+
+    /// Memory of the keys it watches.
+    pub(crate) fn watch_bytes(&self) -> u64 {
+        let watch = self.watch.get();
+        watch.map_or(0, |watch| watch.memory_bytes() as u64)
+    }
+
+    /// Number of the keys it watches.
+    pub(crate) fn watched_keys(&self) -> usize {
+        self.watch.get().map_or(0, Watch::len)
     }
 
     /// Whether the client is on this machine.

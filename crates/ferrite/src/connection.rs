@@ -187,6 +187,7 @@ impl<S: Socket> Connection<S> {
             // Whether it arrives is up to the client; either way the connection ends.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.send_rest()).await;
         }
+        self.client.unwatch();
         self.server().clients.disconnect(self.client.id());
         self.server().charge_clients(self.charged_bytes, 0);
         self.worker
@@ -440,7 +441,8 @@ impl<S: Socket> Connection<S> {
         };
         let bytes = large(self.input.buffer.capacity())
             + large(self.output.held_bytes())
-            + large(self.client.queued_bytes());
+            + large(self.client.queued_bytes())
+            + large(self.client.entry.watch_bytes() as usize);
         let before = std::mem::replace(&mut self.charged_bytes, bytes);
         if bytes == before {
             return 0;

@@ -80,6 +80,13 @@ impl Databases {
         Some(assignment)
     }
 
+    /// From which namespace to which a database goes with an assignment, of each that goes.
+    pub(crate) fn moves(&self, assignment: &Assignment) -> Vec<(Namespace, Namespace)> {
+        let before = self.current().0.into_iter().map(Namespace);
+        let moves = before.zip(assignment.0.iter().copied().map(Namespace));
+        moves.filter(|(from, to)| from != to).collect()
+    }
+
     /// Puts an assignment in force that has been worked out since the caller holds all latches. Returns the namespaces
     /// that no database is any more, to be cleared in the store and then given back with [`Self::release`].
     pub(crate) fn assign(&self, assignment: &Assignment) -> Vec<Namespace> {

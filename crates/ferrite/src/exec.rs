@@ -68,7 +68,7 @@ pub(crate) fn run(
 ) -> Result<Ended, Wait> {
     let mut exec = match client.exec.take() {
         Some(exec) => exec,
-        None => match begin(client, output) {
+        None => match begin(runner, client, output) {
             Ok(exec) => Box::new(exec),
             Err(ended) => return Ok(ended),
         },
@@ -82,7 +82,7 @@ pub(crate) fn run(
     result
 }
 
-fn begin(client: &mut Client, output: &mut Output) -> Result<Exec, Ended> {
+fn begin(runner: &Runner<'_>, client: &mut Client, output: &mut Output) -> Result<Exec, Ended> {
     let Some(transaction) = client.transaction.take() else {
         output.error("ERR EXEC without MULTI");
         return Err(Ended::Failed);
@@ -91,6 +91,11 @@ fn begin(client: &mut Client, output: &mut Output) -> Result<Exec, Ended> {
         client.end_transaction();
         output.error("EXECABORT Transaction discarded because of previous errors.");
         return Err(Ended::Failed);
+    }
+    if client.has_lost_watch(runner.now_ms) {
+        client.end_transaction();
+        output.null_array();
+        return Err(Ended::Replied);
     }
     Ok(Exec {
         transaction,
@@ -182,11 +187,9 @@ impl Exec {
         let stage = Stage::Foreseeing {
             is_prefetched: true,
         };
-        let op = match std::mem::replace(&mut self.stage, stage) {
-            Stage::Suspended(suspended) => runner
-                .server
-                .store
-                .resume_suspended(suspended, runner.reads),
+        let store = &runner.server.store;
+        let started = match std::mem::replace(&mut self.stage, stage) {
+            Stage::Suspended(suspended) => Some(store.resume_suspended(suspended, runner.reads)),
             Stage::Foreseeing { is_prefetched } => {
                 self.foresee(runner, client, is_prefetched)?;
                 let databases_version = runner.server.databases.version();
@@ -198,7 +201,10 @@ impl Exec {
                 databases_version,
             } => self.start(runner, client, output, latching, databases_version)?,
         };
-        self.run_commands(runner, op, client, output)
+        match started {
+            Some(op) => self.run_commands(runner, op, client, output),
+            None => Ok(Ended::Replied),
+        }
     }
 
     /// Makes sure of the room and the cold records that will be needed, as far as that can be told.
@@ -249,13 +255,17 @@ impl Exec {
             .filter_map(|(call, _)| latches_everything(call));
         let everything = everything.max();
         let keys = calls.flat_map(|(call, database)| keys_of(runner, call, database));
-        match everything {
+        let latching = match everything {
             Some(mode) => store.latching_everything(mode, keys),
             None => store.latching(keys),
+        };
+        match client.entry.watch.get() {
+            Some(watch) => latching.and_watched(watch),
+            None => latching,
         }
     }
 
-    /// Starts the operation, and the reply.
+    /// Starts the operation, and the reply; no operation if something that is watched has changed.
     fn start<'s>(
         &mut self,
         runner: &Runner<'s>,
@@ -263,7 +273,7 @@ impl Exec {
         output: &mut Output,
         latching: Latching,
         databases_version: u64,
-    ) -> Result<Operation<'s>, Wait> {
+    ) -> Result<Option<Operation<'s>>, Wait> {
         let server = runner.server;
         let started = server.store.start(latching, runner.reads, runner.now_ms);
         let op = started.map_err(|latching| {
@@ -277,11 +287,17 @@ impl Exec {
             // SWAPDB or FLUSHDB came in between: the latches are those of another database's keys.
             return Err(Wait::Latch);
         }
+        // What is watched is latched: it does not change between here and the end.
+        if client.has_lost_watch(op.now_ms()) {
+            output.null_array();
+            return Ok(None);
+        }
+        client.unwatch();
         output.array(self.transaction.len());
         if !client.reply_mode.sends() {
             output.rewind(self.reply_start);
         }
-        Ok(op)
+        Ok(Some(op))
     }
 
     fn run_commands(

@@ -1,4 +1,5 @@
-//! MULTI, EXEC and DISCARD through the socket: what is queued, what is refused, and that nobody sees a part of it.
+//! MULTI, EXEC and DISCARD through the socket: what is queued, what is refused, and that nobody sees a part of it. WATCH is in
+//! `watch`.
 
 mod common;
 

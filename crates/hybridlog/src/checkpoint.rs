@@ -277,10 +277,10 @@ impl<I: Index> Shared<I> {
     }
 
     fn begin_generation(&self) -> io::Result<Cut> {
-        // Nobody relocates or seals meanwhile.
+        // Nobody relocates meanwhile.
         let mut compaction = self.compaction.pause();
         self.complete_output(&mut compaction)?;
-        let _alone = self.tiering.lock();
+        let mut alone = self.tiering.lock();
         let appended = self.log.appended_bytes.load(Ordering::Relaxed);
         self.checkpoints
             .appended_before
@@ -290,8 +290,11 @@ impl<I: Index> Shared<I> {
         let generation = self.generations.current();
         // No operation of the other parity runs, so these stand still; and the others will once the generation has drained.
         let before = self.key_counts.of(Parity::of(generation + 1));
-        self.generations
-            .advance(|next| self.command_log.begin_generation(next, log_follows));
+        self.generations.advance(
+            |next| self.command_log.begin_generation(next, log_follows),
+            // A half-done operation may wait for room, which nobody makes while this lock is held.
+            |pause| MutexGuard::unlocked(&mut alone, || std::thread::sleep(pause)),
+        );
         let change = begin.elapsed();
         let mut key_counts: Vec<NamespaceKeys> = Vec::new();
         for count in self.key_counts.of(Parity::of(generation)) {

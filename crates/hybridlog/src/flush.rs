@@ -33,10 +33,12 @@ impl<I: Index> Operation<'_, I> {
     ///
     /// [`Stop::NoRoom`] while a segment is on its way to another tier; nothing has changed then.
     pub fn retire_everything(&mut self) -> Result<Retired, Stop> {
-        // Whoever moves a segment has looked at its mark already: let it finish.
-        let Some(mut output) = self.shared.compaction.try_pause() else {
+        // Whoever moves a segment has looked at its mark already: let it finish. A checkpoint that waits for this operation
+        // has paused compaction, and its segment is complete.
+        let mut output = self.shared.compaction.try_pause();
+        if output.is_none() && !self.is_waited_for() {
             return Err(Stop::NoRoom { bytes: 0 });
-        };
+        }
         let Some(_alone) = self.shared.tiering.try_lock() else {
             return Err(Stop::NoRoom { bytes: 0 });
         };
@@ -48,7 +50,9 @@ impl<I: Index> Operation<'_, I> {
             self.shared.log.detach(segment);
         }
         // What compaction has copied is retired with the rest; it goes on in another segment.
-        *output = None;
+        if let Some(output) = &mut output {
+            **output = None;
+        }
         self.shared.shadows.forget(|_| true);
         self.urgency.set(Urgency::Emergency);
         self.note(&Effect::RetireEverything);

@@ -109,7 +109,12 @@ impl Generations {
     }
 
     /// Begins the next generation, and returns it when no operation of the one before runs any more. The caller is alone.
-    pub(crate) fn advance(&self, begun: impl FnOnce(u64)) -> u64 {
+    /// `let_others` gives half-done operations the chance to go on: what they wait for may be what the caller holds.
+    pub(crate) fn advance(
+        &self,
+        begun: impl FnOnce(u64),
+        mut let_others: impl FnMut(Duration),
+    ) -> u64 {
         let old = self.current.load(Ordering::Relaxed);
         self.draining.store(true, Ordering::Release);
         begun(old + 1);
@@ -119,7 +124,7 @@ impl Generations {
         epoch::barrier();
         // Whoever still runs holds the generation since before that. Acquire pairs with the Release of `HeldGeneration`.
         while self.held[Parity::of(old) as usize].load(Ordering::Acquire) > 0 {
-            std::thread::sleep(HELD_PAUSE);
+            let_others(HELD_PAUSE);
         }
         self.draining.store(false, Ordering::Release);
         old + 1

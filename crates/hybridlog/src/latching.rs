@@ -15,6 +15,7 @@ use crate::latch::{LatchMode, Latches};
 use crate::operation::{Held, KeyRef, Operation, Stripes, strongest_once};
 use crate::reads::ColdReads;
 use crate::store::Store;
+use crate::watch::Watch;
 
 /// How often all are tried for at once, before what has been got is kept: others had better not wait for one that waits.
 const TRIES_FOR_ALL: u32 = 8;
@@ -38,6 +39,17 @@ impl Latching {
             taken: 0,
             tries: 0,
         }
+    }
+
+    /// Latches what is watched as well, so that it does not change while the operation runs.
+    #[must_use]
+    pub fn and_watched(mut self, watch: &Watch) -> Latching {
+        assert_eq!(self.taken, 0, "latches are added before any is taken");
+        let watched = watch.stripes().into_iter();
+        self.wanted
+            .extend(watched.map(|stripe| (stripe, LatchMode::Shared)));
+        strongest_once(&mut self.wanted);
+        self
     }
 
     /// Whether all are held now.

@@ -109,6 +109,7 @@ mod store;
 mod suspended;
 mod sys;
 mod tiering;
+mod watch;
 mod write;
 
 pub use checkpoint::{CheckpointStatus, Checkpointed};
@@ -131,6 +132,7 @@ pub use stats::Stats;
 pub use stop::Stop;
 pub use store::{Pin, Store};
 pub use suspended::Suspended;
+pub use watch::{MovedWatches, Watch};
 
 /// Separates key spaces that share one log and one index.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

@@ -30,6 +30,7 @@ use crate::shared::Shared;
 use crate::stats::{Counters, KeyCounts};
 use crate::store::{SEGMENT_BYTES, Store};
 use crate::tiering::{self, SEGMENTS_IN_TRANSIT, SEGMENTS_MIN};
+use crate::watch::Watches;
 
 /// More memory than this finds no address space beside the rest of a process.
 const MEMORY_MAX_BYTES: u64 = 1 << 46;
@@ -353,6 +354,7 @@ fn new_shared<I: Index>(
         generations: Arc::new(Generations::new(generation)),
         counters: Counters::default(),
         room: Room::default(),
+        watches: Arc::new(Watches::new()),
         shadows: Shadows::default(),
         next_object: AtomicU64::new(manifest.next_object_id),
         command_log: CommandLog::new(disk.clone(), options.sync, buffer_bytes as usize),

@@ -301,9 +301,18 @@ impl<'s, I: Index> Operation<'s, I> {
         self.effects.changes()
     }
 
-    /// Notes for the command log what has been changed. The latches are still held.
+    /// Notes what has been changed, for the command log and for those who watch. The latches are still held.
     #[inline]
     pub(crate) fn note(&self, effect: &Effect<'_>) {
+        if self.shared.watches.is_any() {
+            self.tell_changed(effect);
+        }
+        self.note_unwatched(effect);
+    }
+
+    /// [`Self::note`] of what nobody can see: that an expired record was removed.
+    #[inline]
+    pub(crate) fn note_unwatched(&self, effect: &Effect<'_>) {
         self.effects.count();
         if self.shared.command_log.is_logged(self.generation) {
             self.effects.note(effect);
@@ -313,10 +322,23 @@ impl<'s, I: Index> Operation<'s, I> {
     /// Whether something may be changed: asked for before the first change.
     #[inline]
     pub(crate) fn check_log(&self) -> Result<(), Stop> {
-        if self.urgency.get() == Urgency::Emergency || self.shared.command_log.has_room() {
+        if self.goes_through() || self.shared.command_log.has_room() {
             return Ok(());
         }
         Err(Stop::NoRoom { bytes: 0 })
+    }
+
+    /// Whether a checkpoint is waiting for the operation to end; then that stays so.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        let generations = &self.shared.generations;
+        self.held_generation.is_some() && self.generation != generations.current()
+    }
+
+    /// Whether it does not wait for the command log any more. One that has changed something goes through with it. One that
+    /// was suspended holds its generation, and the log may have to wait for that.
+    #[inline]
+    pub(crate) fn goes_through(&self) -> bool {
+        self.urgency.get() == Urgency::Emergency || self.held_generation.is_some()
     }
 
     /// What [`read`](Self::read) was asked for so far.

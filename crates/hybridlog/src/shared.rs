@@ -27,6 +27,7 @@ use crate::room::Room;
 use crate::shadows::Shadows;
 use crate::stats::{Counters, KeyCounts};
 use crate::tiering::SEGMENTS_KEPT;
+use crate::watch::Watches;
 use crate::{Namespace, Stop};
 
 /// Keys found expired that wait to be removed; more are found again by the next reader.
@@ -41,6 +42,7 @@ pub(crate) struct Shared<I> {
     pub(crate) generations: Arc<Generations>,
     pub(crate) counters: Counters,
     pub(crate) room: Room,
+    pub(crate) watches: Arc<Watches>,
     pub(crate) shadows: Shadows,
     pub(crate) next_object: AtomicU64,
     pub(crate) command_log: CommandLog,

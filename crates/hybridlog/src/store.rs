@@ -175,13 +175,23 @@ impl<I: Index> Store<I> {
     pub async fn wait_for_room(&self, bytes: u64) -> Result<(), NoRoomReason> {
         loop {
             let progress = self.shared.command_log.progress();
-            match self.log_room() {
-                Some(done) => done?,
-                None => {
-                    let _ = tokio::time::timeout(ROOM_LOOK, progress).await;
-                    continue;
-                }
+            if let Some(done) = self.log_room() {
+                done?;
+                break;
             }
+            let _ = tokio::time::timeout(ROOM_LOOK, progress).await;
+        }
+        self.wait_for_records(bytes).await
+    }
+
+    /// As [`Self::wait_for_room`], for an operation that is suspended: it does not wait for the command log, which may have to
+    /// wait for its end.
+    ///
+    /// # Errors
+    ///
+    /// Why there will be no room.
+    pub async fn wait_for_records(&self, bytes: u64) -> Result<(), NoRoomReason> {
+        loop {
             let notified = self.shared.room.notify.notified();
             if let Some(done) = self.room_or_reason(bytes) {
                 return done;
@@ -193,13 +203,17 @@ impl<I: Index> Store<I> {
 
     pub(crate) fn wait_for_room_blocking(&self, bytes: u64) -> Result<(), NoRoomReason> {
         loop {
-            match self.log_room() {
-                Some(done) => done?,
-                None => {
-                    self.shared.command_log.wait_progress(ROOM_LOOK);
-                    continue;
-                }
+            if let Some(done) = self.log_room() {
+                done?;
+                break;
             }
+            self.shared.command_log.wait_progress(ROOM_LOOK);
+        }
+        self.wait_for_records_blocking(bytes)
+    }
+
+    pub(crate) fn wait_for_records_blocking(&self, bytes: u64) -> Result<(), NoRoomReason> {
+        loop {
             let round = self.shared.room.round();
             if let Some(done) = self.room_or_reason(bytes) {
                 return done;

@@ -84,7 +84,7 @@ impl<I: Index> Store<I> {
             match result {
                 Err(Stop::Cold) => reads.fetch_blocking(&self.shared.blocking_reader),
                 Err(Stop::NoRoom { bytes }) => {
-                    if let Err(stop) = no_room(bytes, self.wait_for_room_blocking(bytes)) {
+                    if let Err(stop) = no_room(bytes, self.wait_for_records_blocking(bytes)) {
                         return (Err(stop), suspended);
                     }
                 }

@@ -104,8 +104,8 @@ impl<I: Index> Operation<'_, I> {
         }
         match log.append_blob(self.generation, bytes) {
             Ok(blob) => Ok(Content::Blob(blob)),
-            // An operation that has changed something goes through with it: its frame takes the memory.
-            Err(_) if self.urgency.get() == Urgency::Emergency => Ok(Content::Bytes(bytes)),
+            // Then its frame takes the memory.
+            Err(_) if self.goes_through() => Ok(Content::Bytes(bytes)),
             Err(error) => Err(match error.kind() {
                 // The log of the operation's generation is about to begin, or the disk is full: both may pass.
                 ErrorKind::WouldBlock | ErrorKind::StorageFull => Stop::NoRoom { bytes: 0 },
@@ -450,7 +450,13 @@ impl<I: Index> Operation<'_, I> {
             .is_some_and(|newest| !self.is_expired(&newest.record));
         if !mine.is_empty() {
             self.remove_all(hash, namespace, key, mine, OldPages::Free);
-            self.note(&Effect::Remove { namespace, key });
+            let effect = Effect::Remove { namespace, key };
+            if existed {
+                self.note(&effect);
+            } else {
+                self.tell_expired(namespace, key);
+                self.note_unwatched(&effect);
+            }
         }
         Ok(existed)
     }
@@ -482,6 +488,7 @@ impl<I: Index> Operation<'_, I> {
             .is_some_and(|newest| self.is_expired(&newest.record));
         if expired {
             self.remove_all(hash, namespace, key, mine, OldPages::Free);
+            self.tell_expired(namespace, key);
         }
         Ok(expired)
     }

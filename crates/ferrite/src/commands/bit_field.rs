@@ -268,8 +268,11 @@ fn run(cx: &mut Ctx<'_>, key: &[u8], steps: &[Step]) -> Done {
     for step in steps {
         let bytes = step.field.bytes();
         let span = Span::holding(&mut spans, &bytes);
-        let result = step.run(span.bytes_mut(&bytes));
-        if step.writes() && result.is_some() {
+        let field = span.bytes_mut(&bytes);
+        let before = step.field.get(field);
+        let result = step.run(field);
+        // To store the number that is there is no change, as in Redis, and whoever watches the key is not told of any.
+        if step.field.get(field) != before {
             span.change(bytes);
         }
         reply_result(cx.reply, result);

@@ -372,7 +372,7 @@ fn describe(entry: &ClientEntry, server: &Server) -> Vec<u8> {
     line.extend_from_slice(&details.name);
     line.extend_from_slice(
         format!(
-            " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch=0 qbuf={} qbuf-free={} argv-mem={} \
+            " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} qbuf={} qbuf-free={} argv-mem={} \
              multi-mem={} rbs={capacity} rbp={capacity} obl={} oll={} omem={} tot-mem={} events={events} cmd={} user={} \
              redir=-1 resp={} lib-name=",
             entry.connected_at.elapsed().as_secs(),
@@ -380,6 +380,7 @@ fn describe(entry: &ClientEntry, server: &Server) -> Vec<u8> {
             flag_letters(entry),
             entry.database.load(Relaxed),
             entry.queued.load(Relaxed),
+            entry.watched_keys(),
             entry.query_bytes.load(Relaxed),
             entry.query_free_bytes.load(Relaxed),
             entry.args_bytes.load(Relaxed),
@@ -418,19 +419,18 @@ fn last_command<'s>(entry: &ClientEntry, server: &'s Server) -> &'s str {
 
 /// The letters that stand for a connection's state; "N" for none.
 pub(crate) fn flag_letters(entry: &ClientEntry) -> String {
-    const LETTERS: [(u32, char); 5] = [
-        (client_flags::PAUSED, 'b'),
-        (client_flags::CLOSE_AFTER_REPLY, 'c'),
-        (client_flags::UNIX_SOCKET, 'U'),
-        (client_flags::NO_EVICT, 'e'),
-        (client_flags::NO_TOUCH, 'T'),
+    let is_dirty = entry.watch.get().is_some_and(|watch| watch.has_changed(0));
+    let letters = [
+        (entry.queued.load(Relaxed) >= 0, 'x'),
+        (entry.has_flag(client_flags::PAUSED), 'b'),
+        (is_dirty, 'd'),
+        (entry.has_flag(client_flags::CLOSE_AFTER_REPLY), 'c'),
+        (entry.has_flag(client_flags::UNIX_SOCKET), 'U'),
+        (entry.has_flag(client_flags::NO_EVICT), 'e'),
+        (entry.has_flag(client_flags::NO_TOUCH), 'T'),
     ];
-    let mut letters = String::new();
-    if entry.queued.load(Relaxed) >= 0 {
-        letters.push('x');
-    }
-    let flags = LETTERS.iter().filter(|(flag, _)| entry.has_flag(*flag));
-    letters.extend(flags.map(|(_, letter)| letter));
+    let letters = letters.iter().filter(|(is_set, _)| *is_set);
+    let letters: String = letters.map(|(_, letter)| letter).collect();
     if letters.is_empty() {
         "N".to_owned()
     } else {

@@ -80,8 +80,10 @@ fn flushdb(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let Some(renewed) = databases.renewed([cx.client.database()]) else {
         return Err(SWEEPS_PENDING.into());
     };
+    let watched = cx.op.watched(databases.moves(&renewed))?;
     cx.op.set_state(&renewed.encode())?;
     cx.op.abandon(cx.namespace);
+    cx.op.move_watched(&watched);
     for old in databases.assign(&renewed) {
         clear(cx.server, old);
     }
@@ -109,8 +111,10 @@ fn flushall(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let Some(renewed) = databases.renewed(0..databases.count()) else {
         return Err(SWEEPS_PENDING.into());
     };
+    let watched = cx.op.watched(databases.moves(&renewed))?;
     let retired = cx.op.retire_everything()?;
     cx.op.set_state(&renewed.encode())?;
+    cx.op.move_watched(&watched);
     let old = databases.assign(&renewed);
     let server = Arc::clone(cx.server);
     tokio::task::spawn_blocking(move || {
@@ -143,7 +147,9 @@ fn swapdb(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     };
     let databases = &cx.server.databases;
     let swapped = databases.swapped(first, second);
+    let watched = cx.op.watched(databases.moves(&swapped))?;
     cx.op.set_state(&swapped.encode())?;
+    cx.op.move_watched(&watched);
     databases.assign(&swapped);
     cx.reply.ok();
     Ok(())

@@ -240,6 +240,8 @@ fn save_and_reload(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
             );
         }
     }
+    // A checkpoint waits for the transaction that this is part of, so it cannot be waited for in there.
+    let saves = saves && cx.transaction.is_none();
     if saves && persistence::checkpoint(cx.server).is_err() {
         // What failed is in the log, as Redis has it.
         return Err("ERR".into());

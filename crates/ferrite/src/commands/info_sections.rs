@@ -114,16 +114,12 @@ pub(crate) fn clients(text: &mut Lines, server: &Server) {
         "client_recent_max_output_buffer",
         largest(|entry| entry.output_bytes.load(Relaxed)),
     );
-    text.zeros(&[
-        "blocked_clients",
-        "tracking_clients",
-        "pubsub_clients",
-        "watching_clients",
-        "clients_in_timeout_table",
-        "total_watched_keys",
-        "total_blocking_keys",
-        "total_blocking_keys_on_nokey",
-    ]);
+    let watching = clients.iter().filter(|entry| entry.watched_keys() > 0);
+    text.zeros(&["blocked_clients", "tracking_clients", "pubsub_clients"]);
+    text.field("watching_clients", watching.count());
+    text.zeros(&["clients_in_timeout_table"]);
+    text.field("total_watched_keys", server.store.watched_keys());
+    text.zeros(&["total_blocking_keys", "total_blocking_keys_on_nokey"]);
 }
 
 pub(crate) fn memory(text: &mut Lines, server: &Server) {

@@ -38,8 +38,8 @@ fn append(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
             store(cx, &args[1], added, None)?;
             added.len() as u64
         }
-        Some(len) if added.is_empty() => len,
         Some(len) => {
+            // Nothing added is a change too, as in Redis.
             check_length(cx.server, len, added.len())?;
             cx.op
                 .write_range(cx.namespace, &args[1], len, added, KIND_STRING)?

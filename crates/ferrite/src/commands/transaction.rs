@@ -1,4 +1,4 @@
-//! MULTI, EXEC and DISCARD. What is queued in between is in [`transaction`](crate::transaction), how it is executed in
+//! MULTI, EXEC, DISCARD, WATCH and UNWATCH. What is queued in between is in [`transaction`](crate::transaction), how it is executed in
 //! [`exec`](crate::exec).
 
 use crate::args::Args;
@@ -48,6 +48,29 @@ pub(crate) const ROWS: &[Row] = &[
         handler: Handler::Worker(discard),
         ..ROW
     },
+    Row {
+        name: "watch",
+        arity: -2,
+        keys: Keys::Range {
+            first: 1,
+            last: -1,
+            step: 1,
+        },
+        since: "2.2.0",
+        complexity: "O(1) a key",
+        summary: "Watches keys: if one of them changes, the next EXEC does nothing.",
+        handler: Handler::Worker(watch),
+        ..ROW
+    },
+    Row {
+        name: "unwatch",
+        flags: FAST,
+        since: "2.2.0",
+        complexity: "O(N) for N watched keys",
+        summary: "Forgets all watched keys.",
+        handler: Handler::Worker(unwatch),
+        ..ROW
+    },
 ];
 
 fn multi(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
@@ -64,6 +87,30 @@ fn discard(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
         return Err("ERR DISCARD without MULTI".into());
     }
     cx.client.end_transaction();
+    cx.reply.ok();
+    Ok(())
+}
+
+fn watch(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    if cx.client.transaction.is_some() {
+        return Err("ERR WATCH inside MULTI is not allowed".into());
+    }
+    let watch = cx
+        .client
+        .entry
+        .watch
+        .get_or_init(|| cx.server.store.watch());
+    // The next EXEC does nothing anyway.
+    if !watch.has_changed(cx.op.now_ms()) {
+        let keys = args.from(1).map(|key| (cx.namespace, key));
+        cx.op.watch(watch, keys)?;
+    }
+    cx.reply.ok();
+    Ok(())
+}
+
+fn unwatch(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
+    cx.client.unwatch();
     cx.reply.ok();
     Ok(())
 }

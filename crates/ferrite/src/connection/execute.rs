@@ -24,7 +24,8 @@ use crate::worker::Worker;
 const PIN_COMMANDS: usize = 64;
 /// How often a taken latch is tried again after letting others run, before it is left alone for a moment.
 const LATCH_TRIES: usize = 64;
-const LATCH_PAUSE: Duration = Duration::from_millis(1);
+/// For how long something is left alone that nobody tells of.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Why running commands stopped before the end.
 enum Stopped {
@@ -208,7 +209,7 @@ impl<S: Socket> Connection<S> {
         let args = input.args(i);
         client.begin();
         // What is half done goes on, whatever has changed since it began.
-        let goes_on = client.half_done.is_some();
+        let goes_on = client.half_done.is_some() || client.exec.is_some();
         let command = match input.command(i) {
             Some(id) if goes_on => server.commands.get(id),
             id => match dispatch::admit(server, client, args, id) {
@@ -286,7 +287,7 @@ impl<S: Socket> Connection<S> {
                     if latch_tries < LATCH_TRIES {
                         tokio::task::yield_now().await;
                     } else {
-                        tokio::time::sleep(LATCH_PAUSE).await;
+                        tokio::time::sleep(PAUSE).await;
                     }
                 }
                 Wait::Room(bytes) => {
@@ -339,12 +340,15 @@ impl<S: Socket> Connection<S> {
 
     async fn wait_for_room(&mut self, bytes: u64) -> Result<Result<(), NoRoomReason>, Closed> {
         let server = Arc::clone(self.server());
-        let room = server.store.wait_for_room(bytes);
+        if bytes == 0 {
+            // Somebody else has to get on first, who may be on this thread.
+            tokio::time::sleep(PAUSE).await;
+        }
         if self.client.is_half_done() {
-            return Ok(room.await);
+            return Ok(server.store.wait_for_records(bytes).await);
         }
         self.send().await?;
-        self.interruptible(room).await
+        self.interruptible(server.store.wait_for_room(bytes)).await
     }
 
     async fn wait_for_pause(&mut self) -> Result<(), Closed> {

@@ -52,7 +52,7 @@ impl Generator {
 
     /// Whether the command may be sent together with others: they do not change what its reply is to be compared by.
     pub(crate) fn can_be_pipelined(&self) -> bool {
-        self.check.can_be_pipelined() && self.name != "multi"
+        self.check.can_be_pipelined() && !["multi", "watch"].contains(&self.name)
     }
 
     /// Whether the command may be put between MULTI and EXEC: it is queued then.
@@ -64,6 +64,7 @@ impl Generator {
             "multi",
             "exec",
             "discard",
+            "watch",
             "debug|protocol",
         ];
         self.check.can_be_pipelined() && !others.contains(&self.name)

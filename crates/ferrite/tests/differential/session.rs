@@ -17,6 +17,8 @@ use crate::wire::{Address, Connection, Reply, shown};
 const DIFFERENCES_MAX: usize = 10;
 /// The most commands sent in one piece.
 const PIPELINE_MAX: usize = 8;
+/// Clients that watch a key each.
+const WATCHERS: usize = 6;
 /// Commands shown before a difference, and how much of each.
 const HISTORY: usize = 12;
 const HISTORY_LINE_MAX: usize = 240;
@@ -71,6 +73,9 @@ pub(crate) struct Plan {
 pub(crate) struct Session {
     plan: Plan,
     pair: Pair,
+    /// Other clients, who watch keys, and what they sent last.
+    watchers: Vec<Pair>,
+    watched: Vec<(Command, Command)>,
     source: Source,
     coverage: Coverage,
     history: VecDeque<String>,
@@ -81,6 +86,8 @@ impl Session {
     pub(crate) fn open(plan: Plan) -> io::Result<Session> {
         Ok(Session {
             pair: connect(&plan)?,
+            watchers: connect_watchers(&plan)?,
+            watched: vec![Default::default(); WATCHERS],
             source: Source::new(plan.seed, plan.protocol),
             plan,
             coverage: Coverage::default(),
@@ -122,11 +129,20 @@ impl Session {
                     pipeline.push(next);
                 }
             }
+            // Redis does not tell watchers of a string that BITFIELD OVERFLOW FAIL has made longer, or created.
+            let is_telling = pipeline.iter().all(|made| made.name != "bitfield");
+            let watches = is_telling && self.source.random.one_in(2);
+            if watches {
+                self.watch_some()?;
+            }
             let can_be_queued = pipeline.iter().all(Generator::can_be_queued);
             if pipeline.len() > 1 && can_be_queued && self.source.random.one_in(2) {
                 self.run_transaction(&pipeline)?;
             } else {
                 self.run_pipeline(&pipeline)?;
+            }
+            if watches {
+                self.compare_watches()?;
             }
         }
         self.coverage.print();
@@ -149,6 +165,7 @@ impl Session {
         }
         self.plan.ferrite.restart(&mut self.source.random);
         self.pair = connect(&self.plan)?;
+        self.watchers = connect_watchers(&self.plan)?;
         self.history.push_back("    (restart)".to_owned());
         let mut commands = vec![command!["DEBUG", "DIGEST"]];
         for database in 0..3i64 {
@@ -240,6 +257,47 @@ impl Session {
             succeeded.push(!theirs.is_error());
         }
         Ok(succeeded)
+    }
+
+    /// Lets other clients, one a key, watch some keys.
+    fn watch_some(&mut self) -> io::Result<()> {
+        for watcher in 0..self.watchers.len() {
+            let select = command!["SELECT", self.source.database()];
+            let watch = command!["WATCH", self.source.any_key()];
+            self.watched[watcher] = (select.clone(), watch.clone());
+            for command in [select, watch, command!["MULTI"]] {
+                let (ferrite, oracle) = self.ask_watcher(watcher, &command)?;
+                assert!(!ferrite.is_error(), "{command:?}: {ferrite:?}");
+                assert_eq!(ferrite, oracle, "{command:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets those clients find out whether their keys have changed.
+    fn compare_watches(&mut self) -> io::Result<()> {
+        for watcher in 0..self.watchers.len() {
+            let (ferrite, oracle) = self.ask_watcher(watcher, &command!["EXEC"])?;
+            if ferrite != oracle {
+                let (select, watch) = &self.watched[watcher];
+                let words = select.iter().chain(watch).map(|word| shown(word));
+                let line = format!("EXEC after {}", words.collect::<Vec<_>>().join(" "));
+                self.differ(&line, &ferrite, Some(&oracle));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a command of another client to both servers.
+    fn ask_watcher(&mut self, watcher: usize, command: &Command) -> io::Result<(Reply, Reply)> {
+        let pair = &mut self.watchers[watcher];
+        let ferrite = pair.ferrite.call(command);
+        let oracle = pair.oracle.call(command);
+        let line = format!("{command:?} of watcher {watcher}");
+        Ok((
+            ferrite.map_err(|error| self.broken("Ferrite", &line, error))?,
+            oracle.map_err(|error| self.broken("the oracle", &line, error))?,
+        ))
     }
 
     fn run_what_follows(&mut self) -> io::Result<()> {
@@ -340,6 +398,10 @@ impl Session {
             ),
         )
     }
+}
+
+fn connect_watchers(plan: &Plan) -> io::Result<Vec<Pair>> {
+    (0..WATCHERS).map(|_| connect(plan)).collect()
 }
 
 fn connect(plan: &Plan) -> io::Result<Pair> {

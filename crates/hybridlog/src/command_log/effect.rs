@@ -86,6 +86,21 @@ mod tag {
 }
 
 impl Effect<'_> {
+    /// The keys that have changed, one by one; none of those that everything and namespaces are emptied of.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (Namespace, &[u8])> {
+        let (one, other) = match *self {
+            Effect::Set { namespace, key, .. }
+            | Effect::SetBlob { namespace, key, .. }
+            | Effect::WriteRange { namespace, key, .. }
+            | Effect::WriteRangeBlob { namespace, key, .. }
+            | Effect::SetExpiry { namespace, key, .. }
+            | Effect::Remove { namespace, key } => (Some((namespace, key)), None),
+            Effect::Rename { from, to } => (Some(from), Some(to)),
+            Effect::RetireEverything | Effect::Clear { .. } | Effect::State { .. } => (None, None),
+        };
+        one.into_iter().chain(other)
+    }
+
     /// Appends the effect to `frame`.
     pub(crate) fn encode(&self, frame: &mut Vec<u8>) {
         match *self {
