@@ -3,7 +3,7 @@
 mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use common::Server;
 
@@ -151,7 +151,7 @@ fn several_large_strings_are_stored_at_once_or_not_at_all() {
                 }
             }
         });
-        let written: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        let written: Vec<_> = writers.into_iter().map(ScopedJoinHandle::join).collect();
         // Also if a writer has failed: the reader must end.
         is_over.store(true, Relaxed);
         written.into_iter().for_each(|written| written.unwrap());
