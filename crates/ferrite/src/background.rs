@@ -49,8 +49,8 @@ pub(crate) async fn run(server: Arc<Server>) {
 fn expire(server: &Server, round: Duration) {
     let begin = Instant::now();
     loop {
-        let removed = server.store.expire_some(unix_ms(), EXPIRE_BUCKETS);
-        let limit = if removed > EXPIRE_MANY {
+        let expired = server.store.expire_some(unix_ms(), EXPIRE_BUCKETS);
+        let limit = if expired.is_behind || expired.removed > EXPIRE_MANY {
             round / 4
         } else {
             round / 100

@@ -182,3 +182,33 @@ fn expired_keys_go_without_being_asked_for() {
     wait_for(&mut client, &["DBSIZE"], ":1\r\n");
     assert_eq!(client.command(&["GET", "stays"]), "$1\r\nv\r\n");
 }
+
+/// Nobody asks for them, and none of their values is read: the key files tell.
+#[test]
+fn expired_keys_on_the_device_go_without_being_asked_for() {
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.connect();
+    client.command(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]);
+    for number in 0..2000 {
+        client.command(&["SET", &format!("k{number}"), "v", "PX", "1"]);
+    }
+    client.command(&["SET", "stays", "v", "EX", "1000"]);
+    client.command(&["DEBUG", "FORCE-COLD"]);
+    assert_eq!(client.command(&["DBSIZE"]), ":2001\r\n");
+    client.command(&["DEBUG", "SET-ACTIVE-EXPIRE", "1"]);
+    wait_for(&mut client, &["DBSIZE"], ":1\r\n");
+    let stats = client.command(&["INFO", "stats"]);
+    assert!(stats.contains("\r\nexpired_keys:2000\r\n"), "{stats}");
+    let keyspace = client.command(&["INFO", "keyspace"]);
+    assert!(keyspace.contains("db0:keys=1,expires=1,"), "{keyspace}");
+    // Only where two keys have the same tag a record tells which of them it is.
+    let tiers = client.command(&["INFO", "tiers"]);
+    let mut fields = tiers.lines().filter_map(|line| line.split_once(':'));
+    let cold_reads = fields.find(|(name, _)| *name == "cold_reads");
+    let (_, cold_reads) = cold_reads.expect("a field of INFO");
+    assert!(
+        cold_reads.parse::<u64>().is_ok_and(|reads| reads < 20),
+        "{tiers}"
+    );
+    assert_eq!(client.command(&["GET", "stays"]), "$1\r\nv\r\n");
+}

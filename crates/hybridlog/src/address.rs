@@ -143,6 +143,11 @@ impl Slot {
         }
     }
 
+    /// How long the record probably is, if those around it have `mean_bytes`.
+    pub(crate) fn likely_bytes(self, mean_bytes: usize) -> usize {
+        mean_bytes.clamp(self.least_bytes(), self.read_bytes())
+    }
+
     /// From the low bits of an index word.
     pub(crate) fn from_bits(bits: u64) -> Slot {
         Slot(bits & SLOT_MASK)

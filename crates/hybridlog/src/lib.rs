@@ -68,6 +68,7 @@ pub mod disk;
 mod durability;
 mod effects;
 mod epoch;
+mod expiry;
 mod fields;
 mod flush;
 #[cfg(fuzzing)]
@@ -77,7 +78,7 @@ mod graveyard;
 mod index;
 pub mod io;
 mod key_cache;
-#[allow(dead_code, unused_imports)] // For active expiry and checking, which are about to use it.
+#[allow(dead_code, unused_imports)] // For checking directories, which is about to use it.
 mod key_file;
 mod large;
 mod latch;
@@ -116,6 +117,7 @@ pub use checkpoint::{CheckpointStatus, Checkpointed};
 pub use command_log::{Health, LogStats, Position, SyncPolicy};
 pub use compaction::Space;
 pub use damage::Damage;
+pub use expiry::ExpiredSome;
 pub use flush::Retired;
 pub use index::{BucketIndex, DashIndex, Index};
 pub use latch::LatchMode;

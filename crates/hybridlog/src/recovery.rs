@@ -387,6 +387,9 @@ impl<I: Index> Shared<I> {
         });
         let mut records = 0;
         let file = KeyFile::open(&*self.disk, segment.file_id)?;
+        self.log
+            .table
+            .set_next_expiry(segment, file.next_expiry_ms());
         let (mut column, mut listed) = (file.recovery(), Vec::new());
         // Both are in the order of the offsets.
         let (mut dead, mut in_shadow) = (InOrder(dead), InOrder(in_shadow));

@@ -1,21 +1,17 @@
-//! Iteration over keys, random keys, expiry by sampling, and sweeping a namespace.
+//! Iteration over keys, random keys, and sweeping a namespace.
 
 use std::ops::RangeInclusive;
-use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
 use crate::address::{Slot, SlotKind};
 use crate::cold_keys::{ColdKey, ColdKeys, all_or_stop};
-use crate::epoch;
 use crate::index::Index;
-use crate::latch::LatchMode;
-use crate::operation::{Held, KeyRef, Meta, Operation};
+use crate::operation::{Held, Meta, Operation};
 use crate::reads::ColdReads;
 use crate::record::RecordRef;
 use crate::segment::Place;
 use crate::shared::Shared;
-use crate::stats::count;
 use crate::{Namespace, Stop};
 
 /// Cursors are positions of the index without the low bits, which are always zero: they stay below 2^40, so that clients
@@ -27,9 +23,6 @@ const COLD_PER_STEP: usize = 1024;
 
 /// So many buckets ahead are being loaded.
 const PREFETCHED_BUCKETS: u64 = 8;
-
-/// Expired keys that readers met and that are removed in one go: they may need as many cold reads.
-const EXPIRED_PER_STEP: usize = 256;
 
 /// What one step of [`Operation::scan`] found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -244,67 +237,6 @@ impl<I: Index> Operation<'_, I> {
 }
 
 impl<I: Index> Shared<I> {
-    /// Removes keys that have expired: some of those that readers met, reading the cold ones again, then those found in
-    /// memory in the next `buckets` buckets. Returns how many were removed.
-    pub(crate) fn expire_some(&self, now_ms: u64, buckets: usize) -> u64 {
-        let removed = self.expire_met(now_ms) + self.expire_in_memory(now_ms, buckets);
-        count(&self.counters.expired, removed);
-        removed
-    }
-
-    fn expire_met(&self, now_ms: u64) -> u64 {
-        let mut met: Vec<_> = {
-            let mut expired = self.expired.lock();
-            let kept = expired.len().saturating_sub(EXPIRED_PER_STEP);
-            expired.drain(kept..).collect()
-        };
-        let mut reads = ColdReads::default();
-        let mut removed = 0;
-        // A record longer than its size class told is known after the second read; what is still missing then has moved
-        // meanwhile, and is left to its next reader.
-        for _ in 0..3 {
-            met.retain(|(namespace, key)| {
-                match self.remove_expired(*namespace, key, &reads, now_ms) {
-                    Err(Stop::Cold) => return true,
-                    result => removed += u64::from(result.unwrap_or(false)),
-                }
-                false
-            });
-            if met.is_empty() {
-                break;
-            }
-            reads.fetch_blocking(&self.blocking_reader);
-        }
-        removed
-    }
-
-    fn expire_in_memory(&self, now_ms: u64, buckets: usize) -> u64 {
-        let mut expired = Vec::new();
-        let pin = epoch::pin();
-        let mut position = Some(self.expiry_position.load(Ordering::Relaxed));
-        for _ in 0..buckets {
-            let Some(at) = position else { break };
-            position = self.index.visit(at, &mut |slot| {
-                let Some(record) = self.in_memory(slot) else {
-                    return;
-                };
-                if record.expires_at_ms().is_some_and(|at| at <= now_ms) {
-                    expired.push((record.namespace(), record.key().to_vec()));
-                }
-            });
-        }
-        self.expiry_position
-            .store(position.unwrap_or(0), Ordering::Relaxed);
-        drop(pin);
-        // One that has a cold shadow is left to its next reader.
-        let reads = ColdReads::default();
-        let remove = |(namespace, key): &(_, Vec<u8>)| {
-            let result = self.remove_expired(*namespace, key, &reads, now_ms);
-            result.unwrap_or(false)
-        };
-        expired.iter().filter(|&expired| remove(expired)).count() as u64
-    }
-
     #[allow(unsafe_code)] // Reads a record's immutable parts without its latch.
     pub(crate) fn in_memory(&self, slot: Slot) -> Option<RecordRef<'_>> {
         if slot.kind() != SlotKind::Root {
@@ -316,25 +248,6 @@ impl<I: Index> Shared<I> {
         // SAFETY: a slot names a record; the callers are pinned while they use it, and look only at what never changes
         // (key, namespace) or is read atomically (expiry).
         Some(unsafe { RecordRef::new(base.as_ptr()) })
-    }
-
-    /// Removes the key if it has expired; not one that is latched, which is left to a later round or its next reader.
-    fn remove_expired(
-        &self,
-        namespace: Namespace,
-        key: &[u8],
-        reads: &ColdReads,
-        now_ms: u64,
-    ) -> Result<bool, Stop> {
-        let key = KeyRef {
-            namespace,
-            key,
-            mode: LatchMode::Exclusive,
-        };
-        match self.operation(&[key], reads, now_ms) {
-            Some(mut operation) => operation.remove_expired(namespace, key.key),
-            None => Ok(false),
-        }
     }
 
     /// Takes every key of `namespace` out of the index, reading cold records as needed. The namespace must not be in use.

@@ -19,6 +19,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::address::{Address, Geometry};
 use crate::generation::Parity;
+use crate::key_file::ExpiryPosition;
 use crate::record::{HEADER_BYTES, RecordRef, filler_bytes};
 use crate::sys::{FileMapping, Reservation, prefetch};
 
@@ -84,6 +85,8 @@ pub(crate) struct Segment {
     pub(crate) written: AtomicBool,
     /// Size of its key file.
     pub(crate) key_bytes: AtomicU64,
+    /// How much of its expiry column has been dealt with.
+    pub(crate) expired_up_to: Mutex<ExpiryPosition>,
     /// Number of its frame in the arena, while it has one.
     pub(crate) frame: Mutex<Option<usize>>,
     pub(crate) mapping: Mutex<Option<Arc<FileMapping>>>,
@@ -103,7 +106,13 @@ pub(crate) struct SegmentTable {
     geometry: Geometry,
     entries: Reservation,
     segments: RwLock<Vec<Option<Arc<Segment>>>>,
+    /// Of each number, when the next key of its segment expires, as far as its key file lists it; Unix milliseconds. The lock
+    /// is taken after that on `segments`.
+    next_expiries_ms: Mutex<Vec<u64>>,
 }
+
+/// As the time of the next expiry: there is none.
+const NEVER_MS: u64 = u64::MAX;
 
 impl SegmentTable {
     pub(crate) fn new(geometry: Geometry) -> io::Result<SegmentTable> {
@@ -112,6 +121,7 @@ impl SegmentTable {
             geometry,
             entries,
             segments: RwLock::new(Vec::new()),
+            next_expiries_ms: Mutex::new(Vec::new()),
         })
     }
 
@@ -203,6 +213,42 @@ impl SegmentTable {
         let mut segments = self.segments.write();
         self.publish(segment, None, State::Free);
         segments[segment.number as usize] = None;
+        if let Some(next_ms) = self
+            .next_expiries_ms
+            .lock()
+            .get_mut(segment.number as usize)
+        {
+            *next_ms = NEVER_MS;
+        }
+    }
+
+    /// Notes when the next key that the segment's key file lists expires, unless the segment has gone.
+    pub(crate) fn set_next_expiry(&self, segment: &Segment, at_ms: Option<u64>) {
+        let segments = self.segments.read();
+        let number = segment.number as usize;
+        let current = segments.get(number).and_then(Option::as_ref);
+        if current.is_none_or(|current| current.file_id != segment.file_id) {
+            return;
+        }
+        let mut next_ms = self.next_expiries_ms.lock();
+        if next_ms.len() < segments.len() {
+            next_ms.resize(segments.len(), NEVER_MS);
+        }
+        next_ms[number] = at_ms.unwrap_or(NEVER_MS);
+    }
+
+    /// The segment in which keys have expired by `now_ms` for the longest time, if there is one. O(number of segments).
+    pub(crate) fn next_to_expire(&self, now_ms: u64) -> Option<Arc<Segment>> {
+        let segments = self.segments.read();
+        let number = {
+            let next_ms = self.next_expiries_ms.lock();
+            let due = next_ms
+                .iter()
+                .enumerate()
+                .filter(|(_, at)| **at <= now_ms && **at != NEVER_MS);
+            due.min_by_key(|(_, at)| **at)?.0
+        };
+        segments.get(number)?.clone()
     }
 
     #[inline]
@@ -361,6 +407,7 @@ impl Segment {
             records: AtomicU32::new(0),
             written: AtomicBool::new(false),
             key_bytes: AtomicU64::new(0),
+            expired_up_to: Mutex::default(),
             frame: Mutex::new(None),
             mapping: Mutex::new(None),
         }

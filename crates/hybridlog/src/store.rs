@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use crate::address::{Slot, SlotKind};
 use crate::command_log::Health;
 use crate::epoch::{self, Guard};
+use crate::expiry::ExpiredSome;
 use crate::flush::Retired;
 use crate::index::{BucketIndex, Index};
 use crate::io::IoStats;
@@ -286,9 +287,10 @@ impl<I: Index> Store<I> {
         self.shared.sweep_retired(&retired, namespaces);
     }
 
-    /// Removes keys that have expired by `now_ms`, looking at `buckets` more buckets of the index each time it is called.
-    /// Returns how many it removed.
-    pub fn expire_some(&self, now_ms: u64, buckets: usize) -> u64 {
+    /// Removes keys that have expired by `now_ms`: those in memory, looking at `buckets` more buckets of the index each time it
+    /// is called, and some thousands of those on the device, as the key files list them, reading no values. Blocks the thread
+    /// for the reads that takes.
+    pub fn expire_some(&self, now_ms: u64, buckets: usize) -> ExpiredSome {
         self.shared.expire_some(now_ms, buckets)
     }
 

@@ -229,17 +229,19 @@ impl<I: Index> Shared<I> {
             // being there after a crash before a checkpoint names it, so it is not synced yet: that would wait for the file
             // system's journal as well.
             file.write_back()?;
-            let key_file = self.write_key_file(segment, base)?;
-            key_file.write_back()?;
-            key_file.drop_cached();
-            let key_bytes = key_file.len()?;
+            let keys = self.write_key_file(segment, base)?;
+            keys.file.write_back()?;
+            keys.file.drop_cached();
+            let key_bytes = keys.file.len()?;
             segment.key_bytes.store(key_bytes, Ordering::Relaxed);
             count(&self.counters.written_bytes, used as u64 + key_bytes);
             // That it can be opened is found out now, and as long as it stays open it is read even if the directory vanishes.
-            self.open_files.get(segment, FileKind::Records).map(drop)
+            self.open_files.get(segment, FileKind::Records)?;
+            Ok(keys.next_expiry_ms)
         })();
         match written {
-            Ok(()) => {
+            Ok(next_expiry_ms) => {
+                self.log.table.set_next_expiry(segment, next_expiry_ms);
                 segment.half_written.store(false, Ordering::Relaxed);
                 Ok(())
             }

@@ -260,7 +260,7 @@ fn what_is_written_after_a_key_expired_does_not_expire_with_it() {
     store.checkpoint().expect("a checkpoint");
     let mut removed = 0;
     while removed < keys as u64 {
-        removed += store.expire_some(expires_at_ms, usize::MAX);
+        removed += store.expire_some(expires_at_ms, usize::MAX).removed;
     }
     let mut expected = BTreeMap::new();
     for n in 0..keys {

@@ -150,7 +150,7 @@ fn read_expiries(file: &KeyFile) -> io::Result<()> {
     let mut position = ExpiryPosition::default();
     for until_ms in [0, u64::MAX / 3, u64::MAX] {
         let next;
-        (position, next) = file.expiries(position, until_ms, |expiring| {
+        (position, next) = file.expiries(position, until_ms, usize::MAX, |expiring| {
             assert!(expiring.expires_at_ms <= until_ms);
         })?;
         assert!(next.is_none_or(|next| next > until_ms));

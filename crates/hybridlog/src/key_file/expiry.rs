@@ -33,8 +33,9 @@ pub(crate) struct ExpiryPosition {
 }
 
 impl KeyFile {
-    /// Calls `each` with the keys that expire at `until_ms` or before, beginning at `from`, and returns where to go on and when
-    /// the next one after those expires. Reads no more blocks than those keys are in, and one.
+    /// Calls `each` with the keys that expire at `until_ms` or before, beginning at `from`, but with no more than `most` of
+    /// them, and returns where to go on and when the next one after those expires. Reads no more blocks than those keys are
+    /// in, and one.
     ///
     /// # Errors
     ///
@@ -43,14 +44,23 @@ impl KeyFile {
         &self,
         from: ExpiryPosition,
         until_ms: u64,
+        most: usize,
         mut each: impl FnMut(Expiring),
     ) -> io::Result<(ExpiryPosition, Option<u64>)> {
         let blocks = self.header.expiry();
-        let (mut buffer, mut position) = (Vec::new(), from);
+        let (mut buffer, mut position, mut left) = (Vec::new(), from, most);
+        let mut take = |expiring: &Expiring| {
+            let is_taken = expiring.expires_at_ms <= until_ms && left > 0;
+            if is_taken {
+                left -= 1;
+                each(*expiring);
+            }
+            is_taken
+        };
         for block in blocks.start.saturating_add(from.block)..blocks.end {
             self.blocks.read(block..block + 1, &mut buffer)?;
             let mut fields = Fields::new(&buffer[..PAYLOAD_BYTES]);
-            let next = read_block(&mut fields, until_ms, &mut position, &mut each)
+            let next = read_block(&mut fields, &mut position, &mut take)
                 .map_err(|what| self.blocks.damage(block, fields.last(), what))?;
             if next.is_some() {
                 return Ok((position, next));
@@ -64,12 +74,11 @@ impl KeyFile {
     }
 }
 
-/// Returns the time of the first entry after `until_ms`, at which `position` is then.
+/// Returns the time of the first entry that is not taken, at which `position` is then.
 fn read_block(
     fields: &mut Fields<'_>,
-    until_ms: u64,
     position: &mut ExpiryPosition,
-    each: &mut impl FnMut(Expiring),
+    take: &mut impl FnMut(&Expiring) -> bool,
 ) -> Result<Option<u64>, &'static str> {
     let entries = fields.u16()?;
     let mut expires_at_ms = fields.u64()?;
@@ -89,11 +98,10 @@ fn read_block(
         if entry < position.entries {
             continue;
         }
-        if expires_at_ms > until_ms {
+        if !take(&expiring) {
             return Ok(Some(expires_at_ms));
         }
         position.entries = entry + 1;
-        each(expiring);
     }
     Ok(None)
 }

@@ -72,7 +72,7 @@ pub(crate) use expiry::{Expiring, ExpiryPosition};
 pub(crate) use group::{DIRECTORY, KeyDirectory, KeyGroup};
 pub(crate) use keys::{KeyBlocks, KeyEntry};
 pub(crate) use recovery::{RecoveryColumn, RecoveryRecord};
-pub(crate) use write::{Listed, SegmentRecords, write};
+pub(crate) use write::{Listed, SegmentRecords, WrittenKeyFile, write};
 
 use std::io;
 use std::ops::Range;
@@ -136,7 +136,7 @@ impl KeyFile {
 
     /// When the first key of the segment expires, in Unix milliseconds, whether it is live or not.
     pub(crate) fn next_expiry_ms(&self) -> Option<u64> {
-        Some(self.header.next_expiry_ms).filter(|&at| at != NEVER)
+        self.header.next_expiry_ms()
     }
 
     /// Drops what the page cache holds of the file.
@@ -226,6 +226,10 @@ impl Header {
             return Err("fences are not in order".to_string());
         }
         Ok(header)
+    }
+
+    fn next_expiry_ms(&self) -> Option<u64> {
+        Some(self.next_expiry_ms).filter(|&at| at != NEVER)
     }
 
     fn recovery(&self) -> Range<u32> {

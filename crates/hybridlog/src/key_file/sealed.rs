@@ -4,9 +4,8 @@
 use std::io;
 use std::ptr::NonNull;
 
-use super::write::{Listed, SegmentRecords, write};
+use super::write::{Listed, SegmentRecords, WrittenKeyFile, write};
 use crate::address::{SlotKind, size_class};
-use crate::disk::DiskFile;
 use crate::index::Index;
 use crate::record::{RecordRef, flag};
 use crate::segment::Segment;
@@ -15,7 +14,7 @@ use crate::sys::prefetch;
 
 impl<I: Index> Shared<I> {
     /// Writes the key file of a sealed segment whose bytes are at `base`: nobody changes it any more, and its memory stays
-    /// until this returns. The file is complete then, but not synced.
+    /// until this returns.
     ///
     /// # Errors
     ///
@@ -24,7 +23,7 @@ impl<I: Index> Shared<I> {
         &self,
         segment: &Segment,
         base: NonNull<u8>,
-    ) -> io::Result<Box<dyn DiskFile>> {
+    ) -> io::Result<WrittenKeyFile> {
         let records = SealedRecords { shared: self, base };
         write(&*self.disk, segment.file_id, &records)
     }

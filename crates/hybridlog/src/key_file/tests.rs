@@ -191,7 +191,7 @@ fn read_keys(file: &KeyFile, reversed_hash: u64) -> io::Result<Vec<Key>> {
 
 fn read_expiring(file: &KeyFile) -> io::Result<Vec<Expiring>> {
     let mut expiring = Vec::new();
-    file.expiries(ExpiryPosition::default(), u64::MAX, |entry| {
+    file.expiries(ExpiryPosition::default(), u64::MAX, usize::MAX, |entry| {
         expiring.push(entry);
     })?;
     Ok(expiring)
@@ -353,10 +353,12 @@ fn expiries_are_read_up_to_a_time_and_on_from_there() {
         let behind = all.iter().map(|expiring| expiring.expires_at_ms);
         let behind: Vec<_> = behind.filter(|&at| at >= next_ms).collect();
         let until_ms = behind[random.below(behind.len().min(400) as u64) as usize];
+        let most = random.below(300) as usize;
+        let due = all.partition_point(|expiring| expiring.expires_at_ms <= until_ms);
+        let expected = due.min(found.len() + most);
         (position, next) = file
-            .expiries(position, until_ms, |expiring| found.push(expiring))
+            .expiries(position, until_ms, most, |expiring| found.push(expiring))
             .unwrap();
-        let expected = all.partition_point(|expiring| expiring.expires_at_ms <= until_ms);
         assert_eq!(found, all[..expected], "{random}: up to {until_ms}");
         let after = all.get(expected).map(|expiring| expiring.expires_at_ms);
         assert_eq!(next, after, "{random}: after {until_ms}");

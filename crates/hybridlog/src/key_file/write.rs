@@ -48,8 +48,15 @@ pub(crate) trait SegmentRecords {
     fn hash(&self, record: &Listed<'_>) -> u64;
 }
 
-/// Writes the key file of segment `file_id`, in the place of one that an earlier try may have left. It is complete then, but
-/// not synced. O(n log n) in the number of records.
+/// A key file that is complete but not synced.
+pub(crate) struct WrittenKeyFile {
+    pub(crate) file: Box<dyn DiskFile>,
+    /// When the first key of the segment expires, in Unix milliseconds.
+    pub(crate) next_expiry_ms: Option<u64>,
+}
+
+/// Writes the key file of segment `file_id`, in the place of one that an earlier try may have left. O(n log n) in
+/// the number of records.
 ///
 /// # Errors
 ///
@@ -58,7 +65,7 @@ pub(crate) fn write(
     disk: &dyn Disk,
     file_id: u64,
     records: &dyn SegmentRecords,
-) -> io::Result<Box<dyn DiskFile>> {
+) -> io::Result<WrittenKeyFile> {
     let mut blocks = BlockWriter::create(disk, &FORMAT, file_id)?;
     let mut header = Header {
         next_expiry_ms: NEVER,
@@ -67,7 +74,12 @@ pub(crate) fn write(
     let (keys, expiring) = write_recovery(&mut blocks, &mut header, records)?;
     write_keys(&mut blocks, &mut header, records, keys)?;
     write_expiry(&mut blocks, &mut header, records, expiring)?;
-    blocks.finish(&header.encode())
+    let file = blocks.finish(&header.encode())?;
+    let next_expiry_ms = header.next_expiry_ms();
+    Ok(WrittenKeyFile {
+        file,
+        next_expiry_ms,
+    })
 }
 
 /// Records to be sorted.

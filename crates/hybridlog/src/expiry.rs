@@ -1,0 +1,347 @@
+//! Active expiry: keys that have expired are removed although nobody asks for them, wherever they are.
+//!
+//! Keys in memory are found in the index, a part of it at a time. Those on the device are found through the key files: each
+//! lists the keys of its segment that expire, by time, and the segment table knows when the next of them does. A key that is
+//! listed as expired loses its slot if that still leads to the very record that was listed, which has not changed since; so
+//! no value is read. Only where that does not tell all are records read: a large value has its pages to be freed, and another
+//! slot with the same tag may be the key's as well.
+//!
+//! What must hold:
+//! * A slot is taken out under the latch of its key, and only if it leads to the listed record.
+//! * No latch is held while something is read, and what is done at a time is bounded.
+//! * Whatever could not be removed is met again: the place in the expiry column moves on only when all before it is done.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::address::{Slot, SlotKind};
+use crate::epoch;
+use crate::index::Index;
+use crate::key_file::{Expiring, KeyFile};
+use crate::latch::LatchMode;
+use crate::operation::{KeyRef, Operation};
+use crate::reads::ColdReads;
+use crate::segment::Segment;
+use crate::shared::Shared;
+use crate::stats::count;
+use crate::{Namespace, Stop};
+
+/// Expired keys that readers met and that are removed in one go: they may need as many cold reads.
+const MET_PER_STEP: usize = 256;
+
+/// Listed keys that are looked at in one go, and segments whose key files are.
+const LISTED_PER_STEP: usize = 16 * 1024;
+const SEGMENTS_PER_STEP: usize = 32;
+
+/// Records of listed keys that are read at once.
+const READ_AT_ONCE: usize = 64;
+
+/// How often what is in the way of a removal is waited for, and how long at a time.
+const ROUNDS_MAX: usize = 10;
+const LATCH_PAUSE: Duration = Duration::from_micros(100);
+
+/// After so long a segment is looked at again in which something was still in the way, or whose key file could not be read.
+const BUSY_RETRY_MS: u64 = 100;
+const ERROR_RETRY_MS: u64 = 5000;
+
+/// What a step of active expiry did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExpiredSome {
+    /// Keys that were removed.
+    pub removed: u64,
+    /// Whether more keys on the device have expired than one step looks at.
+    pub is_behind: bool,
+}
+
+/// What became of a listed key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Removed,
+    /// There was nothing to remove (any more).
+    Nothing,
+    /// Its record has to be read first, or those of others.
+    Unread,
+    Latched,
+}
+
+impl<I: Index> Shared<I> {
+    /// Removes keys that have expired by `now_ms`: some of those that readers met, reading the cold ones again, then those
+    /// found in memory in the next `buckets` buckets, then those that key files list.
+    pub(crate) fn expire_some(&self, now_ms: u64, buckets: usize) -> ExpiredSome {
+        // A replay expires nothing: it may be about to make a key persist.
+        if !self.recovery.stats().is_over {
+            return ExpiredSome::default();
+        }
+        let mut expired = self.expire_listed(now_ms);
+        expired.removed += self.expire_met(now_ms) + self.expire_in_memory(now_ms, buckets);
+        count(&self.counters.expired, expired.removed);
+        expired
+    }
+
+    fn expire_met(&self, now_ms: u64) -> u64 {
+        let mut met: Vec<_> = {
+            let mut expired = self.expired.lock();
+            let kept = expired.len().saturating_sub(MET_PER_STEP);
+            expired.drain(kept..).collect()
+        };
+        let mut reads = ColdReads::default();
+        let mut removed = 0;
+        // A record longer than its size class told is known after the second read; what is still missing then has moved
+        // meanwhile, and is left to its next reader.
+        for _ in 0..3 {
+            met.retain(|(namespace, key)| {
+                match self.remove_expired(*namespace, key, &reads, now_ms) {
+                    Err(Stop::Cold) => return true,
+                    result => removed += u64::from(result.unwrap_or(false)),
+                }
+                false
+            });
+            if met.is_empty() {
+                break;
+            }
+            reads.fetch_blocking(&self.blocking_reader);
+        }
+        removed
+    }
+
+    fn expire_in_memory(&self, now_ms: u64, buckets: usize) -> u64 {
+        let mut expired = Vec::new();
+        let pin = epoch::pin();
+        let mut position = Some(self.expiry_position.load(Ordering::Relaxed));
+        for _ in 0..buckets {
+            let Some(at) = position else { break };
+            position = self.index.visit(at, &mut |slot| {
+                let Some(record) = self.in_memory(slot) else {
+                    return;
+                };
+                if record.expires_at_ms().is_some_and(|at| at <= now_ms) {
+                    expired.push((record.namespace(), record.key().to_vec()));
+                }
+            });
+        }
+        self.expiry_position
+            .store(position.unwrap_or(0), Ordering::Relaxed);
+        drop(pin);
+        let reads = ColdReads::default();
+        let mut removed = 0;
+        for (namespace, key) in expired {
+            match self.remove_expired(namespace, &key, &reads, now_ms) {
+                Ok(was_removed) => removed += u64::from(was_removed),
+                // It may have a shadow on the device, which has to be read.
+                Err(_) => self.note_expired(namespace, &key),
+            }
+        }
+        removed
+    }
+
+    /// Removes the key if it has expired; not one that is latched, which is left to a later round or its next reader.
+    fn remove_expired(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        reads: &ColdReads,
+        now_ms: u64,
+    ) -> Result<bool, Stop> {
+        let key = KeyRef {
+            namespace,
+            key,
+            mode: LatchMode::Exclusive,
+        };
+        match self.operation(&[key], reads, now_ms) {
+            Some(mut operation) => operation.remove_expired(namespace, key.key),
+            None => Ok(false),
+        }
+    }
+
+    /// Removes keys that key files list as expired.
+    fn expire_listed(&self, now_ms: u64) -> ExpiredSome {
+        let (mut removed, mut left) = (0, LISTED_PER_STEP);
+        let mut segments = 0;
+        while let Some(segment) = self.log.table.next_to_expire(now_ms) {
+            if left == 0 || segments == SEGMENTS_PER_STEP {
+                let is_behind = true;
+                return ExpiredSome { removed, is_behind };
+            }
+            segments += 1;
+            removed += self
+                .expire_in_segment(&segment, now_ms, &mut left)
+                .unwrap_or_else(|_| {
+                    // Whoever compacts the segment is told what is wrong with its key file, and so is the next start.
+                    let again_ms = Some(now_ms.saturating_add(ERROR_RETRY_MS));
+                    self.log.table.set_next_expiry(&segment, again_ms);
+                    0
+                });
+        }
+        let is_behind = false;
+        ExpiredSome { removed, is_behind }
+    }
+
+    /// Removes expired keys of one segment, and notes when to look at it again; takes what it has looked at from `left`.
+    fn expire_in_segment(
+        &self,
+        segment: &Segment,
+        now_ms: u64,
+        left: &mut usize,
+    ) -> io::Result<u64> {
+        let table = &self.log.table;
+        if segment.retired.load(Ordering::Relaxed) {
+            table.set_next_expiry(segment, None);
+            return Ok(0);
+        }
+        let mut up_to = segment.expired_up_to.lock();
+        let file = KeyFile::open(&*self.disk, segment.file_id)?;
+        let mut listed = Vec::new();
+        let (behind, next_ms) =
+            file.expiries(*up_to, now_ms, *left, |expiring| listed.push(expiring))?;
+        file.drop_cached();
+        *left -= listed.len();
+        let removed = self.remove_listed(segment, &mut listed, now_ms);
+        if listed.is_empty() {
+            *up_to = behind;
+            table.set_next_expiry(segment, next_ms);
+        } else {
+            let again_ms = now_ms.saturating_add(BUSY_RETRY_MS);
+            table.set_next_expiry(segment, Some(again_ms));
+        }
+        Ok(removed)
+    }
+
+    /// Removes the listed keys; leaves those of them that others keep latched.
+    fn remove_listed(&self, segment: &Segment, listed: &mut Vec<Expiring>, now_ms: u64) -> u64 {
+        let (mut removed, mut unread) = (0, Vec::new());
+        let no_reads = ColdReads::default();
+        for round in 0..ROUNDS_MAX {
+            listed.retain(|key| match self.remove_as_listed(segment, key, &no_reads) {
+                Outcome::Latched => true,
+                outcome => {
+                    removed += u64::from(outcome == Outcome::Removed);
+                    if outcome == Outcome::Unread {
+                        unread.push(*key);
+                    }
+                    false
+                }
+            });
+            if listed.is_empty() || round + 1 == ROUNDS_MAX {
+                break;
+            }
+            std::thread::sleep(LATCH_PAUSE);
+        }
+        for some in unread.chunks(READ_AT_ONCE) {
+            removed += self.remove_reading(segment, some.to_vec(), listed, now_ms);
+        }
+        removed
+    }
+
+    /// Removes a listed key whose record need not be read for that.
+    fn remove_as_listed(&self, segment: &Segment, key: &Expiring, reads: &ColdReads) -> Outcome {
+        let mode = LatchMode::Exclusive;
+        let Some(operation) = self.operation_on_hash(key.hash, mode, reads, key.expires_at_ms)
+        else {
+            return Outcome::Latched;
+        };
+        let Some(slot) = operation.listed_slot(segment, key) else {
+            return Outcome::Nothing;
+        };
+        if key.large || self.index.candidates(key.hash, SlotKind::Root).len() > 1 {
+            return Outcome::Unread;
+        }
+        // A relocation may have moved it to memory meanwhile, where it is found as well.
+        if !self.index.remove(key.hash, slot) {
+            return Outcome::Nothing;
+        }
+        operation.count_keys(key.namespace, -1, -1);
+        let records = segment.records.load(Ordering::Relaxed).max(1) as usize;
+        let mean_bytes = self.log.geometry.segment_bytes() / records;
+        self.died(operation.generation, slot, slot.likely_bytes(mean_bytes));
+        Outcome::Removed
+    }
+
+    /// Removes some listed keys, reading what has to be read. Adds those that others keep latched to `latched`.
+    fn remove_reading(
+        &self,
+        segment: &Segment,
+        mut keys: Vec<Expiring>,
+        latched: &mut Vec<Expiring>,
+        now_ms: u64,
+    ) -> u64 {
+        let (mut removed, mut reads) = (0, ColdReads::default());
+        for _ in 0..ROUNDS_MAX {
+            keys.retain(
+                |key| match self.remove_as_read(segment, key, &reads, now_ms) {
+                    Outcome::Unread | Outcome::Latched => true,
+                    outcome => {
+                        removed += u64::from(outcome == Outcome::Removed);
+                        false
+                    }
+                },
+            );
+            if keys.is_empty() {
+                break;
+            }
+            if reads.is_wanting() {
+                reads.fetch_blocking(&self.blocking_reader);
+            } else {
+                std::thread::sleep(LATCH_PAUSE);
+            }
+        }
+        latched.append(&mut keys);
+        removed
+    }
+
+    /// Removes a listed key whose record has been read, with its shadows, or as the shadow that it is.
+    fn remove_as_read(
+        &self,
+        segment: &Segment,
+        key: &Expiring,
+        reads: &ColdReads,
+        now_ms: u64,
+    ) -> Outcome {
+        let mode = LatchMode::Exclusive;
+        let Some(mut operation) = self.operation_on_hash(key.hash, mode, reads, now_ms) else {
+            return Outcome::Latched;
+        };
+        let Some(slot) = operation.listed_slot(segment, key) else {
+            return Outcome::Nothing;
+        };
+        // All together, so that what is missing is fetched together.
+        let candidates = self.index.candidates(key.hash, SlotKind::Root);
+        let mut is_cold = false;
+        for other in candidates {
+            is_cold |= matches!(operation.found(other), Err(Stop::Cold));
+        }
+        if is_cold {
+            return Outcome::Unread;
+        }
+        // What cannot be read is left to those who ask for it, and are told.
+        let Ok(Some(found)) = operation.found(slot) else {
+            return Outcome::Nothing;
+        };
+        let (namespace, bytes) = (found.record.namespace(), found.record.key().to_vec());
+        if let Ok(true) = operation.remove_expired(namespace, &bytes) {
+            return Outcome::Removed;
+        }
+        // The newest record of the key has not expired, so this one is a shadow of it.
+        if let Ok(Some(found)) = operation.found(slot) {
+            let _ = operation.drop_if_dead(key.hash, &found.record, slot);
+        }
+        Outcome::Nothing
+    }
+}
+
+impl<I: Index> Operation<'_, I> {
+    /// The slot that leads to the listed record, if one does. The key is latched.
+    fn listed_slot(&self, segment: &Segment, key: &Expiring) -> Option<Slot> {
+        let (log, index) = (&self.shared.log, &self.shared.index);
+        let address = log.geometry.address(segment.number, key.offset as usize);
+        let candidates = index.candidates(key.hash, SlotKind::Root);
+        let slot = candidates
+            .into_iter()
+            .find(|slot| slot.address() == address)?;
+        // The number may be another segment's by now; and what has been forgotten at once, which is marked under all latches,
+        // is not counted any more.
+        let is_same = log.table.file_id(address) == segment.file_id
+            && !segment.retired.load(Ordering::Relaxed);
+        is_same.then_some(slot)
+    }
+}
