@@ -426,10 +426,8 @@ impl<'s, I: Index> Operation<'s, I> {
     ) -> Result<Option<Record<'_>>, Stop> {
         let hash = looked_up.hash;
         self.assert_latched(hash, LatchMode::Shared);
-        let found = match looked_up.only_slot(&self.shared.index) {
-            Some(slot) => self
-                .found(slot)?
-                .filter(|found| found.record.is(namespace, key)),
+        let found = match looked_up.newest_slot(&self.shared.index) {
+            Some(slot) => self.find_from(slot, hash, namespace, key)?,
             None => self.find(hash, namespace, key)?,
         };
         self.finish_read(hash, namespace, key, found)
@@ -477,11 +475,38 @@ impl<'s, I: Index> Operation<'s, I> {
         namespace: Namespace,
         key: &[u8],
     ) -> Result<Option<Found<'_>>, Stop> {
+        match self.shared.index.newest(hash, SlotKind::Root) {
+            Some(slot) => self.find_from(slot, hash, namespace, key),
+            None => Ok(None),
+        }
+    }
+
+    /// [`Self::find`] for one who knows the newest slot that may be the key's; it nearly always is.
+    #[inline]
+    fn find_from(
+        &self,
+        newest: Slot,
+        hash: u64,
+        namespace: Namespace,
+        key: &[u8],
+    ) -> Result<Option<Found<'_>>, Stop> {
+        let found = self.found(newest)?;
+        match found.filter(|found| found.record.is(namespace, key)) {
+            None => self.find_among_all(hash, namespace, key),
+            found => Ok(found),
+        }
+    }
+
+    #[cold]
+    fn find_among_all(
+        &self,
+        hash: u64,
+        namespace: Namespace,
+        key: &[u8],
+    ) -> Result<Option<Found<'_>>, Stop> {
         for &slot in &self.shared.index.candidates(hash, SlotKind::Root) {
-            if let Some(found) = self
-                .found(slot)?
-                .filter(|found| found.record.is(namespace, key))
-            {
+            let found = self.found(slot)?;
+            if let Some(found) = found.filter(|found| found.record.is(namespace, key)) {
                 return Ok(Some(found));
             }
         }

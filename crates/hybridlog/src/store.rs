@@ -39,8 +39,8 @@ pub(crate) type Prefetched = SmallVec<[LookedUp; 64]>;
 #[derive(Clone, Copy)]
 pub(crate) struct LookedUp {
     pub(crate) hash: u64,
-    /// The only slot that may be the key's, and the index's version that says so.
-    only: Option<(Slot, u64)>,
+    /// The newest slot that may be the key's, and the index's version that says so.
+    newest: Option<(Slot, u64)>,
 }
 
 /// A three-tier HybridLog store. See the [crate documentation](crate).
@@ -119,7 +119,7 @@ impl<I: Index> Store<I> {
             let hash = self.shared.hash(namespace, key);
             self.shared.index.prefetch(hash);
             self.shared.latches.prefetch(Latches::stripe(hash));
-            prefetched.push(LookedUp { hash, only: None });
+            prefetched.push(LookedUp::of(hash));
         }
         let _pin = epoch::pin();
         for looked_up in &mut prefetched {
@@ -130,15 +130,12 @@ impl<I: Index> Store<I> {
 
     #[inline]
     fn prefetch_records(&self, key: &mut LookedUp, reads: &ColdReads, cold_bytes_max: u64) {
-        // Before the candidates, see `Slots::version`.
+        // Before the slot, see `Slots::version`.
         let version = self.shared.index.version(key.hash);
-        let candidates = self.shared.index.candidates(key.hash, SlotKind::Root);
-        let Some(slot) = candidates.first() else {
+        let Some(slot) = self.shared.index.newest(key.hash, SlotKind::Root) else {
             return;
         };
-        if let (1, Some(version)) = (candidates.len(), version) {
-            key.only = Some((*slot, version));
-        }
+        key.newest = version.map(|version| (slot, version));
         match self.shared.log.table.place(slot.address()) {
             Place::Memory { base, .. } => {
                 prefetch(base.as_ptr());
@@ -151,7 +148,7 @@ impl<I: Index> Store<I> {
                     && let Some(segment) = self.shared.log.table.segment(slot.address())
                 {
                     let (files, geometry) = (&self.shared.open_files, self.shared.log.geometry);
-                    reads.record(*slot, &segment, files, geometry);
+                    reads.record(slot, &segment, files, geometry);
                     count(&self.shared.counters.cold_reads, 1);
                 }
             }
@@ -412,10 +409,16 @@ impl<I: Index> Shared<I> {
 }
 
 impl LookedUp {
-    /// The only slot that may be the key's, if that is still known. The caller holds the key's latch.
+    /// Nothing but the hash.
     #[inline]
-    pub(crate) fn only_slot<I: Index>(&self, index: &I) -> Option<Slot> {
-        let (slot, version) = self.only?;
+    pub(crate) fn of(hash: u64) -> LookedUp {
+        LookedUp { hash, newest: None }
+    }
+
+    /// The newest slot that may be the key's, if that is still known.
+    #[inline]
+    pub(crate) fn newest_slot<I: Index>(&self, index: &I) -> Option<Slot> {
+        let (slot, version) = self.newest?;
         (index.version(self.hash) == Some(version)).then_some(slot)
     }
 }

@@ -5,15 +5,13 @@
 //! copies the table, never holds two. Each bucket knows its level, so a thread with an old idea of the table's size
 //! re-addresses itself, split by split: bucket `i` of level `l` holds exactly the hashes whose low `l` bits are `i`.
 //!
-//! **Tags.** A slot's tag holds the hash bits next to those that the bucket's level uses up, below a marker bit. A split
-//! shifts the tag right by one: the bit that falls out decides which half the slot goes to, so a split reads no record.
-//! A slot that has seen `n` splits has `19 - n` tag bits left; half of all slots have seen none, a quarter one, so on
-//! average some 60 in a million lookups meet a wrong candidate. Whoever replaces a slot knows the hash and renews the tag.
+//! **Tags** tell most slots of other hashes apart and decide where a split sends a slot: see `tag`.
 //!
 //! **Concurrency.** Slots change only under the bucket's latch, held for a few instructions. Readers do not write: they
 //! copy what matches and check that the control word is as it was before (a sequence lock; Boehm, MSPC 2012). The control
 //! word is latch, level, version and the number of the first overflow node, so one comparison covers everything.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
 
 use crossbeam_utils::CachePadded;
@@ -21,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::chain::{Bucket, CHAIN_NODES_MAX, HEAD_SLOTS, NODE_SLOTS, Nodes, Table, Words};
 use super::sealed::Slots;
+use super::tag::{TAG_BITS, matches, matching, tagged};
 use super::{Candidates, Index, NextPosition};
 use crate::address::{SLOT_BITS, SLOT_MASK, Slot, SlotKind};
 use crate::sys::prefetch;
@@ -32,9 +31,6 @@ const LOAD_TENTHS: u64 = 61;
 
 /// log2 of the number of buckets at the start.
 const LEVEL_MIN: u32 = 10;
-
-/// Splits that a tag survives: its bits below the marker.
-const TAG_BITS: u32 = 19;
 
 /// Counters of slots, by the low bits of the hash, so that inserts do not share one; each sees 1/64 of all slots.
 const COUNTERS: usize = 64;
@@ -96,23 +92,6 @@ fn low_bits(hash: u64, bits: u32) -> u64 {
 fn moved_on(address: u64, hash: u64, level: u32) -> Option<u64> {
     let differs = low_bits(hash, level) ^ address;
     (differs != 0).then(|| address | differs & differs.wrapping_neg())
-}
-
-/// An index word: the slot below, above it the tag of a bucket of `level`.
-fn tagged(slot: Slot, hash: u64, level: u32) -> u64 {
-    slot.bits() | (1 << TAG_BITS | low_bits(hash >> level, TAG_BITS)) << SLOT_BITS
-}
-
-/// Whether the tag bits that `word` still has are those of `hash`; never for an empty word. Without a branch, since which
-/// of a bucket's slots are empty, and which matches, is as good as random.
-#[inline]
-fn matches(word: u64, hash: u64, level: u32) -> bool {
-    let tag = (word >> SLOT_BITS) as u32;
-    let differs = tag ^ (hash >> level) as u32 | 2 << TAG_BITS;
-    // The marker is the tag's highest set bit. No bit below it differs if and only if the lowest that differs is not below
-    // it, which is if the tag is below twice that bit. The subtraction sends the empty word above everything.
-    let twice_lowest = (differs & differs.wrapping_neg()) << 1;
-    tag.wrapping_sub(1) < twice_lowest - 1
 }
 
 /// A bucket whose latch is held.
@@ -235,14 +214,15 @@ impl BucketIndex {
         }
     }
 
-    /// Calls `each` with the slots of the bucket that holds `hash`, some at a time, and its level, under the sequence lock:
-    /// what `each` gathered is only good if this returns `true`; else it is called again from the start.
-    #[inline]
+    /// Calls `each` with the slots of the bucket that holds `hash`, some at a time, and its level, until it wants no more,
+    /// under the sequence lock: what `each` gathered is only good if this returns `true`; else it is called again from the
+    /// start.
+    #[inline(always)]
     fn try_read(
         &self,
         address: &mut u64,
         hash: u64,
-        mut each: impl FnMut(&[AtomicU64], u32),
+        mut each: impl FnMut(&[AtomicU64], u32) -> ControlFlow<()>,
     ) -> bool {
         let bucket = self.table.bucket(*address);
         // Acquire pairs with the Release of the last holder of the latch.
@@ -256,14 +236,14 @@ impl BucketIndex {
             *address = next;
             return false;
         }
-        each(&bucket.slots, level);
         let mut node = control.overflow();
+        let mut more = each(&bucket.slots, level);
         for _ in 0..CHAIN_NODES_MAX {
-            if node == 0 || !self.nodes.exists(node) {
+            if more.is_break() || node == 0 || !self.nodes.exists(node) {
                 break;
             }
             let overflow = self.nodes.node(node);
-            each(&overflow.slots, level);
+            more = each(&overflow.slots, level);
             node = overflow.next.load(Ordering::Relaxed);
         }
         // Keeps the loads above before the load below; pairs with the Release fence in `latch`.
@@ -362,18 +342,26 @@ impl Slots for BucketIndex {
         loop {
             let mut found = Candidates::new();
             let consistent = self.try_read(&mut address, hash, |slots, level| {
-                let mut matching = 0u32;
-                for (at, slot) in slots.iter().enumerate() {
-                    let word = slot.load(Ordering::Relaxed);
-                    matching |= u32::from(matches(word, hash, level)) << at;
-                }
-                while matching != 0 {
-                    let at = matching.trailing_zeros() as usize;
-                    matching &= matching - 1;
-                    let slot = Slot::from_bits(slots[at].load(Ordering::Relaxed));
-                    if slot.kind() == kind {
-                        found.push(slot);
-                    }
+                found.extend(matching(slots, hash, level).filter(|slot| slot.kind() == kind));
+                ControlFlow::Continue(())
+            });
+            if consistent {
+                return found;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn newest(&self, hash: u64, kind: SlotKind) -> Option<Slot> {
+        let mut address = self.address(hash);
+        loop {
+            let mut found = None;
+            let consistent = self.try_read(&mut address, hash, |slots, level| {
+                found = matching(slots, hash, level).find(|slot| slot.kind() == kind);
+                match found {
+                    // What is behind it is older, and in another cache line.
+                    Some(_) => ControlFlow::Break(()),
+                    None => ControlFlow::Continue(()),
                 }
             });
             if consistent {
@@ -490,6 +478,7 @@ impl Slots for BucketIndex {
                 level_read = level;
                 let loaded = slots.iter().map(|slot| slot.load(Ordering::Relaxed));
                 words.extend(loaded.filter(|&word| word != 0));
+                ControlFlow::Continue(())
             });
             if consistent {
                 words.iter().for_each(|&word| visit(Slot::from_bits(word)));
@@ -557,7 +546,9 @@ mod tests {
             let hash = xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes());
             for old_level in LEVEL_MIN..=buckets.ilog2() {
                 let mut address = low_bits(hash, old_level);
-                let steps = (0..64).take_while(|_| !index.try_read(&mut address, hash, |_, _| ()));
+                let steps = (0..64).take_while(|_| {
+                    !index.try_read(&mut address, hash, |_, _| ControlFlow::Continue(()))
+                });
                 assert!(
                     steps.count() < 64,
                     "{hash:x} from level {old_level}: {address}"
@@ -565,22 +556,5 @@ mod tests {
                 assert_eq!(address, index.address(hash));
             }
         }
-    }
-
-    #[test]
-    fn a_tag_decides_every_split_and_fits_its_hash() {
-        let hash = 0x9e37_79b9_7f4a_7c15;
-        let slot = Slot::from_bits(0x123_4567);
-        let mut word = tagged(slot, hash, LEVEL_MIN);
-        for level in LEVEL_MIN..LEVEL_MIN + TAG_BITS {
-            assert!(matches(word, hash, level));
-            assert!(!matches(word, hash ^ 1 << level, level));
-            assert_eq!(word >> SLOT_BITS & 1, hash >> level & 1);
-            word = word >> SLOT_BITS >> 1 << SLOT_BITS | word & SLOT_MASK;
-        }
-        assert!(
-            matches(word, !hash, LEVEL_MIN + TAG_BITS),
-            "no bits left: fits any hash"
-        );
     }
 }

@@ -53,7 +53,7 @@ impl Table {
         unsafe {
             &*self
                 .memory
-                .at(0)
+                .base()
                 .as_ptr()
                 .cast::<Bucket>()
                 .add(number as usize)
@@ -94,7 +94,7 @@ impl Nodes {
         unsafe {
             &*self
                 .memory
-                .at(0)
+                .base()
                 .as_ptr()
                 .cast::<Node>()
                 .add(number as usize)

@@ -54,6 +54,11 @@ impl Slots for DashIndex {
         }
     }
 
+    fn newest(&self, hash: u64, kind: SlotKind) -> Option<Slot> {
+        let slots = self.map.get(&hash)?;
+        slots.iter().copied().find(|slot| slot.kind() == kind)
+    }
+
     fn version(&self, _hash: u64) -> Option<u64> {
         None
     }

@@ -7,6 +7,7 @@
 mod bucket;
 mod chain;
 mod dash;
+mod tag;
 
 pub use bucket::BucketIndex;
 pub use dash::DashIndex;
@@ -33,8 +34,11 @@ pub(crate) mod sealed {
         /// Slots of `kind` that may belong to `hash`, newest first.
         fn candidates(&self, hash: u64, kind: SlotKind) -> Candidates;
 
+        /// The newest slot of `kind` that may belong to `hash`: the first of [`Self::candidates`], found sooner.
+        fn newest(&self, hash: u64, kind: SlotKind) -> Option<Slot>;
+
         /// A number that changes whenever the candidates of `hash` may have changed; `None` if it cannot be told. Asked for
-        /// before [`Self::candidates`] and again later, equal answers mean that the candidates are still the same.
+        /// before [`Self::candidates`] or [`Self::newest`] and again later, equal answers mean that theirs is still the same.
         fn version(&self, hash: u64) -> Option<u64>;
 
         /// Adds a slot in front of all others of its hash.
