@@ -6,7 +6,7 @@
 //! A latch is one word: reader count in bits 0..32, writer in bit 32, version above. Releasing a write latch adds
 //! `1 << 32`: the carry out of the set writer bit clears it and increments the version in one step.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::sys::prefetch;
 
@@ -26,6 +26,10 @@ pub enum LatchMode {
     /// The key may be changed.
     Exclusive,
 }
+
+/// Tells whether a stripe has been latched exclusively in between: see [`Latches::version`].
+#[derive(Clone, Copy)]
+pub(crate) struct Version(u64);
 
 pub(crate) struct Latches {
     stripes: Box<[AtomicU64]>,
@@ -59,6 +63,24 @@ impl Latches {
     pub(crate) fn try_acquire(&self, stripe: u32, mode: LatchMode) -> bool {
         let latch = &self.stripes[stripe as usize];
         try_once(latch, mode) || spin(latch, mode)
+    }
+
+    /// How often the stripe has been latched exclusively; `None` while it is.
+    #[inline]
+    pub(crate) fn version(&self, stripe: u32) -> Option<Version> {
+        // Acquire pairs with the Release of the last writer: who knows the version sees all that led to it.
+        let latch = self.stripes[stripe as usize].load(Ordering::Acquire);
+        (latch & WRITER == 0).then_some(Version(latch & !READERS))
+    }
+
+    /// Whether no writer has latched the stripe since it had `version`. `false` is also the answer if anything that was
+    /// read before this call was stored by one who has.
+    #[inline]
+    pub(crate) fn is_unchanged(&self, stripe: u32, version: Version) -> bool {
+        // Keeps all earlier loads before the one below; pairs with the fence in `try_exclusive`.
+        fence(Ordering::Acquire);
+        let latch = self.stripes[stripe as usize].load(Ordering::Relaxed);
+        latch & !READERS == version.0
     }
 
     /// Lets go of a latch taken in `mode`.
@@ -107,10 +129,13 @@ fn try_shared(latch: &AtomicU64) -> bool {
 fn try_exclusive(latch: &AtomicU64) -> bool {
     let seen = latch.load(Ordering::Relaxed);
     // Acquire pairs with the Release of readers and of the last writer.
-    seen & (WRITER | READERS) == 0
+    let taken = seen & (WRITER | READERS) == 0
         && latch
             .compare_exchange(seen, seen | WRITER, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+            .is_ok();
+    // Keeps the latch before what is stored under it; pairs with the fence in `is_unchanged`.
+    fence(Ordering::Release);
+    taken
 }
 
 #[cfg(test)]

@@ -110,6 +110,7 @@ mod store;
 mod suspended;
 mod sys;
 mod tiering;
+mod unlatched;
 mod watch;
 mod write;
 

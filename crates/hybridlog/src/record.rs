@@ -16,6 +16,8 @@
 //! that whoever walks a segment can parse it while a value is being updated in place.
 #![allow(unsafe_code)] // Records are parsed where they lie; `RecordRef` is the one place that reads raw record memory.
 
+mod in_place;
+
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -241,6 +243,43 @@ impl<'a> RecordRef<'a> {
         }
     }
 
+    /// The record at `base` if it is the key's and has neither an expiry field nor a value in pages, nor a long key. What
+    /// [`Self::new`] reads out of the header follows here from what was asked for. So the processor knows at once where
+    /// the parts are, and loads them with the header, not after it.
+    ///
+    /// # Safety
+    /// As [`Self::new`].
+    #[inline(always)]
+    pub(crate) unsafe fn plain(
+        base: *const u8,
+        namespace: Namespace,
+        key: &[u8],
+    ) -> Option<RecordRef<'a>> {
+        // SAFETY: as in `new`; namespace and length of the key are at 12 and never change.
+        let (word0, key_word) = unsafe {
+            let word0 = u64::from_le((*base.cast::<AtomicU64>()).load(Ordering::Acquire));
+            (word0, u32::from_le(base.add(12).cast::<u32>().read()))
+        };
+        let record = RecordRef {
+            base,
+            layout: Layout {
+                flags: 0,
+                kind: (word0 >> 56) as u8,
+                expiry_at: HEADER_BYTES,
+                key_at: HEADER_BYTES,
+                key_len: key.len(),
+                value_len: word0 as u32 as usize,
+                slack_bytes: (word0 >> 32) as u16 as usize * RECORD_ALIGN,
+            },
+            lives: PhantomData,
+        };
+        let is_so = key.len() < LONG_KEY as usize
+            && key_word == key.len() as u32 | u32::from(namespace.0) << 16
+            && (word0 >> 48) as u8 == 0
+            && record.key() == key;
+        is_so.then_some(record)
+    }
+
     #[inline]
     fn slice(&self, at: usize, len: usize) -> &'a [u8] {
         // SAFETY: parts of a record as its own header says, inside memory valid for 'a; the constructor's contract rules
@@ -307,61 +346,6 @@ impl<'a> RecordRef<'a> {
     /// How long the value may grow in place.
     pub(crate) fn value_capacity(&self) -> usize {
         self.record_bytes() - self.layout.value_at()
-    }
-
-    /// Changes the value in place: `bytes` at `offset`, the value then being `value_len` long.
-    ///
-    /// # Safety
-    /// The caller holds the exclusive latch of the key; the record is in the mutable region of the caller's generation;
-    /// `offset + bytes.len() <= value_len <= value_capacity()`; every byte of the new value up to `value_len` that `bytes`
-    /// does not cover was part of the old value or is slack, which is zero; no slice of the value is alive.
-    pub(crate) unsafe fn write_in_place(
-        &self,
-        offset: usize,
-        bytes: &[u8],
-        value_len: usize,
-        kind: u8,
-    ) {
-        let value_at = self.layout.value_at();
-        let end = (value_at + value_len).next_multiple_of(RECORD_ALIGN);
-        let slack_units = (self.record_bytes() - end) / RECORD_ALIGN;
-        let word0 = word0(
-            value_len as u32,
-            slack_units as u16,
-            self.layout.flags,
-            kind,
-        );
-        // SAFETY: within the record by contract; the latch excludes readers of the value and other writers.
-        unsafe {
-            let target = self.base.cast_mut();
-            target
-                .add(value_at + offset)
-                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-            if value_len < self.layout.value_len {
-                // What the value no longer covers becomes slack, and slack is zero.
-                target
-                    .add(value_at + value_len)
-                    .write_bytes(0, self.layout.value_len - value_len);
-            }
-            (*target.cast::<AtomicU64>()).store(word0.to_le(), Ordering::Release);
-        }
-    }
-
-    /// Changes the expiry in place; `false` if the record has no expiry field.
-    ///
-    /// # Safety
-    /// As [`Self::write_in_place`].
-    pub(crate) unsafe fn set_expiry_in_place(&self, expires_at_ms: Option<u64>) -> bool {
-        if self.layout.flags & flag::EXPIRY == 0 {
-            return expires_at_ms.is_none();
-        }
-        let field = expires_at_ms.unwrap_or(NO_EXPIRY).to_le();
-        // SAFETY: flagged, so the field is there, aligned to 8.
-        unsafe {
-            (*self.base.add(self.layout.expiry_at).cast::<AtomicU64>())
-                .store(field, Ordering::Relaxed);
-        };
-        true
     }
 
     /// Marks a relocated copy as never live.
@@ -588,24 +572,5 @@ mod tests {
         // SAFETY: a whole record.
         let found = unsafe { filler_bytes(sealed(&draft(b"k", b"v", None)).as_ptr().cast()) };
         assert_eq!(found, None);
-    }
-
-    #[test]
-    fn a_value_changes_in_place_within_its_slack() {
-        let words = sealed(&draft(b"key", b"0123456789", None));
-        // SAFETY: the record is this test's alone.
-        unsafe {
-            let record = RecordRef::new(words.as_ptr().cast());
-            assert_eq!(record.value_capacity(), 37);
-            record.write_in_place(0, b"ab", 2, 3);
-            let record = RecordRef::new(words.as_ptr().cast());
-            assert_eq!((record.value(), record.value_capacity()), (&b"ab"[..], 37));
-            record.write_in_place(10, b"z", 11, 4);
-            let record = RecordRef::new(words.as_ptr().cast());
-            assert_eq!(
-                (record.value(), record.meta().kind),
-                (&b"ab\0\0\0\0\0\0\0\0z"[..], 4)
-            );
-        }
     }
 }

@@ -104,6 +104,8 @@ struct Entry {
 
 pub(crate) struct SegmentTable {
     geometry: Geometry,
+    /// The geometry's, at hand.
+    segments_max: usize,
     entries: Reservation,
     segments: RwLock<Vec<Option<Arc<Segment>>>>,
     /// Of each number, when the next key of its segment expires, as far as its key file lists it; Unix milliseconds. The lock
@@ -116,22 +118,25 @@ const NEVER_MS: u64 = u64::MAX;
 
 impl SegmentTable {
     pub(crate) fn new(geometry: Geometry) -> io::Result<SegmentTable> {
-        let entries = Reservation::sparse(geometry.segments_max() * size_of::<Entry>())?;
+        let segments_max = geometry.segments_max();
+        let entries = Reservation::sparse(segments_max * size_of::<Entry>())?;
         Ok(SegmentTable {
             geometry,
+            segments_max,
             entries,
             segments: RwLock::new(Vec::new()),
             next_expiries_ms: Mutex::new(Vec::new()),
         })
     }
 
+    #[inline]
     fn entry(&self, number: u32) -> &Entry {
-        assert!((number as usize) < self.geometry.segments_max());
-        // SAFETY: inside the reservation; zeroed memory is a valid entry (Free, no marks) and all fields are atomics.
+        assert!((number as usize) < self.segments_max);
+        // SAFETY: inside the reservation, which has room for so many; zeroed memory is a valid entry (Free, no marks) and all fields are atomics.
         unsafe {
             &*self
                 .entries
-                .at(0)
+                .base()
                 .as_ptr()
                 .cast::<Entry>()
                 .add(number as usize)
@@ -174,7 +179,7 @@ impl SegmentTable {
         let mut segments = self.segments.write();
         let number = match segments.iter().position(Option::is_none) {
             Some(number) => number,
-            None if segments.len() < self.geometry.segments_max() => {
+            None if segments.len() < self.segments_max => {
                 segments.push(None);
                 segments.len() - 1
             }
@@ -346,7 +351,7 @@ impl SegmentTable {
     }
 
     /// Notes that the record at `address` was read. Writes only if it was not noted before. The caller is pinned.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn mark_read(&self, address: Address) {
         // Acquire pairs with the Release in `add`.
         let marks = self
@@ -360,9 +365,11 @@ impl SegmentTable {
         // SAFETY: the bitmap has a bit for every grain of a segment; it is freed with the segment's memory, after an epoch
         // barrier, and the caller is pinned.
         let word = unsafe { &*marks.add(bit / 64) };
-        let mask = 1 << (bit % 64);
-        if word.load(Ordering::Relaxed) & mask == 0 {
-            word.fetch_or(mask, Ordering::Relaxed);
+        let (marked, mask) = (word.load(Ordering::Relaxed), 1 << (bit % 64));
+        if marked & mask == 0 {
+            // A mark that another thread sets in the same word at the same time may get lost; the next read sets it. A locked
+            // instruction would hold up all loads that follow.
+            word.store(marked | mask, Ordering::Relaxed);
         }
     }
 

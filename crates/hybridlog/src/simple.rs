@@ -75,7 +75,13 @@ impl<I: Index> Store<I> {
         mut each: impl FnMut(Option<&[u8]>),
     ) -> Result<Option<Pause>, Stop> {
         let _pin = self.pin();
+        let mut copy = Vec::new();
         for (key, looked_up) in keys.iter().map(AsRef::as_ref).zip(prefetched) {
+            copy.clear();
+            if let Some(found) = self.shared.read_unlatched(looked_up, PLAIN, key, &mut copy) {
+                each(found.then_some(&copy[..]));
+                continue;
+            }
             let latch = LatchMode::Shared;
             let operation = self
                 .shared
@@ -126,6 +132,20 @@ impl<I: Index> Store<I> {
     /// As [`Self::get`].
     #[inline]
     pub fn get_into(&self, key: &[u8], buffer: &mut Vec<u8>) -> Result<bool, Stop> {
+        match self.get_unlatched(key, buffer) {
+            Some(found) => Ok(found),
+            None => self.get_latched(key, buffer),
+        }
+    }
+
+    #[inline]
+    fn get_unlatched(&self, key: &[u8], buffer: &mut Vec<u8>) -> Option<bool> {
+        let looked_up = LookedUp::of(self.shared.hash(PLAIN, key));
+        self.shared.read_unlatched(&looked_up, PLAIN, key, buffer)
+    }
+
+    #[cold]
+    fn get_latched(&self, key: &[u8], buffer: &mut Vec<u8>) -> Result<bool, Stop> {
         let keys = plain(key, LatchMode::Shared);
         self.blocking(&keys, WHEN_ASKED, |operation| {
             get_step(operation, key, buffer)
@@ -261,14 +281,17 @@ impl<I: Index> AsyncStore<'_, I> {
     ///
     /// As [`Store::get`].
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Stop> {
+        let mut value = Vec::new();
+        if let Some(found) = self.store.get_unlatched(key, &mut value) {
+            return Ok(found.then_some(value));
+        }
         let keys = plain(key, LatchMode::Shared);
-        let body = |operation: &mut Operation<'_, I>| {
-            let mut value = Vec::new();
-            Ok(get_step(operation, key, &mut value)?.then_some(value))
-        };
-        self.store
+        let body = |operation: &mut Operation<'_, I>| get_step(operation, key, &mut value);
+        let found = self
+            .store
             .asynchronous(self.reader, &keys, WHEN_ASKED, body)
-            .await
+            .await?;
+        Ok(found.then_some(value))
     }
 
     /// Calls `each` with the position and value of every key, in order; the cold records of a group of keys are one

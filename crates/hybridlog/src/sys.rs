@@ -71,6 +71,12 @@ impl Reservation {
         self.bytes
     }
 
+    /// Where it begins.
+    #[inline]
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
     /// Pointer to `offset`; the caller stays within [`Self::bytes`].
     pub(crate) fn at(&self, offset: usize) -> NonNull<u8> {
         assert!(offset < self.bytes);
