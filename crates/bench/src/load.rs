@@ -25,24 +25,16 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub(crate) use self::options::Options;
+pub(crate) use self::report::PhaseReport;
 
 use self::client::{Client, Tally};
-use self::report::PhaseReport;
 use self::requests::{KeySpace, Phase, Work};
 use crate::Verdict;
 use crate::server_process::ProcessUsage;
 
 /// Runs the asked phases, prints what they found, and says whether every answer was right.
 pub(crate) fn run(options: &Options) -> Result<Verdict, String> {
-    let phases = options.phases()?;
-    let key_space = KeySpace::new(options)?;
-    let mut clients = connect(options)?;
-    let mut reports = Vec::new();
-    for work in phases {
-        let report = run_phase(work, options, &key_space, &mut clients)?;
-        report.print();
-        reports.push(report);
-    }
+    let reports = measure(options, PhaseReport::print)?;
     if let Some(path) = &options.json {
         report::write_json(path, options, &reports)?;
     }
@@ -55,6 +47,23 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, String> {
     } else {
         Verdict::Wrong
     })
+}
+
+/// Runs the asked phases one after the other, and calls `each` with what each has found.
+pub(crate) fn measure(
+    options: &Options,
+    each: impl Fn(&PhaseReport),
+) -> Result<Vec<PhaseReport>, String> {
+    let phases = options.phases()?;
+    let key_space = KeySpace::new(options)?;
+    let mut clients = connect(options)?;
+    let mut reports = Vec::new();
+    for work in phases {
+        let report = run_phase(work, options, &key_space, &mut clients)?;
+        each(&report);
+        reports.push(report);
+    }
+    Ok(reports)
 }
 
 /// Opens all connections, dealt out evenly over the threads.

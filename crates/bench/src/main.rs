@@ -2,6 +2,7 @@
 //!
 //! * `load` drives any server that speaks RESP, measures it, and checks every byte it returns;
 //! * `engine` measures the storage engine itself, without a server around it;
+//! * `durability` measures what the command log costs a server;
 //! * `kill` kills a server again and again and checks that no acknowledged write is lost;
 //! * `rawread` is the yardstick for cold reads: random `O_DIRECT` reads and nothing else.
 //!
@@ -11,6 +12,7 @@
 mod chart;
 mod clock;
 mod connection;
+mod durability;
 mod engine;
 mod keys;
 mod kill;
@@ -44,6 +46,8 @@ enum Command {
     Load(Box<load::Options>),
     /// Measure the storage engine itself, in memory and on disk
     Engine(engine::Options),
+    /// What the command log costs a server, and how fast it is when every change is synced
+    Durability(durability::Options),
     /// Kill a server at random moments and check what is there after its restart
     Kill(kill::Options),
     /// Random O_DIRECT reads of data files over one io_uring: what the disk itself can do
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Load(options) => load::run(&options),
         Command::Engine(options) => engine::run(&options),
+        Command::Durability(options) => durability::run(&options),
         Command::Kill(options) => kill::run(&options),
         Command::Rawread(options) => rawread::run(&options),
     };

@@ -25,6 +25,7 @@ pub(crate) struct Launch {
     command_line: String,
     data: PathBuf,
     socket: PathBuf,
+    port: u16,
     log: PathBuf,
 }
 
@@ -43,8 +44,15 @@ impl Launch {
             command_line: command_line.to_owned(),
             data,
             socket: scratch.join("socket"),
+            port: 0,
             log: scratch.join("log"),
         })
+    }
+
+    /// Lets them listen on this TCP port of the loopback interface, too.
+    pub(crate) fn on_port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
     }
 
     /// The UNIX socket it listens on.
@@ -63,7 +71,8 @@ impl Launch {
         let process = Command::new("sh")
             .arg("-c")
             .arg(format!("exec {} \"$@\"", self.command_line))
-            .args(["sh", "--port", "0", "--unixsocket"])
+            .args(["sh", "--port", &self.port.to_string()])
+            .args(["--bind", "127.0.0.1", "--unixsocket"])
             .arg(&self.socket)
             .arg("--dir")
             .arg(&self.data)
@@ -125,6 +134,11 @@ impl Launch {
 }
 
 impl Server {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Kills it with SIGKILL and waits until it is gone.
     pub(crate) fn kill(&mut self) -> Result<(), String> {
         let killed = self.process.kill().and_then(|()| self.process.wait());

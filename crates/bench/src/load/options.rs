@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 
 use super::requests::{Mix, Work};
 use crate::keys::Distribution;
@@ -177,7 +177,21 @@ impl Workload {
     }
 }
 
+/// A command line of its own, for [`Options::parse`].
+#[derive(Parser)]
+struct CommandLine {
+    #[command(flatten)]
+    options: Options,
+}
+
 impl Options {
+    /// What `bench load` with these arguments means.
+    pub(crate) fn parse(arguments: &[&str]) -> Result<Self, String> {
+        let all = std::iter::once(&"load").chain(arguments);
+        let parsed = CommandLine::try_parse_from(all).map_err(|error| error.to_string())?;
+        Ok(parsed.options)
+    }
+
     /// The phases to run, in order; an error where the options contradict each other.
     pub(crate) fn phases(&self) -> Result<Vec<Work>, String> {
         let mix = self.mix()?;

@@ -24,7 +24,7 @@ pub(crate) struct PhaseReport {
 }
 
 impl PhaseReport {
-    fn operations_per_second(&self) -> f64 {
+    pub(crate) fn operations_per_second(&self) -> f64 {
         self.tally.operations() as f64 / self.elapsed.as_secs_f64()
     }
 
@@ -33,7 +33,7 @@ impl PhaseReport {
     }
 
     /// The server's processor time per operation, in microseconds.
-    fn cpu_micros_per_operation(&self) -> Option<f64> {
+    pub(crate) fn cpu_micros_per_operation(&self) -> Option<f64> {
         let (before, after) = self.usage?;
         Some((after.cpu_micros - before.cpu_micros) / self.tally.operations().max(1) as f64)
     }
