@@ -12,6 +12,8 @@ pub(crate) const HELP: &str = "\
 Usage: ferrite [FILE] [--DIRECTIVE VALUE ...] [-]
        ferrite - (reads the configuration from standard input)
        ferrite --check-config FILE
+       ferrite --check DIR (tells whether a data directory is sound; changes nothing)
+       ferrite --repair DIR (makes one that starts of what is sound in a damaged one)
        ferrite -v or --version
        ferrite -h or --help
 
@@ -42,6 +44,8 @@ pub(crate) struct Cli {
 pub(crate) enum Invocation {
     Run(Cli),
     CheckConfig(PathBuf),
+    Check(PathBuf),
+    Repair(PathBuf),
     Help,
     Version,
 }
@@ -55,14 +59,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
     match args.first().and_then(|first| first.to_str()) {
         Some("-h" | "--help") => return Ok(Invocation::Help),
         Some("-v" | "--version") => return Ok(Invocation::Version),
-        Some("--check-config") => {
-            let [_, file] = args.as_slice() else {
-                return Err(
-                    "--check-config: wrong number of arguments (allowed: 1 file)".to_owned(),
-                );
-            };
-            return Ok(Invocation::CheckConfig(PathBuf::from(file)));
-        }
+        Some("--check-config") => return only_path(&args, "file").map(Invocation::CheckConfig),
+        Some("--check") => return only_path(&args, "directory").map(Invocation::Check),
+        Some("--repair") => return only_path(&args, "directory").map(Invocation::Repair),
         _ => {}
     }
     let mut cli = Cli::default();
@@ -88,6 +87,20 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
     }
     cli.directives = parse_directives(rest)?;
     Ok(Invocation::Run(cli))
+}
+
+/// The path behind an option that stands alone.
+fn only_path(args: &[OsString], what: &str) -> Result<PathBuf, String> {
+    match args {
+        [_, path] => Ok(PathBuf::from(path)),
+        [option, ..] => {
+            let option = option.to_string_lossy();
+            Err(format!(
+                "{option}: wrong number of arguments (allowed: 1 {what})"
+            ))
+        }
+        [] => Err(format!("expected 1 {what}")),
+    }
 }
 
 /// `--check-config`: the line that says that `file` starts a server, or why not.
@@ -204,6 +217,16 @@ mod tests {
         assert_eq!(parse(&["--version"]), Ok(Invocation::Version));
         let check = Invocation::CheckConfig(PathBuf::from("x.conf"));
         assert_eq!(parse(&["--check-config", "x.conf"]), Ok(check));
+        let directory = || PathBuf::from("data");
+        assert_eq!(
+            parse(&["--check", "data"]),
+            Ok(Invocation::Check(directory()))
+        );
+        assert_eq!(
+            parse(&["--repair", "data"]),
+            Ok(Invocation::Repair(directory()))
+        );
+        assert!(parse(&["--repair", "a", "b"]).is_err());
         assert!(
             parse(&["--check-config"])
                 .unwrap_err()

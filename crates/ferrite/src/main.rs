@@ -13,6 +13,7 @@ mod databases;
 mod dispatch;
 mod exec;
 mod glob;
+mod inspect;
 mod latency;
 mod listener;
 mod loading;
@@ -50,6 +51,8 @@ fn main() -> ExitCode {
         Ok(Invocation::Run(cli)) => cli,
         Ok(Invocation::Help) => return print(cli::HELP),
         Ok(Invocation::Version) => return print(cli::VERSION),
+        Ok(Invocation::Check(directory)) => return inspect::check(&directory),
+        Ok(Invocation::Repair(directory)) => return inspect::repair(&directory),
         Ok(Invocation::CheckConfig(file)) => match cli::check_config(file) {
             Ok(line) => return print(&format!("{line}\n")),
             Err(line) => return fail(&line),

@@ -100,7 +100,7 @@ impl Address {
 }
 
 /// Whether a slot names the record of a key or a page of a large value.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SlotKind {
     /// The record of a key.
     Root,

@@ -285,6 +285,12 @@ impl BlockFile {
             .map_err(|fault| fault.in_file(self.path.clone()))
     }
 
+    /// That something is wrong at byte `offset` of the file.
+    pub(crate) fn damage_at(&self, offset: u64, what: String) -> Damage {
+        let file = self.path.clone();
+        Damage { file, offset, what }
+    }
+
     /// That something is wrong at byte `at` of a block.
     #[cold]
     pub(crate) fn damage(&self, block: u32, at: usize, what: impl Into<String>) -> io::Error {

@@ -127,12 +127,31 @@ pub trait DiskFile: Send + Sync {
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
+    is_read_only: bool,
 }
 
 impl Directory {
     /// The directory at `path`, which exists when the first file is made in it.
     pub fn new(path: PathBuf) -> Directory {
-        Directory { path }
+        Directory {
+            path,
+            is_read_only: false,
+        }
+    }
+
+    /// The directory at `path`, in which nothing is changed: files are opened for reading, and all else is refused.
+    pub(crate) fn read_only(path: PathBuf) -> Directory {
+        Directory {
+            path,
+            is_read_only: true,
+        }
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        match self.is_read_only {
+            true => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            false => Ok(()),
+        }
     }
 
     fn opened(&self, name: &str, options: &OpenOptions, doing: &str) -> io::Result<RealFile> {
@@ -147,17 +166,19 @@ impl Directory {
 impl Disk for Directory {
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let mut options = OpenOptions::new();
+        self.check_writable()?;
         options.read(true).write(true).create_new(true);
         Ok(Box::new(self.opened(name, &options, "create")?))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true);
+        options.read(true).write(!self.is_read_only);
         Ok(Box::new(self.opened(name, &options, "open")?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check_writable()?;
         let (from, to) = (self.path(from), self.path(to));
         fs::rename(&from, &to).map_err(|error| {
             let (from, to) = (from.display(), to.display());
@@ -169,6 +190,7 @@ impl Disk for Directory {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check_writable()?;
         let path = self.path(name);
         fs::remove_file(&path).map_err(error_at("remove", &path))
     }

@@ -69,7 +69,7 @@ impl Root {
         value
     }
 
-    fn pages(self) -> u32 {
+    pub(crate) fn pages(self) -> u32 {
         self.len.div_ceil(PAGE_BYTES) as u32
     }
 }

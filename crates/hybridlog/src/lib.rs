@@ -58,6 +58,7 @@
 
 mod address;
 mod block;
+mod check;
 mod checkpoint;
 mod cold_keys;
 mod command_log;
@@ -78,7 +79,6 @@ mod graveyard;
 mod index;
 pub mod io;
 mod key_cache;
-#[allow(dead_code, unused_imports)] // For checking directories, which is about to use it.
 mod key_file;
 mod large;
 mod latch;
@@ -96,6 +96,7 @@ mod random;
 mod reads;
 mod record;
 mod recovery;
+mod repair;
 mod residence;
 mod room;
 mod run;
@@ -107,6 +108,7 @@ mod simple;
 mod stats;
 mod stop;
 mod store;
+mod survey;
 mod suspended;
 mod sys;
 mod tiering;
@@ -114,6 +116,7 @@ mod unlatched;
 mod watch;
 mod write;
 
+pub use check::{Checked, Report, check};
 pub use checkpoint::{CheckpointStatus, Checkpointed};
 pub use command_log::{Health, LogStats, Position, SyncPolicy};
 pub use compaction::Space;
@@ -128,6 +131,7 @@ pub use operation::{KeptLatches, KeyRef, Lookups, Meta, Operation, Record, Tier}
 pub use piece::Piece;
 pub use reads::ColdReads;
 pub use recovery::RecoveryStats;
+pub use repair::{Repaired, repair};
 pub use room::NoRoomReason;
 pub use scan::Scanned;
 pub use simple::AsyncStore;

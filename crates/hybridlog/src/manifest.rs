@@ -35,10 +35,11 @@ use crate::fields::Fields;
 use crate::store::SEGMENT_BYTES;
 
 pub(crate) const NAME: &str = "MANIFEST";
-const NEW_NAME: &str = "MANIFEST.new";
+pub(crate) const NEW_NAME: &str = "MANIFEST.new";
 
 const MAGIC: &[u8; 8] = b"FRTMANIF";
 const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION_NEXT: u32 = FORMAT_VERSION + 1;
 const CRC: Range<usize> = 16..20;
 /// A longer one is not read: 8 TiB of segments take a fifth of this.
 const LENGTH_MAX: u64 = 1 << 30;
@@ -58,7 +59,7 @@ pub(crate) struct Manifest {
     pub(crate) next_object_id: u64,
     /// Ascending by file id.
     pub(crate) segments: Vec<SegmentEntry>,
-    /// The generations that name the deaths files.
+    /// The numbers of the deaths files: generations, and those that repairs have given.
     pub(crate) deaths: Vec<u64>,
     /// Large values whose root is gone and whose pages are not, yet.
     pub(crate) graveyard: Vec<Buried>,
@@ -270,6 +271,23 @@ impl Manifest {
             left => Err(format!("{left} bytes follow the last field")),
         }
     }
+}
+
+/// Whether the manifest was written by a later version of the program, rather than that a number in it has changed.
+pub(crate) fn is_newer(disk: &dyn Disk) -> bool {
+    let mut bytes = Vec::new();
+    let read = disk.open(NAME).and_then(|file| {
+        bytes.resize(file.len()?.min(LENGTH_MAX) as usize, 0);
+        file.read_exact_at(&mut bytes, 0)
+    });
+    let mut fields = Fields::new(&bytes);
+    let is_manifest = read.is_ok() && fields.bytes(8).is_ok_and(|magic| magic == MAGIC);
+    let (version, _length, crc) = (fields.u32(), fields.u32(), fields.u32());
+    let (Ok(FORMAT_VERSION_NEXT..), Ok(crc), true) = (version, crc, is_manifest) else {
+        return false;
+    };
+    bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    crc != crc_of(&bytes)
 }
 
 /// Checks all that is checked before the content is looked at.

@@ -143,7 +143,7 @@ impl std::fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-fn io_error(what: &str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+pub(crate) fn io_error(what: &str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let what = format!("{what} {}", path.display());
     move |error| OpenError::Io(what, error)
 }
@@ -398,7 +398,7 @@ fn next_file_id(disk: &dyn Disk, manifest: &Manifest) -> io::Result<u64> {
 }
 
 /// Takes the lock on the directory; the kernel lets go of it when the process ends, however it ends.
-fn lock_directory(directory: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock_directory(directory: &Path) -> Result<File, OpenError> {
     let path = directory.join("LOCK");
     let file = OpenOptions::new()
         .create(true)

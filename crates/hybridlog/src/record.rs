@@ -146,16 +146,17 @@ fn word0(value_len: u32, slack_units: u16, flags: u8, kind: u8) -> u64 {
 /// # Safety
 /// `target` is aligned to 8 and the caller owns the `bytes` after it.
 pub(crate) unsafe fn write_filler(target: *mut u8, bytes: usize) {
+    // SAFETY: at least 8 bytes at an aligned address, by contract.
+    unsafe { target.cast::<[u8; 8]>().write(filler_header(bytes)) };
+}
+
+/// What `bytes` of unused log begin with.
+pub(crate) fn filler_header(bytes: usize) -> [u8; 8] {
     debug_assert!(bytes.is_multiple_of(RECORD_ALIGN) && bytes >= RECORD_ALIGN);
     // A filler of 8 bytes has no second header word; walkers know it by its length.
     let after_header = bytes.saturating_sub(HEADER_BYTES) as u32;
     let kind = if bytes == RECORD_ALIGN { 1 } else { 0 };
-    // SAFETY: at least 8 bytes at an aligned address, by contract.
-    unsafe {
-        target
-            .cast::<u64>()
-            .write(word0(after_header, 0, flag::FILLER, kind).to_le());
-    };
+    word0(after_header, 0, flag::FILLER, kind).to_le_bytes()
 }
 
 /// The length of the filler at `base`; `None` if a record begins there.

@@ -21,6 +21,7 @@ use crate::address::{Address, Geometry};
 use crate::generation::Parity;
 use crate::key_file::ExpiryPosition;
 use crate::record::{HEADER_BYTES, RecordRef, filler_bytes};
+use crate::store::SEGMENT_BYTES;
 use crate::sys::{FileMapping, Reservation, prefetch};
 
 /// What every segment file begins with; also keeps address 0 unused.
@@ -433,6 +434,16 @@ impl Segment {
     pub(crate) fn forget_marks(&self) {
         *self.marks.lock() = Box::default();
     }
+}
+
+/// The size of the segments of a directory, from the header of one of them; `None` if that is no header.
+pub(crate) fn bytes_of_header(bytes: &[u8]) -> Option<usize> {
+    let shift = u32::from_le_bytes(*bytes.get(12..16)?.first_chunk()?);
+    let file_id = u64::from_le_bytes(*bytes.get(16..24)?.first_chunk()?);
+    let segment_bytes = 1usize.checked_shl(shift)?;
+    let is_sound = SEGMENT_BYTES.contains(&segment_bytes)
+        && bytes.starts_with(&header(segment_bytes, file_id));
+    is_sound.then_some(segment_bytes)
 }
 
 /// The first bytes of a segment file: magic, format version, segment size as a power of two, file id, CRC32C of what

@@ -70,16 +70,28 @@ pub(crate) struct Shared<I> {
     pub(crate) seed: u64,
 }
 
+/// The hash of a key in a data directory with this seed.
+#[inline]
+pub(crate) fn key_hash(seed: u64, namespace: Namespace, key: &[u8]) -> u64 {
+    xxh3_64_with_seed(key, seed.wrapping_add(u64::from(namespace.0) << 8))
+}
+
+/// The hash of a page of a large value.
+#[inline]
+pub(crate) fn page_hash(seed: u64, page_key: &[u8; 12]) -> u64 {
+    xxh3_64_with_seed(page_key, !seed)
+}
+
 impl<I: Index> Shared<I> {
     #[inline]
     pub(crate) fn hash(&self, namespace: Namespace, key: &[u8]) -> u64 {
-        xxh3_64_with_seed(key, self.seed.wrapping_add(u64::from(namespace.0) << 8))
+        key_hash(self.seed, namespace, key)
     }
 
     /// Pages hash apart from keys.
     #[inline]
     pub(crate) fn page_hash(&self, page_key: &[u8; 12]) -> u64 {
-        xxh3_64_with_seed(page_key, !self.seed)
+        self::page_hash(self.seed, page_key)
     }
 
     /// Appends a record; wakes the tiering thread when room gets scarce. The caller is pinned.

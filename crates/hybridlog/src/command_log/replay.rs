@@ -114,6 +114,35 @@ pub(crate) fn last_generation(disk: &dyn Disk, checkpoint: u64) -> io::Result<Op
     Ok(logs.last().map(|log| log.generation))
 }
 
+/// Where the last block ends of those of a log that are sound, and end at `up_to` or before; 0 if it has no sound header.
+///
+/// # Errors
+///
+/// Those of the disk.
+pub(crate) fn sound_end(disk: &dyn Disk, generation: u64, up_to: u64) -> io::Result<u64> {
+    let log = match Log::open(disk, generation) {
+        Ok(log) => log,
+        Err(error) if Damage::of(&error).is_some() => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let mut at = FILE_HEADER_BYTES as u64;
+    let Some(header) = log.header.ok().filter(|_| at <= up_to) else {
+        return Ok(0);
+    };
+    let mut window = Window::new(&*log.file, log.len);
+    while at < log.len {
+        let end = match window.block(header.log_id, at)? {
+            Found::Block(block, _) => at + BLOCK_HEADER_BYTES as u64 + block.payload_bytes,
+            Found::Unsound(_) => break,
+        };
+        if end > up_to {
+            break;
+        }
+        at = end;
+    }
+    Ok(at)
+}
+
 struct Log {
     file: Box<dyn DiskFile>,
     path: PathBuf,

@@ -70,9 +70,9 @@ mod tests;
 
 pub(crate) use expiry::{Expiring, ExpiryPosition};
 pub(crate) use group::{DIRECTORY, KeyDirectory, KeyGroup};
-pub(crate) use keys::{KeyBlocks, KeyEntry};
-pub(crate) use recovery::{RecoveryColumn, RecoveryRecord};
-pub(crate) use write::{Listed, SegmentRecords, WrittenKeyFile, write};
+pub(crate) use keys::KeyEntry;
+pub(crate) use recovery::RecoveryRecord;
+pub(crate) use write::{Listed, SegmentRecords, write};
 
 use std::io;
 use std::ops::Range;
@@ -132,6 +132,23 @@ impl KeyFile {
     /// How many of them are keys.
     pub(crate) fn keys(&self) -> u32 {
         self.header.keys
+    }
+
+    /// How many of those expire.
+    pub(crate) fn expiring(&self) -> u32 {
+        self.header.expiring
+    }
+
+    /// That `list` has something else of the record at `offset` than the segment.
+    pub(crate) fn contradicts(&self, list: &str, offset: u32) -> io::Error {
+        let what = format!("{list} and the record at offset {offset} of the segment differ");
+        self.blocks.damage(0, 0, what)
+    }
+
+    /// That there are `found` of what the header counts `counted`.
+    pub(crate) fn miscounts(&self, what: &str, found: u32, counted: u32) -> io::Error {
+        let what = format!("lists {found} {what} and counts {counted}");
+        self.blocks.damage(0, HEADER_AT, what)
     }
 
     /// When the first key of the segment expires, in Unix milliseconds, whether it is live or not.

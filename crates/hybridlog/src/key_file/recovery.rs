@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::KeyFile;
 use crate::address::{RECORD_ALIGN, SlotKind};
 use crate::block::{BLOCK_BYTES, PAYLOAD_BYTES};
+use crate::damage::Damage;
 use crate::segment::SEGMENT_HEADER_BYTES;
 use crate::store::SEGMENT_BYTES;
 
@@ -71,6 +72,33 @@ impl KeyFile {
             offset: 0,
             buffer: Vec::new(),
         }
+    }
+}
+
+impl KeyFile {
+    /// What the sound blocks of the recovery column list, in ascending order of the offsets, and what is wrong with the others.
+    pub(crate) fn sound_recovery(&self) -> (Vec<RecoveryRecord>, Vec<Damage>) {
+        let (mut records, mut damages) = (Vec::new(), Vec::new());
+        for block in self.header.recovery() {
+            let before = (block - self.header.recovery().start) * RECORDS_PER_BLOCK;
+            let mut column = RecoveryColumn {
+                blocks: block..block + 1,
+                left: self.header.records - before,
+                offset: records
+                    .last()
+                    .map_or(0, |last: &RecoveryRecord| last.offset),
+                ..self.recovery()
+            };
+            let mut listed = Vec::new();
+            match column.read(&mut listed) {
+                Ok(()) => records.append(&mut listed),
+                Err(error) => damages.push(Damage::of(&error).cloned().unwrap_or_else(|| {
+                    let offset = u64::from(block) * BLOCK_BYTES as u64;
+                    self.blocks.damage_at(offset, error.to_string())
+                })),
+            }
+        }
+        (records, damages)
     }
 }
 
