@@ -585,6 +585,7 @@ impl<I: Index> Operation<'_, I> {
         }
         let expiring = i64::from(record.expires_at_ms().is_some());
         self.count_keys(namespace, keys, -expiring);
+        count(&self.shared.counters.expired, u64::from(!is_shadow));
         match is_shadow {
             true => {
                 self.shared.shadows.settle(hash);

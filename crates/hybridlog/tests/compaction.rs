@@ -313,6 +313,7 @@ fn what_has_expired_is_left_behind() {
         "{:?}",
         store.space()
     );
+    assert_eq!(store.stats().expired, 10_000);
 }
 
 /// Behind the last record of a segment there may be several fillers, one of each chunk that was not filled. Only the header of

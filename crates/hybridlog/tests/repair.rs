@@ -680,3 +680,39 @@ fn a_directory_of_a_later_version_is_not_repaired() {
     );
     assert!(contents(directory.path()) == before);
 }
+
+/// Until all is there that takes the place of what is damaged, nothing has changed.
+#[test]
+fn a_repair_that_fails_has_changed_nothing_and_can_be_tried_again() {
+    let fixture = Fixture::new();
+    let directory = fixture.copy();
+    let (segment, keys) = (&fixture.files(".seg")[0], &fixture.files(".keys")[1]);
+    flip(directory.path(), segment, 70_000);
+    flip(directory.path(), keys, 5000);
+    let before = contents(directory.path());
+    // Its own directory cannot be made.
+    let in_the_way = directory.path().join("dropped-by-repair");
+    fs::write(&in_the_way, b"a file").expect("it can be written");
+    repair(directory.path(), &mut |_| {}).expect_err("it fails");
+    fs::remove_file(&in_the_way).expect("it is there");
+    assert!(contents(directory.path()) == before);
+    // New files have been made, but the manifest cannot be replaced.
+    let in_the_way = directory.path().join("MANIFEST.new");
+    fs::create_dir(&in_the_way).expect("it can be made");
+    repair(directory.path(), &mut |_| {}).expect_err("it fails");
+    let after = contents(directory.path());
+    assert!(
+        before
+            .iter()
+            .all(|(name, bytes)| after.get(name) == Some(bytes))
+    );
+    assert!(after.len() > before.len());
+    fs::remove_dir(&in_the_way).expect("it is there");
+    let (values, _, reports) = repaired_values(&fixture, directory.path());
+    let missing = missing(&fixture.values, &values);
+    assert!(missing.len() <= 1, "{missing:?}: {reports:#?}");
+    // Neither is anything left of the first try.
+    let is_segment = |name: &String| name.ends_with(".seg") || name.ends_with(".keys");
+    let new = |name: &String| !before.contains_key(name) && is_segment(name);
+    assert_eq!(names(directory.path()).into_iter().filter(new).count(), 4);
+}
