@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::{ClientEntry, client_flags};
 use crate::config::{Settings, SettingsReader};
-use crate::connection::{clients_bytes, unlimited_output_bytes};
+use crate::connection::unlimited_output_bytes;
 use crate::log;
 use crate::pause::Paused;
 use crate::persistence;
@@ -19,6 +19,10 @@ const EXPIRE_MANY: u64 = 64;
 
 /// After so long without any progress a client that is not read from is given up.
 const STUCK_MS: u64 = 60_000;
+
+/// When somebody has waited so long for memory, clients that hold so much and have not moved for as long make room.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(1);
+const STALLED_BYTES: u64 = 32 * 1024;
 
 /// Does the rounds until the server stops.
 pub(crate) async fn run(server: Arc<Server>) {
@@ -32,10 +36,13 @@ pub(crate) async fn run(server: Arc<Server>) {
         if round.is_multiple_of((hz / 10).max(1)) {
             sample_rates(&server);
             persistence::look(&server, settings);
+            server.memory.refresh(settings);
+            close_stalled_clients(&server);
         }
         if round.is_multiple_of(hz) {
             look_at_clients(&server, settings);
             server.set_checkpoint_bytes(settings);
+            server.memory.settle();
         }
         if server.active_expire() && server.pause.now() == Paused::Nothing {
             expire(&server, Duration::from_millis(1000 / hz));
@@ -93,9 +100,32 @@ fn look_at_clients(server: &Server, settings: &Settings) {
             client.kill();
         }
     }
-    server.reserve_memory();
     let clients_total = clients.iter().map(|client| client.memory_bytes()).sum();
-    evict_clients(clients, clients_total, clients_bytes(settings));
+    server.memory.note_clients(clients_total);
+    evict_clients(clients, clients_total, server.memory.clients_bytes());
+}
+
+/// Closes clients that hold memory and have not moved for a while, if somebody has been waiting for memory as long.
+fn close_stalled_clients(server: &Server) {
+    if server.memory.waiting() < MEMORY_PATIENCE {
+        return;
+    }
+    let now_ms = server.uptime_ms();
+    for client in server.clients.all() {
+        let still_ms = now_ms.saturating_sub(client.last_interaction_ms.load(Relaxed));
+        if client.memory_bytes() >= STALLED_BYTES
+            && u128::from(still_ms) >= MEMORY_PATIENCE.as_millis()
+            && !client.has_flag(client_flags::WAITING)
+        {
+            log::warning(format_args!(
+                "Client id={} addr={} closed: it holds {} bytes of memory that others wait for, and does not go on.",
+                client.id,
+                client.addr,
+                client.memory_bytes()
+            ));
+            client.kill();
+        }
+    }
 }
 
 fn is_idle(client: &ClientEntry, settings: &Settings, now_ms: u64) -> bool {
@@ -126,8 +156,9 @@ fn is_over_soft_limit(client: &ClientEntry, settings: &Settings, now_ms: u64) ->
 /// Whether a client whose requests are not read any more, for it has too many replies to take first, takes none. It may
 /// be waiting for us to read before it goes on to read itself: neither side would ever move.
 fn is_stuck(client: &ClientEntry, settings: &Settings, now_ms: u64) -> bool {
-    client.output_bytes.load(Relaxed) >= unlimited_output_bytes(settings)
-        && now_ms.saturating_sub(client.last_interaction_ms.load(Relaxed)) > STUCK_MS
+    let is_held = client.has_flag(client_flags::BEHIND)
+        || client.output_bytes.load(Relaxed) >= unlimited_output_bytes(settings);
+    is_held && now_ms.saturating_sub(client.last_interaction_ms.load(Relaxed)) > STUCK_MS
 }
 
 /// Closes the clients with the largest buffers until the rest keeps to `limit_bytes` (`maxmemory-clients`).

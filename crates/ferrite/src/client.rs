@@ -14,9 +14,10 @@ use tokio::sync::Notify;
 use hybridlog::{KeptLatches, Lookups, Operation, Position, Suspended, Watch};
 
 use crate::args::Args;
-use crate::command::Flags;
+use crate::command::{Flags, Stop};
 use crate::config::Origin;
 use crate::exec::Exec;
+use crate::memory::{Allowance, Memory};
 use crate::table::Command;
 use crate::transaction::Transaction;
 
@@ -94,6 +95,8 @@ pub(crate) struct Client {
     /// Whether commands that need AUTH are allowed.
     pub(crate) authenticated: bool,
     pub(crate) reply_mode: ReplyMode,
+    /// What its command may allocate beyond small change.
+    pub(crate) allowance: Allowance,
     /// Set by a handler, obeyed and reset by the connection.
     pub(crate) after: After,
     /// Keys found and not found by the command that runs; dispatch adds them to the statistics when it has ended, so
@@ -119,8 +122,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(entry: Arc<ClientEntry>, authenticated: bool) -> Self {
+    pub(crate) fn new(entry: Arc<ClientEntry>, authenticated: bool, memory: Arc<Memory>) -> Self {
         Client {
+            allowance: Allowance::new(memory, entry.id),
             entry,
             authenticated,
             reply_mode: ReplyMode::default(),
@@ -173,6 +177,14 @@ impl Client {
         transaction.push(command, args);
         self.publish_transaction();
         true
+    }
+
+    /// Asks for the memory that it will take if a command is queued, if a transaction is open.
+    pub(crate) fn ask_to_queue(&mut self, args: Args<'_>) -> Result<(), Stop> {
+        match &self.transaction {
+            Some(transaction) => self.allowance.ask(transaction.growth_for(args) as u64),
+            None => Ok(()),
+        }
     }
 
     /// Whether a queued command has this flag.
@@ -274,6 +286,10 @@ pub(crate) mod client_flags {
     pub(crate) const CLOSE_AFTER_REPLY: u32 = 1 << 3;
     /// Waits for CLIENT PAUSE to end.
     pub(crate) const PAUSED: u32 = 1 << 4;
+    /// Has to take replies before more of its requests are run.
+    pub(crate) const BEHIND: u32 = 1 << 5;
+    /// Waits for memory, not for its client.
+    pub(crate) const WAITING: u32 = 1 << 6;
 }
 
 /// What can be seen of a client from everywhere. Counters and sizes are as of its latest batch of commands.
@@ -311,6 +327,8 @@ pub(crate) struct ClientEntry {
     pub(crate) output_bytes: AtomicU64,
     pub(crate) output_pieces: AtomicU64,
     pub(crate) output_capacity_bytes: AtomicU64,
+    /// Cold records fetched for the commands that are being run.
+    pub(crate) fetched_bytes: AtomicU64,
     /// Since when the output has been over the soft limit, milliseconds since the server's start; 0: it is not.
     pub(crate) over_soft_limit_since_ms: AtomicU64,
     pub(crate) details: Mutex<ClientDetails>,
@@ -372,6 +390,7 @@ impl ClientEntry {
             output_bytes: AtomicU64::new(0),
             output_pieces: AtomicU64::new(0),
             output_capacity_bytes: AtomicU64::new(0),
+            fetched_bytes: AtomicU64::new(0),
             over_soft_limit_since_ms: AtomicU64::new(0),
             details: Mutex::new(ClientDetails::default()),
             killed: AtomicBool::new(false),
@@ -399,6 +418,7 @@ impl ClientEntry {
                 .output_capacity_bytes
                 .load(Relaxed)
                 .max(self.output_bytes.load(Relaxed))
+            + self.fetched_bytes.load(Relaxed)
             + size_of::<ClientEntry>() as u64
     }
 

@@ -13,6 +13,8 @@ use crate::ctx::Ctx;
 pub(crate) enum Stop {
     /// The engine cannot go on now (a cold record, no room) or at all (device error, value too large).
     Engine(hybridlog::Stop),
+    /// It needs so many bytes of memory more than it may take now.
+    Memory(u64),
     /// An error reply, without its leading dash: "ERR syntax error".
     Reply(Cow<'static, str>),
 }

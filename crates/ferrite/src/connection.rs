@@ -6,6 +6,7 @@
 //! the limit of its class, then it is closed; without a configured limit it is not read from any more until it has
 //! caught up.
 
+mod backpressure;
 mod durable;
 mod execute;
 mod input;
@@ -35,9 +36,8 @@ use crate::stats::WorkerStats;
 use crate::worker::Worker;
 use input::{Input, More};
 
-/// The most commands, and about the most bytes of replies, between two attempts to send.
+/// The most commands between two attempts to send.
 const SLICE_COMMANDS: usize = 1024;
-const SLICE_REPLY_BYTES: usize = 1024 * 1024;
 /// Slices given to one vectored write.
 const WRITE_SLICES: usize = 64;
 /// How long replies may take to be sent once the connection is to be closed.
@@ -58,8 +58,6 @@ struct Bounds {
     output_hard_bytes: Option<usize>,
     /// Above this the client is not read from.
     output_bytes: usize,
-    /// The most that the large buffers of all clients may take.
-    clients_bytes: u64,
     /// Whether replies wait until the changes they tell of are durable.
     holds_replies: bool,
     records: RecordSettings,
@@ -78,18 +76,10 @@ impl Bounds {
             } else {
                 unlimited_output_bytes(settings) as usize
             },
-            clients_bytes: clients_bytes(settings),
             holds_replies: settings.appendonly && settings.appendfsync == SyncPolicy::Always,
             records: RecordSettings::new(settings),
         }
     }
-}
-
-/// The most that the buffers of all clients may take: `maxmemory-clients`, or half of everything.
-pub(crate) fn clients_bytes(settings: &Settings) -> u64 {
-    settings
-        .maxmemory_clients_bytes
-        .unwrap_or(settings.maxmemory_bytes / 2)
 }
 
 /// Unsent bytes from which on a client without a configured limit is not read from any more.
@@ -104,8 +94,8 @@ pub(crate) fn unlimited_output_bytes(settings: &Settings) -> u64 {
 /// How long unsent replies may keep the engine's memory before they are copied.
 const LENT_FOR: Duration = Duration::from_millis(100);
 
-/// Buffers up to this size are not accounted for one by one.
-const CHARGED_BYTES: usize = 64 * 1024;
+/// For each argument of a command the server takes so many bytes beside those of the argument, at most.
+const ARGUMENT_BYTES: u64 = 128;
 /// By so much a value may be longer than the store takes before its request is a protocol error.
 const OVERSIZE_BYTES: u64 = 1024 * 1024;
 
@@ -152,24 +142,28 @@ pub(crate) struct Connection<S> {
     clock: Instant,
     /// Since when the output has held memory of the engine that the client is slow to take.
     lent_since: Option<Instant>,
-    /// What [`Connection::charge`] has accounted for.
-    charged_bytes: u64,
+    /// For so much more memory the next read waits.
+    short_bytes: usize,
+    /// Whether the client may be the one that others wait for.
+    waited_for_memory: bool,
 }
 
 impl<S: Socket> Connection<S> {
     pub(crate) fn new(socket: S, worker: Rc<Worker>, entry: Arc<ClientEntry>) -> Self {
         let bounds = worker.settings(Bounds::new);
+        let memory = Arc::clone(&worker.server.memory);
         Connection {
             socket,
             worker,
-            client: Client::new(entry, !bounds.requires_password),
+            client: Client::new(entry, !bounds.requires_password, memory),
             input: Input::default(),
             output: Output::new(Protocol::Resp2),
             bounds,
             latest_reply: Mark::default(),
             clock: Instant::now(),
             lent_since: None,
-            charged_bytes: 0,
+            short_bytes: 0,
+            waited_for_memory: false,
         }
     }
 
@@ -189,13 +183,17 @@ impl<S: Socket> Connection<S> {
         }
         self.client.unwatch();
         self.server().clients.disconnect(self.client.id());
-        self.server().charge_clients(self.charged_bytes, 0);
+        self.server().memory.note_held(self.client.id(), 0);
         self.worker
             .give_buffer(std::mem::take(&mut self.input.buffer));
     }
 
     /// Runs what has arrived, sends what can be sent, then waits for more.
     async fn serve_once(&mut self) -> Result<(), Closed> {
+        if self.short_bytes > 0 {
+            let bytes = std::mem::take(&mut self.short_bytes);
+            self.make_room_to_read(bytes).await?;
+        }
         loop {
             self.bounds = self.worker.settings(Bounds::new);
             if !self.bounds.requires_password {
@@ -228,10 +226,11 @@ impl<S: Socket> Connection<S> {
         }
         self.input.drop_run(&self.worker);
         self.check_input()?;
-        self.publish();
-        if self.charge() > self.bounds.clients_bytes {
-            return Err(self.closed_for_memory());
+        if let Some(buffer) = self.output.take_buffer() {
+            self.worker.give_buffer(buffer);
         }
+        self.publish();
+        self.note_held();
         self.wait().await
     }
 
@@ -280,15 +279,16 @@ impl<S: Socket> Connection<S> {
         let pending = !self.client.authenticated;
         // What could never be stored is refused before it takes memory; a little more gets as far as its command, whose
         // error reply does not close the connection.
-        let storable = self.server().store.value_max_bytes() + OVERSIZE_BYTES;
+        let storable = (self.server().store.value_max_bytes() + OVERSIZE_BYTES)
+            .min(self.server().memory.request_bytes());
         Limits {
             max_bulk_bytes: self.bounds.max_bulk_bytes.min(storable as usize),
+            max_args: (storable / ARGUMENT_BYTES).min(i32::MAX as u64) as usize,
             authentication: if pending {
                 Authentication::Pending
             } else {
                 Authentication::Done
             },
-            ..Limits::default()
         }
     }
 
@@ -344,6 +344,7 @@ impl<S: Socket> Connection<S> {
             return Poll::Ready(Err(Closed::Gone));
         }
         self.output.advance(sent);
+        self.note_held();
         self.stats().net_output_bytes.add(sent as u64);
         self.stats().writes_processed.add(1);
         let entry = &self.client.entry;
@@ -364,7 +365,12 @@ impl<S: Socket> Connection<S> {
         match tokio::time::timeout_at(until.into(), self.wait_for_socket()).await {
             Ok(done) => done,
             Err(_) => {
-                self.output.give_back();
+                self.lent_since = None;
+                let bytes = self.output.lent_bytes() as u64;
+                let memory = &self.server().memory;
+                if let Some(_lease) = memory.take(self.client.id(), bytes) {
+                    self.output.give_back();
+                }
                 Ok(())
             }
         }
@@ -402,13 +408,8 @@ impl<S: Socket> Connection<S> {
     /// hold none.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         std::task::ready!(self.socket.poll_read_ready(cx)).map_err(|_| Closed::Gone)?;
-        let input = &mut self.input;
-        if input.buffer.capacity() == 0 {
-            input.buffer = self.worker.take_buffer();
-        }
-        input.make_room();
-        if self.charge() > self.bounds.clients_bytes {
-            return Poll::Ready(Err(self.closed_for_memory()));
+        if !self.may_read() {
+            return Poll::Ready(Ok(()));
         }
         let Poll::Ready(read) = pin!(self.socket.read_buf(&mut self.input.buffer)).poll(cx) else {
             self.input.drop_run(&self.worker);
@@ -429,36 +430,25 @@ impl<S: Socket> Connection<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Accounts for the memory of this client's buffers as far as they are large; returns what those of all clients take,
-    /// or 0 if this one's have not grown.
-    fn charge(&mut self) -> u64 {
-        let large = |bytes: usize| {
-            if bytes > CHARGED_BYTES {
-                bytes as u64
-            } else {
-                0
-            }
-        };
-        let bytes = large(self.input.buffer.capacity())
-            + large(self.output.held_bytes())
-            + large(self.client.queued_bytes())
-            + large(self.client.entry.watch_bytes() as usize);
-        let before = std::mem::replace(&mut self.charged_bytes, bytes);
-        if bytes == before {
-            return 0;
+    /// Makes room for a read; notes how much memory that waits for if there is too little now.
+    fn may_read(&mut self) -> bool {
+        let id = self.client.id();
+        if self.input.buffer.capacity() == 0 {
+            let Some(buffer) = self.worker.take_buffer(id) else {
+                self.short_bytes = self.worker.buffer_bytes;
+                return false;
+            };
+            self.input.buffer = buffer;
         }
-        let total = self.server().charge_clients(before, bytes);
-        if bytes > before { total } else { 0 }
-    }
-
-    fn closed_for_memory(&self) -> Closed {
-        log::warning(format_args!(
-            "Client id={} addr={} closed: the buffers of all clients would take more than {} bytes.",
-            self.client.id(),
-            self.client.entry.addr,
-            self.bounds.clients_bytes
-        ));
-        Closed::Killed
+        let growth = self.input.growth();
+        if growth > 0 {
+            let Some(_lease) = self.server().memory.take(id, growth as u64) else {
+                self.short_bytes = growth;
+                return false;
+            };
+            self.input.grow();
+        }
+        true
     }
 
     /// Makes this client's figures visible to others.

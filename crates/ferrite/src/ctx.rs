@@ -5,6 +5,8 @@ use std::sync::Arc;
 use hybridlog::{KeyRef, Namespace, Operation, Record, Store, Suspended};
 
 use crate::client::Client;
+use crate::command::Stop;
+use crate::memory::Allowance;
 use crate::output::Output;
 use crate::server::Server;
 
@@ -32,16 +34,20 @@ impl Ctx<'_> {
     }
 }
 
-/// Writes the value of `record` as one bulk string; a large one as pieces that are not copied.
+/// Writes the value of `record` as one bulk string; a large one as pieces, of which only what may change is copied.
 pub(crate) fn reply_value(
     op: &Operation<'_>,
+    memory: &mut Allowance,
     reply: &mut Output,
     record: &Record<'_>,
-) -> Result<(), hybridlog::Stop> {
+) -> Result<(), Stop> {
     if record.len() < Output::PIECE_MIN_BYTES {
-        reply.bulk(&op.value(record)?);
+        let value = op.value(record)?;
+        reply.ask_for_room(memory, value.len())?;
+        reply.bulk(&value);
         return Ok(());
     }
+    memory.ask(op.bytes_to_copy(record)?)?;
     let pieces = op.pieces(record)?;
     reply.bulk_header(record.len() as usize);
     for piece in pieces {

@@ -46,6 +46,8 @@ pub(crate) enum Wait {
     ColdReads,
     /// The log must have room for this many bytes more.
     Room(u64),
+    /// The command needs so many bytes of heap, which it may not take now.
+    Memory(u64),
     /// Another operation holds a latch of its keys.
     Latch,
     /// CLIENT PAUSE is in force.
@@ -113,6 +115,12 @@ pub(crate) fn admit<'t>(
             error: error.into(),
         });
     }
+    if server.store.is_out_of_memory() && takes_memory(client, command) {
+        return Err(Refusal {
+            command: Some(command),
+            error: OUT_OF_MEMORY.as_bytes().into(),
+        });
+    }
     if let Some(error) = refused_for_want_of_disk(server, client, command) {
         return Err(Refusal {
             command: Some(command),
@@ -126,6 +134,13 @@ pub(crate) fn admit<'t>(
         });
     }
     Ok(command)
+}
+
+/// Whether the command may need memory, by its flags or those of what is queued for it.
+fn takes_memory(client: &Client, command: &Command) -> bool {
+    let row = command.row;
+    row.flags.has(Flags::DENYOOM)
+        || matches!(row.handler, Handler::Exec) && client.has_queued(Flags::DENYOOM)
 }
 
 /// Why nothing can be changed now, if the command might. As in Redis, PING tells whoever watches the server, too.
@@ -391,6 +406,7 @@ pub(crate) fn conclude(done: Done, output: &mut Output, mark: Mark) -> Result<En
     match stop {
         Stop::Engine(hybridlog::Stop::Cold) => return Err(Wait::ColdReads),
         Stop::Engine(hybridlog::Stop::NoRoom { bytes }) => return Err(Wait::Room(bytes)),
+        Stop::Memory(bytes) => return Err(Wait::Memory(bytes)),
         Stop::Engine(error @ hybridlog::Stop::TooLarge { .. }) => {
             output.error(&format!("ERR {error}"));
         }

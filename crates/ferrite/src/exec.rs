@@ -363,6 +363,7 @@ impl Exec {
         }
         let reply_start = cx.reply.mark();
         let done = handler(cx, call.args);
+        cx.client.allowance.end();
         let ended = conclude(done, cx.reply, reply_start)?;
         let lookups = cx.op.lookups();
         cx.client.note_lookups(call.command, lookups);

@@ -13,11 +13,13 @@ mod databases;
 mod dispatch;
 mod exec;
 mod glob;
+mod heap;
 mod inspect;
 mod latency;
 mod listener;
 mod loading;
 mod log;
+mod memory;
 mod output;
 mod pause;
 mod persistence;
@@ -116,6 +118,8 @@ fn start(cli: &Cli) -> Result<(), String> {
 
 fn serve(config: Arc<Config>, settings: &Settings) -> Result<(), String> {
     let (listeners, port) = listener::open(settings)?;
+    // The workers, and one arena for all other threads.
+    heap::set_up(settings.workers + 1);
     let store = storage::start(settings)?;
     let server = Arc::new(Server::new(config, store, port)?);
     if server.allow_clients(settings.maxclients).is_err() {
@@ -180,6 +184,7 @@ async fn run(
             sys::exit_now(0);
         }
     }
+    server.memory.note_base(settings);
     announce(server, settings);
     let background = tokio::spawn(background::run(Arc::clone(server)));
     stop_asked(server, &mut signals).await;

@@ -11,23 +11,34 @@ use std::ops::{Deref, DerefMut};
 use hybridlog::Piece;
 use resp::{Encoder, Protocol};
 
-/// A buffer that grew larger than this is given back once everything has been sent.
-const KEEP_BYTES: usize = 64 * 1024;
+use crate::command::Stop;
+use crate::memory::Allowance;
+
+/// Sent bytes in front of those that are pending are dropped when they are more than this.
+const DROP_BYTES: usize = 64 * 1024;
+/// Bytes of a bulk string beside its body, at most.
+const BULK_BYTES: usize = 32;
 
 /// A part of a bulk string's body.
 enum Part {
-    /// Lies in the engine, which cannot give its memory back meanwhile.
-    Lent(Piece),
+    /// From the engine. If it lies there still, that cannot give its memory back meanwhile.
+    Piece(Piece),
     /// A copy, made for a client that is slow to take it.
-    Own(Vec<u8>),
+    Copy(Vec<u8>),
+}
+
+impl Part {
+    fn is_lent(&self) -> bool {
+        matches!(self, Part::Piece(piece) if piece.held_bytes() == 0)
+    }
 }
 
 impl Deref for Part {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         match self {
-            Part::Lent(piece) => piece,
-            Part::Own(bytes) => bytes,
+            Part::Piece(piece) => piece,
+            Part::Copy(bytes) => bytes,
         }
     }
 }
@@ -67,12 +78,40 @@ impl Output {
         }
     }
 
+    /// Takes a buffer to write to, if it has none.
+    pub(crate) fn set_buffer(&mut self, buffer: impl FnOnce() -> Option<Vec<u8>>) {
+        let own = self.encoder.buffer_mut();
+        if own.capacity() == 0
+            && let Some(buffer) = buffer()
+        {
+            *own = buffer;
+        }
+    }
+
+    /// The buffer, if nothing is pending and it is no longer needed.
+    pub(crate) fn take_buffer(&mut self) -> Option<Vec<u8>> {
+        (!self.has_pending()).then(|| {
+            self.written = 0;
+            std::mem::take(self.encoder.buffer_mut())
+        })
+    }
+
+    /// Asks for the memory that the buffer will take if a bulk string of `len` bytes makes it grow.
+    pub(crate) fn ask_for_room(&mut self, memory: &mut Allowance, len: usize) -> Result<(), Stop> {
+        let buffer = self.encoder.buffer_mut();
+        let needed = buffer.len() + len + BULK_BYTES;
+        if needed <= buffer.capacity() {
+            return Ok(());
+        }
+        memory.ask(needed.max(2 * buffer.capacity()) as u64)
+    }
+
     /// Adds a part of a bulk string's body.
     pub(crate) fn piece(&mut self, piece: Piece) {
         self.piece_bytes += piece.len();
-        self.lent += 1;
-        self.pieces
-            .push_back((self.encoder.len(), Part::Lent(piece)));
+        let part = Part::Piece(piece);
+        self.lent += usize::from(part.is_lent());
+        self.pieces.push_back((self.encoder.len(), part));
     }
 
     /// Where the next reply starts. Valid until something is sent.
@@ -88,7 +127,7 @@ impl Output {
         self.encoder.truncate(mark.encoded);
         for (_, piece) in self.pieces.drain(mark.pieces..) {
             self.piece_bytes -= piece.len();
-            self.lent -= usize::from(matches!(piece, Part::Lent(_)));
+            self.lent -= usize::from(piece.is_lent());
         }
     }
 
@@ -111,7 +150,7 @@ impl Output {
         let mut rest = Output::new(self.encoder.protocol());
         *rest.encoder.buffer_mut() = self.encoder.buffer_mut().split_off(mark.encoded);
         for (position, piece) in self.pieces.drain(mark.pieces..) {
-            let lent = usize::from(matches!(piece, Part::Lent(_)));
+            let lent = usize::from(piece.is_lent());
             self.piece_bytes -= piece.len();
             self.lent -= lent;
             rest.piece_bytes += piece.len();
@@ -151,22 +190,23 @@ impl Output {
 
     /// Copies what lies in the engine, so that a client that is slow to take it does not keep the engine's memory.
     pub(crate) fn give_back(&mut self) {
-        for (_, piece) in &mut self.pieces {
-            if let Part::Lent(lent) = piece {
-                *piece = Part::Own(lent.to_vec());
+        for (_, part) in &mut self.pieces {
+            if part.is_lent() {
+                *part = Part::Copy(part.to_vec());
             }
         }
         self.lent = 0;
     }
 
+    /// Bytes of the unsent pieces that lie in the engine.
+    pub(crate) fn lent_bytes(&self) -> usize {
+        let lent = self.pieces.iter().filter(|(_, part)| part.is_lent());
+        lent.map(|(_, part)| part.len()).sum()
+    }
+
     /// Number of pieces not sent yet.
     pub(crate) fn pending_pieces(&self) -> usize {
         self.pieces.len()
-    }
-
-    /// Memory taken by encoded bytes and copied pieces.
-    pub(crate) fn held_bytes(&mut self) -> usize {
-        self.capacity_bytes() + self.piece_bytes
     }
 
     /// Memory taken by the encoded bytes.
@@ -215,7 +255,7 @@ impl Output {
             }
             sent -= left;
             self.piece_bytes -= piece.len();
-            self.lent -= usize::from(matches!(piece, Part::Lent(_)));
+            self.lent -= usize::from(piece.is_lent());
             self.piece_written = 0;
             self.pieces.pop_front();
         }
@@ -229,10 +269,7 @@ impl Output {
         if !self.has_pending() {
             self.encoder.truncate(0);
             self.written = 0;
-            if self.encoder.buffer_mut().capacity() > KEEP_BYTES {
-                *self.encoder.buffer_mut() = Vec::new();
-            }
-        } else if self.written > KEEP_BYTES && self.written > self.encoder.len() / 2 {
+        } else if self.written > DROP_BYTES && self.written > self.encoder.len() / 2 {
             self.encoder.buffer_mut().drain(..self.written);
             for (position, _) in &mut self.pieces {
                 *position -= self.written;

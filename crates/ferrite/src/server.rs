@@ -12,6 +12,7 @@ use crate::config::{ApplyError, Config, Settings};
 use crate::databases::Databases;
 use crate::latency::LatencyMonitor;
 use crate::log;
+use crate::memory::Memory;
 use crate::pause::Pause;
 use crate::persistence::{self, Persistence};
 use crate::process;
@@ -41,6 +42,8 @@ pub(crate) struct Server {
     pub(crate) persistence: Persistence,
     pub(crate) shutdown: Shutdown,
     pub(crate) slow_lane: SlowLane,
+    /// What of `maxmemory` clients take.
+    pub(crate) memory: Arc<Memory>,
     /// 40 hexadecimal digits, different at every start.
     pub(crate) run_id: String,
     pub(crate) started: Instant,
@@ -50,8 +53,6 @@ pub(crate) struct Server {
     max_clients_possible: AtomicUsize,
     /// Whether expired keys are removed that nobody asks for (DEBUG SET-ACTIVE-EXPIRE).
     active_expire: AtomicBool,
-    /// Memory of the large buffers of all clients.
-    clients_bytes: AtomicU64,
     /// The most that `maxmemory` can be set to while the server runs.
     memory_max_bytes: u64,
     random: AtomicU64,
@@ -69,6 +70,7 @@ impl Server {
                 .map_err(|error| format!("no random numbers from the system: {error}"))?;
         }
         Ok(Server {
+            memory: Memory::new(Arc::clone(&store), &settings),
             store,
             config,
             databases: Databases::new(settings.databases),
@@ -89,7 +91,6 @@ impl Server {
             port,
             max_clients_possible: AtomicUsize::new(usize::MAX),
             active_expire: AtomicBool::new(true),
-            clients_bytes: AtomicU64::new(0),
             memory_max_bytes: storage::memory_max_bytes(&settings),
             random: AtomicU64::new(u64::from_le_bytes(seed)),
         })
@@ -128,26 +129,6 @@ impl Server {
     /// The most clients that the descriptor limit allows, whatever `maxclients` says.
     pub(crate) fn max_clients_possible(&self) -> usize {
         self.max_clients_possible.load(Relaxed)
-    }
-
-    /// Accounts for the memory of a client's large buffers, which was `before` and is `after`, and lets the engine know;
-    /// returns what those of all clients take.
-    pub(crate) fn charge_clients(&self, before: u64, after: u64) -> u64 {
-        // Wrapping: what is subtracted has been added before.
-        let difference = after.wrapping_sub(before);
-        let total = self
-            .clients_bytes
-            .fetch_add(difference, Relaxed)
-            .wrapping_add(difference);
-        self.reserve_memory();
-        total
-    }
-
-    /// Tells the engine what of `maxmemory` it cannot have.
-    pub(crate) fn reserve_memory(&self) {
-        let clients_bytes = self.clients_bytes.load(Relaxed);
-        let reserved = storage::reserved_bytes(&self.config.settings(), clients_bytes);
-        self.store.set_reserved_bytes(reserved);
     }
 
     /// Puts changed settings into effect where nobody reads them again by himself.
@@ -204,6 +185,7 @@ impl Server {
             ));
         }
         self.store.set_memory_bytes(settings.maxmemory_bytes);
+        self.memory.refresh(settings);
         Ok(())
     }
 

@@ -8,12 +8,13 @@ use hybridlog::{Options, Store};
 use crate::config::machine::Machine;
 use crate::config::{IoBackend, Settings};
 
-/// Memory outside the engine's own account: code and libraries (4.5 MiB resident), the other threads, latches, counters, and
-/// what writing key files, the command log and compaction take for a while (3 MiB).
-const PROCESS_BYTES: u64 = 11 << 20;
-/// Memory of a worker: its ring's buffers (1 MiB) and what the allocator keeps between requests (about 2 MiB).
-const WORKER_BYTES: u64 = 3 << 20;
-/// What the threads of a worker that reads without a ring take: stacks, and arenas of the allocator.
+/// Memory that is neither heap nor the engine's: code and libraries (4.5 MiB resident), stacks, tables that are mostly
+/// untouched; and the index's two regions each end somewhere in a huge page, in the middle of one by and large.
+const PROCESS_BYTES: u64 = 6 << 20;
+const INDEX_ENDS_BYTES: u64 = 2 << 20;
+/// Stack and ring of a worker.
+const WORKER_BYTES: u64 = 256 << 10;
+/// Stacks of the threads of a worker that reads without a ring.
 const WORKER_THREADS_BYTES: u64 = 1 << 20;
 /// This share of `maxmemory` is for cold records on their way to a reply.
 const COLD_SHARE: u64 = 32;
@@ -26,7 +27,7 @@ pub(crate) fn start(settings: &Settings) -> Result<Arc<Store>, String> {
     let options = Options {
         memory_bytes: settings.maxmemory_bytes,
         memory_max_bytes: memory_max_bytes(settings),
-        reserved_bytes: reserved_bytes(settings, 0),
+        reserved_bytes: fixed_bytes(settings),
         segment_bytes: settings.segment_bytes.map(|bytes| bytes as usize),
         backend: backend(settings),
         command_log: settings.appendonly,
@@ -60,14 +61,14 @@ pub(crate) fn worker_cold_bytes(settings: &Settings) -> u64 {
     settings.maxmemory_bytes / COLD_SHARE / settings.workers as u64
 }
 
-/// What of `maxmemory` the engine cannot have, when the large buffers of clients take `clients_bytes`.
-pub(crate) fn reserved_bytes(settings: &Settings, clients_bytes: u64) -> u64 {
+/// What of `maxmemory` is neither heap nor the engine's.
+pub(crate) fn fixed_bytes(settings: &Settings) -> u64 {
     let threads_bytes = match settings.io_backend {
         IoBackend::Tokio => WORKER_THREADS_BYTES,
         IoBackend::Auto | IoBackend::Uring => 0,
     };
-    let worker_bytes = WORKER_BYTES + threads_bytes + worker_cold_bytes(settings);
-    PROCESS_BYTES + worker_bytes * settings.workers as u64 + clients_bytes
+    let worker_bytes = WORKER_BYTES + threads_bytes;
+    PROCESS_BYTES + INDEX_ENDS_BYTES + worker_bytes * settings.workers as u64
 }
 
 /// How a worker reads cold records.

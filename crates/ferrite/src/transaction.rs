@@ -53,6 +53,13 @@ impl Transaction {
         }
     }
 
+    /// By how many bytes its memory grows when a command with these arguments is added.
+    pub(crate) fn growth_for(&self, args: Args<'_>) -> usize {
+        growth(&self.bytes, args.total_bytes())
+            + growth(&self.ranges, args.len())
+            + growth(&self.commands, 1)
+    }
+
     /// Number of commands.
     pub(crate) fn len(&self) -> usize {
         self.commands.len()
@@ -99,4 +106,13 @@ impl Transaction {
             Some((call, runs_in))
         })
     }
+}
+
+/// Bytes by which `more` elements make the vector grow, which doubles.
+fn growth<T>(vector: &Vec<T>, more: usize) -> usize {
+    let needed = vector.len() + more;
+    if needed <= vector.capacity() {
+        return 0;
+    }
+    needed.max(2 * vector.capacity()) * size_of::<T>()
 }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,8 +29,10 @@ use crate::stats::WorkerStats;
 use crate::storage;
 use crate::sys;
 
-/// The size of a fresh read buffer, and how many are kept for the next connection that has something to read.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// The size of a fresh buffer: this share of `maxmemory`, within these bounds.
+const BUFFER_SHARE: u64 = 4096;
+const BUFFER_BYTES: RangeInclusive<u64> = 16 * 1024..=64 * 1024;
+/// How many are kept for the next connection that has something to read or to send.
 const BUFFERS_KEPT: usize = 16;
 /// How long accepting pauses after it failed for want of descriptors or memory.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -63,6 +66,7 @@ pub(crate) struct Worker {
     reader: ColdReader,
     settings: RefCell<SettingsReader>,
     buffers: RefCell<Vec<Vec<u8>>>,
+    pub(crate) buffer_bytes: usize,
     /// Memory of the cold records that connections have fetched and are not done with.
     cold_bytes: Cell<u64>,
     connections: Cell<usize>,
@@ -104,18 +108,23 @@ impl Worker {
         self.cold_bytes.set(self.cold_bytes.get() - bytes);
     }
 
-    /// An empty buffer to read into.
-    pub(crate) fn take_buffer(&self) -> Vec<u8> {
-        self.buffers
-            .borrow_mut()
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+    /// From so many bytes of replies on they are sent before the next command is run.
+    pub(crate) fn slice_reply_bytes(&self) -> usize {
+        self.buffer_bytes / 4 * 3
+    }
+
+    /// An empty buffer to read into or to write to, if there is memory for one.
+    pub(crate) fn take_buffer(&self, client: u64) -> Option<Vec<u8>> {
+        self.buffers.borrow_mut().pop().or_else(|| {
+            let _lease = self.server.memory.take(client, self.buffer_bytes as u64)?;
+            Some(Vec::with_capacity(self.buffer_bytes))
+        })
     }
 
     /// Takes a buffer back that is done with; one that grew large is freed.
     pub(crate) fn give_buffer(&self, mut buffer: Vec<u8>) {
         let mut buffers = self.buffers.borrow_mut();
-        if (1..=BUFFER_BYTES).contains(&buffer.capacity()) && buffers.len() < BUFFERS_KEPT {
+        if (1..=self.buffer_bytes).contains(&buffer.capacity()) && buffers.len() < BUFFERS_KEPT {
             buffer.clear();
             buffers.push(buffer);
         }
@@ -143,13 +152,16 @@ pub(crate) fn start(
             let _runtime = runtime.enter();
             open_reader(&server, index)?
         };
-        let settings = RefCell::new(SettingsReader::new(Arc::clone(&server.config)));
+        let mut settings = SettingsReader::new(Arc::clone(&server.config));
+        let buffer_bytes = (settings.get().maxmemory_bytes / BUFFER_SHARE)
+            .clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end()) as usize;
         let worker = Rc::new(Worker {
             server,
             index,
             reader,
-            settings,
+            settings: RefCell::new(settings),
             buffers: RefCell::default(),
+            buffer_bytes,
             cold_bytes: Cell::new(0),
             connections: Cell::new(0),
             connection_ended: Notify::new(),
@@ -214,6 +226,8 @@ async fn run(
 
 async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener) {
     loop {
+        // While there is no memory for another, clients stay in the backlog.
+        let _lease = worker.server.memory.wait_for_client().await;
         match listener.accept().await {
             Ok((socket, peer)) => {
                 let local = is_loopback(peer.ip());
@@ -248,6 +262,8 @@ async fn accept_unix(worker: Rc<Worker>, listener: UnixListener) {
         .unwrap_or_default();
     let addr = format!("{}:0", path.display());
     loop {
+        // While there is no memory for another, clients stay in the backlog.
+        let _lease = worker.server.memory.wait_for_client().await;
         match listener.accept().await {
             Ok((socket, _)) => {
                 let peer = Peer {

@@ -18,7 +18,7 @@ use crate::address::{Geometry, Slot, SlotKind};
 use crate::generation::Parity;
 use crate::record::{Draft, RecordRef, flag, write_filler};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentTable, State, header};
-use crate::sys::Reservation;
+use crate::sys::{HUGE_PAGE_BYTES, Reservation};
 use crate::tiering::SEGMENTS_IN_TRANSIT;
 
 /// What a thread takes from the open segment at a time.
@@ -404,7 +404,7 @@ pub(crate) fn thread_number() -> usize {
     })
 }
 
-/// Memory for segments, in one range of huge pages.
+/// Memory for segments, in one range.
 struct Frames {
     memory: Reservation,
     frame_bytes: usize,
@@ -425,7 +425,13 @@ struct FrameState {
 impl Frames {
     fn new(frame_bytes: usize, count: usize) -> io::Result<Frames> {
         Ok(Frames {
-            memory: Reservation::huge(frame_bytes * count)?,
+            // Frames that are smaller than a huge page would share one: the memory of those that are free could not be
+            // given back.
+            memory: if frame_bytes < HUGE_PAGE_BYTES {
+                Reservation::sparse(frame_bytes * count)?
+            } else {
+                Reservation::huge(frame_bytes * count)?
+            },
             frame_bytes,
             count,
             state: Mutex::default(),

@@ -91,6 +91,24 @@ impl<I: Index> Operation<'_, I> {
         Ok(pieces)
     }
 
+    /// Bytes of the value that [`Self::pieces`] copies: those that lie in the mutable region.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::value`].
+    pub fn bytes_to_copy(&self, record: &Record<'_>) -> Result<u64, Stop> {
+        let copied = |tier, len| if tier == Tier::Hot { len as u64 } else { 0 };
+        let found = &record.found;
+        if !found.is_chunked() {
+            return Ok(copied(found.tier, found.record.value().len()));
+        }
+        let mut bytes = 0;
+        self.for_parts(&found.record, 0, record.len(), |part, page| {
+            bytes += page.map_or(0, |page| copied(page.tier, part.len()));
+        })?;
+        Ok(bytes)
+    }
+
     /// The first `len` bytes of the record's value.
     fn piece(&self, found: &Found<'_>, len: usize) -> Piece {
         let lent = match found.tier {

@@ -26,7 +26,7 @@ use crate::residence::RecentColdReads;
 use crate::room::Room;
 use crate::shadows::Shadows;
 use crate::stats::{Counters, KeyCounts};
-use crate::tiering::SEGMENTS_KEPT;
+use crate::tiering::{SEGMENTS_IN_TRANSIT, SEGMENTS_KEPT, SEGMENTS_MIN};
 use crate::watch::Watches;
 use crate::{Namespace, Stop};
 
@@ -217,19 +217,41 @@ impl<I: Index> Shared<I> {
 
     /// Segments that fit into the memory budget beside the index and what is fixed.
     pub(crate) fn segments_that_fit(&self) -> usize {
-        let segment_bytes = self.log.geometry.segment_bytes() as u64;
-        let other = self.reserved_bytes.load(Ordering::Relaxed)
-            + self.index.bytes()
-            + self.recent_cold_reads.bytes() as u64
-            + self.generations.bytes()
-            + 2 * self.log_buffer_bytes
-            + self.key_cache.bytes()
-            + crate::tiering::SEGMENTS_IN_TRANSIT as u64 * segment_bytes;
         let left = self
-            .memory_bytes
-            .load(Ordering::Relaxed)
-            .saturating_sub(other);
-        // The bitmaps of read marks take a 128th of a segment.
-        (left / (segment_bytes + segment_bytes / 128)) as usize
+            .segments_memory_bytes()
+            .saturating_sub(self.reserved_bytes.load(Ordering::Relaxed));
+        (left / self.segment_memory_bytes()) as usize
+    }
+
+    /// What can be reserved so that the fewest segments still fit that the log can work with.
+    pub(crate) fn reserved_max_bytes(&self) -> u64 {
+        self.segments_memory_bytes()
+            .saturating_sub(SEGMENTS_MIN as u64 * self.segment_memory_bytes())
+    }
+
+    /// What of the memory that is accounted for here comes from the program's allocator.
+    pub(crate) fn heap_bytes(&self) -> u64 {
+        let marks_bytes = self.segment_memory_bytes() - self.log.geometry.segment_bytes() as u64;
+        self.tables_bytes() + self.log.in_memory() as u64 * marks_bytes
+    }
+
+    fn tables_bytes(&self) -> u64 {
+        self.recent_cold_reads.bytes() as u64 + self.generations.bytes() + self.key_cache.bytes()
+    }
+
+    /// What is left of the memory for segments if nothing is reserved.
+    fn segments_memory_bytes(&self) -> u64 {
+        let other = self.index.bytes()
+            + self.tables_bytes()
+            + 2 * self.log_buffer_bytes
+            + SEGMENTS_IN_TRANSIT as u64 * self.log.geometry.segment_bytes() as u64;
+        let memory_bytes = self.memory_bytes.load(Ordering::Relaxed);
+        memory_bytes.saturating_sub(other)
+    }
+
+    /// Memory of a segment: a 128th of it are the bitmaps of read marks.
+    fn segment_memory_bytes(&self) -> u64 {
+        let segment_bytes = self.log.geometry.segment_bytes() as u64;
+        segment_bytes + segment_bytes / 128
     }
 }

@@ -297,9 +297,25 @@ impl<I: Index> Store<I> {
         self.shared.set_memory(bytes);
     }
 
-    /// Changes how much of the memory is used outside the engine.
+    /// Changes how much of the memory is used outside the engine. What that leaves holds for the engine at once; segments
+    /// that are too many leave memory as fast as they can, see [`Self::has_given_way`].
     pub fn set_reserved_bytes(&self, bytes: u64) {
-        self.shared.reserved_bytes.store(bytes, Ordering::Relaxed);
+        self.shared.set_reserved(bytes);
+    }
+
+    /// What the engine takes of the program's heap, as far as it counts as the engine's and need not be reserved.
+    pub fn heap_bytes(&self) -> u64 {
+        self.shared.heap_bytes()
+    }
+
+    /// Whether the engine takes no more memory than the rest leaves it.
+    pub fn has_given_way(&self) -> bool {
+        self.shared.log.in_memory() <= self.shared.log.budget()
+    }
+
+    /// The most that can be used outside the engine so that it still can work.
+    pub fn reserved_max_bytes(&self) -> u64 {
+        self.shared.reserved_max_bytes()
     }
 
     /// The longest value that can be stored.

@@ -397,6 +397,14 @@ impl<I: Index> Shared<I> {
         [mutable, warm, cold as u64]
     }
 
+    pub(crate) fn set_reserved(&self, bytes: u64) {
+        self.reserved_bytes.store(bytes, Ordering::Relaxed);
+        self.update_budget();
+        if self.log.in_memory() > self.log.budget() {
+            self.room.wake_tiering();
+        }
+    }
+
     pub(crate) fn set_memory(&self, bytes: u64) {
         self.memory_bytes
             .store(bytes.min(self.memory_max_bytes), Ordering::Relaxed);

@@ -106,7 +106,7 @@ mod tests {
         let at = |text: &str, unit| match expiry(text.as_bytes(), unit, 1_000, "set") {
             Ok(at_ms) => Ok(at_ms),
             Err(Stop::Reply(text)) => Err(text.into_owned()),
-            Err(Stop::Engine(stop)) => panic!("{stop}"),
+            Err(other) => panic!("{other:?}"),
         };
         let invalid = Err("ERR invalid expire time in 'set' command".to_owned());
         assert_eq!(at("2", ExpiryUnit::Seconds), Ok(3_000));

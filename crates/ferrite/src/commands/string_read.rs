@@ -4,7 +4,7 @@ use super::parse::integer;
 use super::string::{READ, READ_FAST, STRING_ROW, resolve_range};
 use super::{KIND_STRING, read_string};
 use crate::args::Args;
-use crate::command::{Done, Handler, Keys, Row};
+use crate::command::{Done, Handler, Keys, Row, Stop};
 use crate::ctx::{Ctx, reply_value};
 
 pub(crate) const ROWS: &[Row] = &[
@@ -62,7 +62,7 @@ pub(crate) const ROWS: &[Row] = &[
 
 fn get(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     match read_string(&cx.op, cx.namespace, &args[1])? {
-        Some(record) => reply_value(&cx.op, cx.reply, &record)?,
+        Some(record) => reply_value(&cx.op, &mut cx.client.allowance, cx.reply, &record)?,
         None => cx.reply.null(),
     }
     Ok(())
@@ -76,17 +76,17 @@ fn mget(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let mut cold = None;
     for key in keys {
         match reply_string(cx, key) {
-            Err(stop @ hybridlog::Stop::Cold) => cold = Some(stop),
+            Err(stop @ Stop::Engine(hybridlog::Stop::Cold)) => cold = Some(stop),
             done => done?,
         }
     }
-    cold.map_or(Ok(()), |stop| Err(stop.into()))
+    cold.map_or(Ok(()), Err)
 }
 
-fn reply_string(cx: &mut Ctx<'_>, key: &[u8]) -> Result<(), hybridlog::Stop> {
+fn reply_string(cx: &mut Ctx<'_>, key: &[u8]) -> Done {
     match cx.op.read(cx.namespace, key)? {
         Some(record) if record.meta().kind == KIND_STRING => {
-            reply_value(&cx.op, cx.reply, &record)?;
+            reply_value(&cx.op, &mut cx.client.allowance, cx.reply, &record)?;
         }
         _ => cx.reply.null(),
     }

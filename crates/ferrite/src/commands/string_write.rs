@@ -183,7 +183,9 @@ fn set(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         };
         let holds = options.condition.holds(&cx.op, found.as_ref())?;
         match &found {
-            Some(record) if options.get => reply_value(&cx.op, cx.reply, record)?,
+            Some(record) if options.get => {
+                reply_value(&cx.op, &mut cx.client.allowance, cx.reply, record)?;
+            }
             _ if options.get || !holds => cx.reply.null(),
             _ => {}
         }
@@ -244,7 +246,7 @@ fn psetex(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 
 fn getset(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     match read_string(&cx.op, cx.namespace, &args[1])? {
-        Some(record) => reply_value(&cx.op, cx.reply, &record)?,
+        Some(record) => reply_value(&cx.op, &mut cx.client.allowance, cx.reply, &record)?,
         None => cx.reply.null(),
     }
     store(cx, &args[1], &args[2], None)
@@ -252,7 +254,7 @@ fn getset(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 
 fn getdel(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     match read_string(&cx.op, cx.namespace, &args[1])? {
-        Some(record) => reply_value(&cx.op, cx.reply, &record)?,
+        Some(record) => reply_value(&cx.op, &mut cx.client.allowance, cx.reply, &record)?,
         None => {
             cx.reply.null();
             return Ok(());
@@ -305,7 +307,7 @@ fn getex(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         ExpiryChange::Persist => None,
         ExpiryChange::Set(unit, time) => Some(expiry(time, unit, cx.now_ms(), "getex")?),
     };
-    reply_value(&cx.op, cx.reply, &record)?;
+    reply_value(&cx.op, &mut cx.client.allowance, cx.reply, &record)?;
     if expires_at_ms == record.meta().expires_at_ms {
         return Ok(());
     }

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use hybridlog::{ColdReads, Namespace, NoRoomReason, Suspended};
 
-use super::{Closed, Connection, SLICE_REPLY_BYTES, Socket};
-use crate::client::{After, client_flags};
-use crate::command::{Flags, Handler, Row};
+use super::{Closed, Connection, Socket};
+use crate::client::{After, ClientEntry, client_flags};
+use crate::command::{Flags, Handler, Row, Stop};
 use crate::ctx::SlowCtx;
 use crate::dispatch::{self, Call, Ended, Finished, OUT_OF_MEMORY, Runner, Wait};
 use crate::exec::{Exec, Outcome};
+use crate::memory::TooMuch;
 use crate::output::{Mark, Output};
 use crate::server::unix_ms;
 use crate::sys::error_text;
@@ -22,6 +23,10 @@ use crate::worker::Worker;
 
 /// Commands run under one pin of the epoch and with one reading of the time.
 const PIN_COMMANDS: usize = 64;
+/// Cold reads that take no more use the memory that each worker has for them.
+const COLD_SMALL_BYTES: u64 = 64 << 10;
+/// Fetched records that take more are let go of when the command that wanted them has ended.
+const COLD_KEPT_BYTES: u64 = 4 << 20;
 /// How often a taken latch is tried again after letting others run, before it is left alone for a moment.
 const LATCH_TRIES: usize = 64;
 /// For how long something is left alone that nobody tells of.
@@ -52,9 +57,10 @@ struct Slow {
     transaction: Option<Suspended>,
 }
 
-/// Memory of cold reads that a slice holds, accounted to its worker until the slice ends.
+/// Memory of cold reads that a slice holds, accounted to its worker and its client until the slice ends.
 struct ColdLease {
     worker: Rc<Worker>,
+    client: Arc<ClientEntry>,
     bytes: u64,
 }
 
@@ -62,12 +68,22 @@ impl ColdLease {
     fn extend(&mut self, bytes: u64) {
         self.bytes += bytes;
         self.worker.hold_cold_bytes(bytes);
+        self.client.fetched_bytes.store(self.bytes, Relaxed);
+    }
+
+    fn release(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
+        self.worker
+            .release_cold_bytes(std::mem::take(&mut self.bytes));
+        self.client.fetched_bytes.store(0, Relaxed);
     }
 }
 
 impl Drop for ColdLease {
     fn drop(&mut self) {
-        self.worker.release_cold_bytes(self.bytes);
+        self.release();
     }
 }
 
@@ -79,9 +95,12 @@ impl<S: Socket> Connection<S> {
             return Ok(());
         }
         self.stats().reset_if_asked();
+        let (worker, id) = (&self.worker, self.client.id());
+        self.output.set_buffer(|| worker.take_buffer(id));
         let mut reads = ColdReads::default();
         let mut lease = ColdLease {
             worker: Rc::clone(&self.worker),
+            client: Arc::clone(&self.client.entry),
             bytes: 0,
         };
         self.prefetch_slice(&mut reads, &mut lease).await;
@@ -94,6 +113,11 @@ impl<S: Socket> Connection<S> {
                 Some(Stopped::Waits(wait)) => {
                     self.run_waiting(next, wait, &mut reads, &mut lease).await?;
                     next += 1;
+                    if lease.bytes > COLD_KEPT_BYTES {
+                        // So much is not held for what the commands behind might need of it.
+                        reads.clear();
+                        lease.release();
+                    }
                     self.attend().await?;
                 }
             }
@@ -117,7 +141,15 @@ impl<S: Socket> Connection<S> {
             self.worker.prefetch_cold_bytes(),
         );
         store.prefetch(self.keys(|row| row.flags.has(Flags::BLIND)), reads, 0);
-        self.fetch(reads, lease).await;
+        let bytes = reads.wanted_bytes();
+        if bytes <= COLD_SMALL_BYTES {
+            self.fetch(reads, lease).await;
+        } else if let Some(_lease) = self.server().memory.take(self.client.id(), bytes) {
+            self.fetch(reads, lease).await;
+        } else {
+            // Each command finds out by itself what it needs, and waits for that.
+            reads.clear();
+        }
     }
 
     async fn fetch(&self, reads: &mut ColdReads, lease: &mut ColdLease) {
@@ -164,7 +196,7 @@ impl<S: Socket> Connection<S> {
     #[inline]
     fn needs_attention(&self) -> bool {
         self.client.after != After::Continue
-            || self.output.pending_bytes() >= SLICE_REPLY_BYTES
+            || self.output.pending_bytes() >= self.worker.slice_reply_bytes()
             || self.client.entry.is_killed()
     }
 
@@ -182,9 +214,10 @@ impl<S: Socket> Connection<S> {
             }
             After::Await(awaited) => self.wait_and_answer(awaited).await?,
         }
-        if self.output.pending_bytes() >= SLICE_REPLY_BYTES {
+        if self.output.pending_bytes() >= self.worker.slice_reply_bytes() {
             self.send().await?;
             self.check_output()?;
+            self.catch_up().await?;
         }
         if self.client.entry.is_killed() {
             return Err(Closed::Killed);
@@ -229,6 +262,9 @@ impl<S: Socket> Connection<S> {
         };
         *latest_reply = reply_start;
         client.entry.last_command.store(command.id.0, Relaxed);
+        if let Err(Stop::Memory(bytes)) = client.ask_to_queue(args) {
+            return Some(Wait::Memory(bytes));
+        }
         if !command.row.flags.has(Flags::AT_ONCE) && client.queue(command, args) {
             output.simple("QUEUED");
             if !client.wants_reply() {
@@ -251,7 +287,9 @@ impl<S: Socket> Connection<S> {
             reads,
             now_ms,
         };
-        let ended = match dispatch::run(&runner, Call { command, args }, client, output) {
+        let ended = dispatch::run(&runner, Call { command, args }, client, output);
+        client.allowance.end();
+        let ended = match ended {
             Ok(ended) => ended,
             Err(wait) => return Some(wait),
         };
@@ -281,7 +319,30 @@ impl<S: Socket> Connection<S> {
         let mut latch_tries = 0;
         loop {
             match wait {
-                Wait::ColdReads => self.fetch_for(i, reads, lease).await,
+                Wait::ColdReads => {
+                    if let Err(TooMuch) = self.fetch_for(i, reads, lease).await?
+                        && self.refuse_room(i, &NoRoomReason::OutOfMemory) == Refused::Command
+                    {
+                        return Ok(());
+                    }
+                }
+                Wait::Memory(bytes) => {
+                    if lease.bytes + bytes > self.server().memory.request_bytes() {
+                        // What was fetched has come back to memory meanwhile, or is fetched again.
+                        reads.clear();
+                        lease.release();
+                    }
+                    match self.have_memory(bytes).await? {
+                        Ok(memory) => self.client.allowance.begin(memory),
+                        Err(TooMuch)
+                            if self.refuse_room(i, &NoRoomReason::OutOfMemory)
+                                == Refused::Command =>
+                        {
+                            return Ok(());
+                        }
+                        Err(TooMuch) => {}
+                    }
+                }
                 Wait::Latch => {
                     latch_tries += 1;
                     if latch_tries < LATCH_TRIES {
@@ -317,7 +378,12 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Fetches what command `i` met, and with it whatever else its keys need.
-    async fn fetch_for(&mut self, i: usize, reads: &mut ColdReads, lease: &mut ColdLease) {
+    async fn fetch_for(
+        &mut self,
+        i: usize,
+        reads: &mut ColdReads,
+        lease: &mut ColdLease,
+    ) -> Result<Result<(), TooMuch>, Closed> {
         let server = self.server();
         if let Some(command) = self.input.command(i) {
             let row = server.commands.get(command).row;
@@ -335,7 +401,16 @@ impl<S: Socket> Connection<S> {
             };
             server.store.prefetch(keys, reads, cold_bytes);
         }
-        self.fetch(reads, lease).await;
+        let bytes = reads.wanted_bytes();
+        if bytes <= COLD_SMALL_BYTES {
+            self.fetch(reads, lease).await;
+            return Ok(Ok(()));
+        }
+        let memory = self.have_memory(bytes).await?;
+        if memory.is_ok() {
+            self.fetch(reads, lease).await;
+        }
+        Ok(memory.map(drop))
     }
 
     async fn wait_for_room(&mut self, bytes: u64) -> Result<Result<(), NoRoomReason>, Closed> {
@@ -347,7 +422,10 @@ impl<S: Socket> Connection<S> {
         if self.client.is_half_done() {
             return Ok(server.store.wait_for_records(bytes).await);
         }
-        self.send().await?;
+        // A transaction sends nothing before its end: where its reply starts would move.
+        if self.client.exec.is_none() {
+            self.send().await?;
+        }
         self.interruptible(server.store.wait_for_room(bytes)).await
     }
 
@@ -474,6 +552,8 @@ impl<S: Socket> Connection<S> {
             self.client.end_transaction();
             error = dispatch::aborted(&error);
         }
+        // One that was to be queued breaks its transaction.
+        self.client.break_transaction();
         reply.error_bytes(&error);
         self.finish(i, Ended::Failed, reply);
         Refused::Command

@@ -10,7 +10,7 @@ use crate::table::{CommandId, CommandTable, Lookup};
 use crate::worker::Worker;
 
 /// The least room offered to a read, and the most at first for a request that announced that it is longer.
-const READ_MIN_BYTES: usize = 16 * 1024;
+const READ_MIN_BYTES: usize = 4 * 1024;
 const READ_STEP_BYTES: usize = 1024 * 1024;
 /// Argument ranges that are kept for the next slice; one command may have a million.
 const RANGES_KEPT: usize = 16 * 1024;
@@ -106,13 +106,22 @@ impl Input {
         Ok(More::Yes)
     }
 
-    /// Makes room for the next read.
-    pub(super) fn make_room(&mut self) {
+    /// By how much the buffer has to grow for the next read.
+    pub(super) fn growth(&self) -> usize {
         // A request that announced a length gets room step by step: a quarter of what has come, so that what is merely
         // announced takes little and moving what has come costs little.
         let step = READ_STEP_BYTES.max(self.buffer.len() / 4);
-        self.buffer
-            .reserve_exact(self.need.clamp(READ_MIN_BYTES, step));
+        let room = self.buffer.capacity() - self.buffer.len();
+        match self.need.clamp(READ_MIN_BYTES, step) {
+            wanted if wanted <= room => 0,
+            wanted => self.buffer.len() + wanted - self.buffer.capacity(),
+        }
+    }
+
+    /// Lets the buffer grow by [`Self::growth`].
+    pub(super) fn grow(&mut self) {
+        let capacity = self.buffer.capacity() + self.growth();
+        self.buffer.reserve_exact(capacity - self.buffer.len());
     }
 
     /// Drops the bytes of commands that have been run, and the buffer if none are left.
@@ -121,6 +130,10 @@ impl Input {
             worker.give_buffer(std::mem::take(&mut self.buffer));
         } else {
             self.buffer.drain(..self.parsed);
+            // One long request does not make the buffer large for ever.
+            if self.parsed > 0 && self.buffer.capacity() / 4 > self.buffer.len() {
+                self.buffer.shrink_to(worker.buffer_bytes);
+            }
         }
         self.parsed = 0;
         if self.ranges.capacity() > RANGES_KEPT {

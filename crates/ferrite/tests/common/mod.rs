@@ -226,6 +226,11 @@ impl<S: Stream> Connection<S> {
         String::from_utf8_lossy(&reply).into_owned()
     }
 
+    /// Reads as many bytes as `bytes` takes, of a reply too long for [`Connection::reply`].
+    pub(crate) fn read_exact(&mut self, bytes: &mut [u8]) {
+        self.stream.read_exact(bytes).unwrap();
+    }
+
     fn read_reply(&mut self, reply: &mut Vec<u8>) {
         let start = reply.len();
         let len = self
