@@ -54,6 +54,13 @@ pub struct ExpiredSome {
     pub is_behind: bool,
 }
 
+/// How far a step has got with listed keys.
+struct Step {
+    /// So many more may be looked at.
+    left: usize,
+    removed: u64,
+}
+
 /// What became of a listed key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
@@ -156,47 +163,46 @@ impl<I: Index> Shared<I> {
 
     /// Removes keys that key files list as expired.
     fn expire_listed(&self, now_ms: u64) -> ExpiredSome {
-        let (mut removed, mut left) = (0, LISTED_PER_STEP);
-        let mut segments = 0;
+        let mut step = Step {
+            left: LISTED_PER_STEP,
+            removed: 0,
+        };
+        let (mut segments, mut is_behind) = (0, false);
         while let Some(segment) = self.log.table.next_to_expire(now_ms) {
-            if left == 0 || segments == SEGMENTS_PER_STEP {
-                let is_behind = true;
-                return ExpiredSome { removed, is_behind };
+            is_behind = step.left == 0 || segments == SEGMENTS_PER_STEP;
+            if is_behind {
+                break;
             }
             segments += 1;
-            removed += self
-                .expire_in_segment(&segment, now_ms, &mut left)
-                .unwrap_or_else(|_| {
-                    // Whoever compacts the segment is told what is wrong with its key file, and so is the next start.
-                    let again_ms = Some(now_ms.saturating_add(ERROR_RETRY_MS));
-                    self.log.table.set_next_expiry(&segment, again_ms);
-                    0
-                });
+            if self.expire_in_segment(&segment, now_ms, &mut step).is_err() {
+                // Whoever reads its keys is told what is wrong with them, and so is the next start.
+                count(&self.counters.expiry_errors, 1);
+                let again_ms = now_ms.saturating_add(ERROR_RETRY_MS);
+                self.log.table.set_next_expiry(&segment, Some(again_ms));
+            }
         }
-        let is_behind = false;
-        ExpiredSome { removed, is_behind }
+        ExpiredSome {
+            removed: step.removed,
+            is_behind,
+        }
     }
 
-    /// Removes expired keys of one segment, and notes when to look at it again; takes what it has looked at from `left`.
-    fn expire_in_segment(
-        &self,
-        segment: &Segment,
-        now_ms: u64,
-        left: &mut usize,
-    ) -> io::Result<u64> {
+    /// Removes expired keys of one segment, and notes when to look at it again.
+    fn expire_in_segment(&self, segment: &Segment, now_ms: u64, step: &mut Step) -> io::Result<()> {
         let table = &self.log.table;
         if segment.retired.load(Ordering::Relaxed) {
             table.set_next_expiry(segment, None);
-            return Ok(0);
+            return Ok(());
         }
         let mut up_to = segment.expired_up_to.lock();
         let file = KeyFile::open(&*self.disk, segment.file_id)?;
         let mut listed = Vec::new();
-        let (behind, next_ms) =
-            file.expiries(*up_to, now_ms, *left, |expiring| listed.push(expiring))?;
+        let read = file.expiries(*up_to, now_ms, step.left, |expiring| listed.push(expiring));
         file.drop_cached();
-        *left -= listed.len();
-        let removed = self.remove_listed(segment, &mut listed, now_ms);
+        step.left -= listed.len();
+        // Also those before a damaged block.
+        step.removed += self.remove_listed(segment, &mut listed, now_ms);
+        let (behind, next_ms) = read?;
         if listed.is_empty() {
             *up_to = behind;
             table.set_next_expiry(segment, next_ms);
@@ -204,7 +210,7 @@ impl<I: Index> Shared<I> {
             let again_ms = now_ms.saturating_add(BUSY_RETRY_MS);
             table.set_next_expiry(segment, Some(again_ms));
         }
-        Ok(removed)
+        Ok(())
     }
 
     /// Removes the listed keys; leaves those of them that others keep latched.

@@ -44,6 +44,8 @@ pub struct Stats {
     pub warm_copied_bytes: u64,
     /// Expired records removed.
     pub expired: u64,
+    /// How often the expired keys of a segment could not be looked up in its key file; that is tried again.
+    pub expiry_errors: u64,
     /// Segment files that could not be written; each is tried again.
     pub flush_errors: u64,
     /// Segments that could not be compacted because of an error; each is tried again.
@@ -65,6 +67,7 @@ pub(crate) struct Counters {
     pub(crate) cold_reads: AtomicU64,
     pub(crate) warm_copied_bytes: AtomicU64,
     pub(crate) expired: AtomicU64,
+    pub(crate) expiry_errors: AtomicU64,
     pub(crate) flush_errors: AtomicU64,
     pub(crate) compaction_errors: AtomicU64,
 }

@@ -371,6 +371,7 @@ impl<I: Index> Store<I> {
             cold_reads: read(&counters.cold_reads),
             warm_copied_bytes: read(&counters.warm_copied_bytes),
             expired: read(&counters.expired),
+            expiry_errors: read(&counters.expiry_errors),
             flush_errors: read(&counters.flush_errors),
             compaction_errors: read(&counters.compaction_errors),
             compaction_read_bytes: read(&shared.compaction.read_bytes),

@@ -280,3 +280,42 @@ fn space_of_what_has_expired_is_given_back_without_a_command_log() {
     assert_eq!(expire_listed(&store, SOON_MS), 20_000);
     eventually(|| files() <= 4, "files stay");
 }
+
+/// The expired keys of a segment whose list is damaged stay until somebody meets them; those of others go.
+#[test]
+fn a_damaged_list_is_counted_and_holds_up_no_other() {
+    let directory = directory();
+    let store = open::<BucketIndex>(directory.path());
+    fill(&store, 6000);
+    store.force_cold().expect("it goes cold");
+    let entries = std::fs::read_dir(directory.path()).expect("the directory");
+    let mut paths: Vec<_> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    paths.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "keys")
+    });
+    paths.sort();
+    let mut bytes = std::fs::read(&paths[0]).expect("a key file");
+    let last_block = bytes.len() - 4096;
+    bytes[last_block + 20] ^= 1;
+    std::fs::write(&paths[0], bytes).expect("it can be written");
+    let removed = expire_listed(&store, LATER_MS);
+    assert!((1000..3999).contains(&removed), "{removed}");
+    assert!(store.stats().expiry_errors > 0);
+    assert_eq!(store.len(NAMESPACE), 6000 - removed);
+    assert!((0..6000).all(|n| n % 3 == 2 || !is_there_at(&store, &key(n), LATER_MS)));
+}
+
+fn is_there_at<I: Index>(store: &Store<I>, key: &[u8], now_ms: u64) -> bool {
+    let latched = KeyRef {
+        namespace: NAMESPACE,
+        key,
+        mode: LatchMode::Shared,
+    };
+    let read = store.blocking(&[latched], now_ms, |op| {
+        op.read(NAMESPACE, key).map(|record| record.is_some())
+    });
+    read.expect("it can be read")
+}

@@ -400,6 +400,7 @@ pub(crate) fn tiers(text: &mut Lines, server: &Server) {
     text.field("appended_bytes", store.appended_bytes);
     text.field("written_bytes", store.written_bytes);
     text.field("flush_errors", store.flush_errors);
+    text.field("expiry_errors", store.expiry_errors);
     text.field("cold_reads", store.cold_reads);
     device_reads(text, server);
     text.field("warm_copied_bytes", store.warm_copied_bytes);
