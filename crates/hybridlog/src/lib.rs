@@ -96,6 +96,7 @@ mod random;
 mod reads;
 mod record;
 mod recovery;
+mod redo;
 mod repair;
 mod residence;
 mod room;

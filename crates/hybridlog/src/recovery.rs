@@ -2,7 +2,7 @@
 //!
 //! The index is built from the recovery columns of the key files of the segments that the manifest names, without those
 //! records that the deaths files name: what is listed and not dead is live, one record a key, so no key is compared and no
-//! value read. Then the command logs of later generations are replayed. After that everything recovered is cold, and each
+//! value read. Then the command logs of later generations are replayed (`redo`). After that everything recovered is cold, and each
 //! record is checked by its CRC when it is read.
 //!
 //! Nothing is removed before all of that has succeeded.
@@ -15,21 +15,19 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::Damage;
 use crate::address::Slot;
-use crate::command_log::{self, Blobs, Effect, Effects, LogEnd};
+use crate::command_log;
 use crate::deaths::{self, DeathsReader, FileDeaths};
 use crate::index::Index;
 use crate::key_file::{self, KeyFile};
-use crate::latch::LatchMode;
 use crate::manifest::{Manifest, SegmentEntry};
-use crate::operation::{KeyRef, Operation};
 use crate::segment::Segment;
 use crate::shared::Shared;
 use crate::store::Store;
 use crate::tiering::{self, segment_file_name};
-use crate::{Damage, Namespace, Stop};
 
-/// Threads that read key files, at most.
+/// Threads that read key files or command logs, at most.
 const THREADS_MAX: usize = 8;
 
 /// How recovery is getting on, and what it has found.
@@ -62,8 +60,8 @@ pub(crate) struct Recovery {
     begun: Mutex<Option<Instant>>,
     segments_read: AtomicU64,
     records: AtomicU64,
-    log_bytes_read: AtomicU64,
-    frames: AtomicU64,
+    pub(crate) log_bytes_read: AtomicU64,
+    pub(crate) frames: AtomicU64,
 }
 
 impl Recovery {
@@ -101,6 +99,9 @@ impl InOrder<'_> {
     }
 }
 
+/// So far ahead buckets of the index are loaded while it is filled.
+const PREFETCHED: usize = 16;
+
 /// A shadowed record: it goes behind all others of its hash.
 struct Shadowed {
     hash: u64,
@@ -128,13 +129,16 @@ impl<I: Index> Store<I> {
                 .add(generation, counts.namespace, keys, expiring);
         }
         shared.bury_again(&manifest.graveyard, manifest.generation);
-        let last = self.replay(manifest.generation)?;
+        let replayed = self.redo(manifest.generation)?;
+        recovery.stats.lock().cut_bytes = replayed.cut_bytes;
         for name in leftovers {
             shared.disk.remove(&name)?;
         }
         let logged = shared.checkpoints.logged.load(Ordering::Relaxed);
         let generation = shared.generations.current();
-        shared.command_log.start(generation, logged, last)?;
+        shared
+            .command_log
+            .start(generation, logged, replayed.last)?;
         let mut stats = recovery.stats.lock();
         stats.took = recovery
             .begun
@@ -143,127 +147,12 @@ impl<I: Index> Store<I> {
         stats.is_over = true;
         Ok(())
     }
+}
 
-    fn replay(&self, checkpoint: u64) -> io::Result<Option<LogEnd>> {
-        let recovery = &self.shared.recovery;
-        let mut each = |_: u64, frame: &[u8], blobs: &mut Blobs<'_>| {
-            recovery.frames.fetch_add(1, Ordering::Relaxed);
-            recovery
-                .log_bytes_read
-                .fetch_add(frame.len() as u64, Ordering::Relaxed);
-            for effect in Effects::new(frame) {
-                self.apply(&effect?, blobs)?;
-            }
-            Ok(())
-        };
-        let replayed = command_log::replay(&*self.shared.disk, checkpoint, &mut each)?;
-        recovery.stats.lock().cut_bytes = replayed.cut_bytes;
-        Ok(replayed.last)
-    }
-
-    /// Does again what an operation has done.
-    fn apply(&self, effect: &Effect<'_>, blobs: &mut Blobs<'_>) -> Result<(), String> {
-        let done = match *effect {
-            Effect::Set {
-                namespace,
-                key,
-                meta,
-                value,
-            } => self.change(&[(namespace, key)], |op| {
-                op.set(namespace, key, value, meta)
-            }),
-            Effect::SetBlob {
-                namespace,
-                key,
-                meta,
-                blob,
-            } => {
-                let value = blobs.read(blob)?;
-                self.change(&[(namespace, key)], |op| {
-                    op.set(namespace, key, &value, meta)
-                })
-            }
-            Effect::WriteRange {
-                namespace,
-                key,
-                offset,
-                bytes,
-                kind,
-            } => self.change(&[(namespace, key)], |op| {
-                op.write_range(namespace, key, offset, bytes, kind)
-                    .map(drop)
-            }),
-            Effect::WriteRangeBlob {
-                namespace,
-                key,
-                offset,
-                blob,
-                kind,
-            } => {
-                let bytes = blobs.read(blob)?;
-                self.change(&[(namespace, key)], |op| {
-                    op.write_range(namespace, key, offset, &bytes, kind)
-                        .map(drop)
-                })
-            }
-            Effect::SetExpiry {
-                namespace,
-                key,
-                expires_at_ms,
-            } => self.change(&[(namespace, key)], |op| {
-                op.set_expiry(namespace, key, expires_at_ms).map(drop)
-            }),
-            Effect::Remove { namespace, key } => self.change(&[(namespace, key)], |op| {
-                op.remove(namespace, key).map(drop)
-            }),
-            Effect::Rename { from, to } => {
-                self.change(&[from, to], |op| op.rename(from, to).map(drop))
-            }
-            Effect::RetireEverything => self.retire_all(),
-            Effect::Clear { namespace } => {
-                self.shared.sweep(namespace);
-                Ok(())
-            }
-            Effect::State { bytes } => {
-                let generation = self.shared.generations.current();
-                self.shared.checkpoints.set_state(generation, bytes);
-                Ok(())
-            }
-        };
-        done.map_err(|stop| stop.to_string())
-    }
-
-    /// Runs `body` on the latched keys at the beginning of time, so that nothing has expired.
-    fn change(
-        &self,
-        keys: &[(Namespace, &[u8])],
-        body: impl FnMut(&mut Operation<'_, I>) -> Result<(), Stop>,
-    ) -> Result<(), Stop> {
-        let latched = |&(namespace, key)| KeyRef {
-            namespace,
-            key,
-            mode: LatchMode::Exclusive,
-        };
-        let keys: smallvec::SmallVec<[KeyRef<'_>; 2]> = keys.iter().map(latched).collect();
-        self.blocking(&keys, 0, body)
-    }
-
-    fn retire_all(&self) -> Result<(), Stop> {
-        let reads = crate::ColdReads::default();
-        let retired = loop {
-            // Nobody else runs operations yet, but the tiering thread may be busy.
-            let Some(mut operation) = self.operation_on_everything(&reads, 0) else {
-                continue;
-            };
-            match operation.retire_everything() {
-                Err(Stop::NoRoom { .. }) => std::thread::yield_now(),
-                retired => break retired?,
-            }
-        };
-        let namespaces = self.shared.key_counts.used();
-        self.shared.sweep_retired(&retired, &namespaces);
-        Ok(())
-    }
+/// How many threads recover.
+pub(crate) fn threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    processors.min(THREADS_MAX)
 }
 
 /// Bytes of the command logs that are to be replayed.
@@ -349,7 +238,12 @@ impl<I: Index> Shared<I> {
         segments: &[Arc<Segment>],
         deaths: &HashMap<u64, FileDeaths>,
     ) -> io::Result<()> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let listed: u64 = segments
+            .iter()
+            .map(|segment| u64::from(segment.records.load(Ordering::Relaxed)))
+            .sum();
+        let dead: usize = deaths.values().map(|of_file| of_file.dead.len()).sum();
+        self.index.grow_for(listed.saturating_sub(dead as u64));
         let next = AtomicUsize::new(0);
         let shadowed = Mutex::new(Vec::new());
         let read_some = || {
@@ -361,9 +255,7 @@ impl<I: Index> Shared<I> {
             Ok(())
         };
         std::thread::scope(|scope| {
-            let readers: Vec<_> = (0..threads.min(THREADS_MAX))
-                .map(|_| scope.spawn(read_some))
-                .collect();
+            let readers: Vec<_> = (0..threads()).map(|_| scope.spawn(read_some)).collect();
             readers.into_iter().try_for_each(|reader| {
                 reader
                     .join()
@@ -398,7 +290,10 @@ impl<I: Index> Shared<I> {
             if listed.is_empty() {
                 break;
             }
-            for record in &listed {
+            for (at, record) in listed.iter().enumerate() {
+                if let Some(later) = listed.get(at + PREFETCHED) {
+                    self.index.prefetch(later.hash);
+                }
                 if dead.has(record.offset) {
                     continue;
                 }

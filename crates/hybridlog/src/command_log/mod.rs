@@ -57,9 +57,9 @@ use crate::generation::Parity;
 use commit::Committer;
 pub(crate) use effect::{Effect, Effects};
 pub(crate) use format::{generation_of_log, log_name};
-#[cfg(test)]
-pub(crate) use replay::Replayed;
-pub(crate) use replay::{Blobs, last_generation, replay, sound_end};
+pub(crate) use replay::{
+    Blobs, Frame, Refused, Replayed, last_generation, replay, replay_batches, sound_end,
+};
 
 /// Where a frame ends: the generation, and how many bytes of frames that generation's log has up to there. Later is greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]

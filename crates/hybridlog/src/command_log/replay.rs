@@ -10,6 +10,8 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 
+use smallvec::SmallVec;
+
 use super::format::{
     BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockHeader, BlockKind, FILE_HEADER_BYTES, FileHeader,
     HeaderError, PIECE_HEADER_BYTES, VERSION, generation_of_log, log_name, u64_at,
@@ -36,8 +38,26 @@ pub(crate) struct Replayed {
     pub(crate) unreachable_from: Option<u64>,
 }
 
+/// Frames that are given away at once, so that what they need can be on its way before the first of them is done.
+const FRAMES_AT_ONCE: usize = 64;
+
+/// A frame as it was appended.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame<'b> {
+    pub(crate) generation: u64,
+    /// Where it begins in the file.
+    pub(crate) at: u64,
+    pub(crate) effects: &'b [u8],
+}
+
+/// A frame is refused: where it begins, and why.
+pub(crate) type Refused = (u64, String);
+
 /// What a frame is given to: its generation, its effects as they were appended, and the blobs they may name.
 pub(crate) type Each<'a> = dyn FnMut(u64, &[u8], &mut Blobs<'_>) -> Result<(), String> + 'a;
+
+/// What frames that follow each other are given to, together.
+pub(crate) type EachBatch<'a> = dyn FnMut(&[Frame<'_>], &mut Blobs<'_>) -> Result<(), Refused> + 'a;
 
 /// Gives all frames of the generations after `checkpoint`, which is 0 if there is none, to `each`, in order. Takes memory
 /// for one block at a time.
@@ -50,6 +70,25 @@ pub(crate) fn replay(
     disk: &dyn Disk,
     checkpoint: u64,
     each: &mut Each<'_>,
+) -> io::Result<Replayed> {
+    replay_batches(disk, checkpoint, &mut |frames, blobs| {
+        frames.iter().try_for_each(|frame| {
+            let refused = |what| (frame.at, what);
+            each(frame.generation, frame.effects, blobs).map_err(refused)
+        })
+    })
+}
+
+/// As [`replay`], some frames at a time: what the later ones need can be on its way while the first are done. Several threads
+/// may replay the same logs; they are given the same batches.
+///
+/// # Errors
+///
+/// As there.
+pub(crate) fn replay_batches(
+    disk: &dyn Disk,
+    checkpoint: u64,
+    each: &mut EachBatch<'_>,
 ) -> io::Result<Replayed> {
     let (logs, unreachable_from) = logs_after(disk, checkpoint)?;
     let mut replayed = Replayed {
@@ -231,7 +270,7 @@ impl Log {
         header: &FileHeader,
         synced_end: Option<u64>,
         replayed: &mut Replayed,
-        each: &mut Each<'_>,
+        each: &mut EachBatch<'_>,
     ) -> io::Result<u64> {
         let mut window = Window::new(&*self.file, self.len);
         let mut blobs = Blobs {
@@ -272,17 +311,34 @@ impl Log {
         payload: &[u8],
         begin: u64,
         blobs: &mut Blobs<'_>,
-        each: &mut Each<'_>,
+        each: &mut EachBatch<'_>,
     ) -> io::Result<u64> {
         let (mut rest, mut frames) = (payload, 0);
+        let mut batch: SmallVec<[Frame<'_>; FRAMES_AT_ONCE]> = SmallVec::new();
+        let mut give = |batch: &mut SmallVec<_>| {
+            let given = each(batch, blobs);
+            batch.clear();
+            given.map_err(|(at, what)| self.damage(at, what))
+        };
         while !rest.is_empty() {
             let at = begin + (payload.len() - rest.len()) as u64;
-            let (effects, others) = varint::take(&mut rest)
-                .and_then(|len| rest.split_at_checked(usize::try_from(len).ok()?))
-                .ok_or_else(|| self.damage(at, "a frame is longer than its block"))?;
-            each(self.generation, effects, blobs).map_err(|what| self.damage(at, what))?;
+            let frame = varint::take(&mut rest)
+                .and_then(|len| rest.split_at_checked(usize::try_from(len).ok()?));
+            let Some((effects, others)) = frame else {
+                give(&mut batch)?;
+                return Err(self.damage(at, "a frame is longer than its block"));
+            };
+            batch.push(Frame {
+                generation: self.generation,
+                at,
+                effects,
+            });
+            if batch.len() == FRAMES_AT_ONCE {
+                give(&mut batch)?;
+            }
             (rest, frames) = (others, frames + 1);
         }
+        give(&mut batch)?;
         Ok(frames)
     }
 
@@ -427,6 +483,11 @@ impl Blobs<'_> {
             len: block.payload_bytes as usize - PIECE_HEADER_BYTES,
             crc: block.payload_crc,
         });
+    }
+
+    /// Forgets a blob that is not to be read.
+    pub(crate) fn forget(&mut self, blob: BlobId) {
+        self.pieces.remove(&blob);
     }
 
     /// Reads a blob, which is then forgotten: one effect names it.

@@ -450,6 +450,13 @@ impl Slots for BucketIndex {
         true
     }
 
+    fn grow_for(&self, slots: u64) {
+        let buckets = (slots * 10 / LOAD_TENTHS).min(self.buckets_max);
+        while self.buckets.load(Ordering::Relaxed) < buckets {
+            self.grow();
+        }
+    }
+
     #[inline]
     fn prefetch(&self, hash: u64) {
         prefetch(std::ptr::from_ref(self.table.bucket(self.address(hash))).cast());

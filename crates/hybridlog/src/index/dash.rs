@@ -98,6 +98,8 @@ impl Slots for DashIndex {
         true
     }
 
+    fn grow_for(&self, _slots: u64) {}
+
     fn prefetch(&self, _hash: u64) {}
 
     fn slots(&self) -> u64 {

@@ -53,6 +53,9 @@ pub(crate) mod sealed {
         /// Takes a slot out; `false` if it is not there.
         fn remove(&self, hash: u64, slot: Slot) -> bool;
 
+        /// Makes room for so many slots before they come, if that costs less than growing with them. The index is empty.
+        fn grow_for(&self, slots: u64);
+
         /// Starts loading what a lookup of `hash` will touch.
         fn prefetch(&self, hash: u64);
 
