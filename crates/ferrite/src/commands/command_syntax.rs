@@ -329,6 +329,7 @@ const SYNTAX: &[(&str, &str)] = &[
     ("unlink", "key..."),
     ("wait", "numreplicas timeout"),
     ("waitaof", "numlocal numreplicas timeout"),
+    ("watch", "key..."),
 ];
 
 #[cfg(test)]
