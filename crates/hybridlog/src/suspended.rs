@@ -3,8 +3,12 @@
 //! Nobody may see the half of it, so its latches are kept; nobody may wait while pinned, so the pin is not. What it has done
 //! so far is in place. It still belongs to the generation it began in, which it holds from now on: a checkpoint saves the
 //! whole of it or nothing.
+//!
+//! Whoever holds a half-done operation may fail to go on with it. Then it ends where it stands: memory, command log and
+//! checkpoint agree about it, nobody waits for its latches, and no checkpoint for its generation.
 
 use crate::Stop;
+use crate::command_log::Appender;
 use crate::effects::NotedEffects;
 use crate::generation::HeldGeneration;
 use crate::index::Index;
@@ -15,13 +19,34 @@ use crate::run::no_room;
 use crate::store::Store;
 
 /// A half-done operation: see [`Operation::suspend`].
-#[must_use = "dropping it leaves the operation half done"]
+///
+/// To drop it ends the operation, as dropping one that runs does: what it has done so far stays and is in the command log,
+/// and its latches are free.
+#[must_use = "dropping it ends the operation"]
 pub struct Suspended {
-    latches: KeptLatches,
-    generation: HeldGeneration,
+    /// There until the operation goes on.
+    half: Option<Half>,
+}
+
+/// What a half-done operation holds.
+struct Half {
     now_ms: u64,
     urgency: Urgency,
     effects: NotedEffects,
+    log: Appender,
+    latches: KeptLatches,
+    /// Let go of last of all: nothing the operation has done may come after a checkpoint.
+    generation: HeldGeneration,
+}
+
+impl Drop for Suspended {
+    fn drop(&mut self) {
+        if let Some(mut half) = self.half.take() {
+            // Under the latches still, and before the generation can end.
+            let (log, generation) = (&half.log, half.generation.generation);
+            half.effects.take(|effects| log.append(generation, effects));
+        }
+    }
 }
 
 impl<I: Index> Operation<'_, I> {
@@ -41,14 +66,16 @@ impl<I: Index> Operation<'_, I> {
     /// whoever wants one of its keys waits too, and so does a checkpoint.
     pub fn suspend(mut self) -> Suspended {
         let held = self.held_generation.take();
-        Suspended {
+        let half = Half {
             now_ms: self.now_ms(),
             urgency: self.urgency.get(),
             effects: std::mem::take(&mut self.effects),
+            log: self.shared.command_log.appender(),
             // Before the pin is let go of.
             generation: held.unwrap_or_else(|| self.shared.generations.hold(self.generation)),
             latches: self.keep_latches(),
-        }
+        };
+        Suspended { half: Some(half) }
     }
 }
 
@@ -57,15 +84,17 @@ impl<I: Index> Store<I> {
     /// decides about expiry is still that of its start.
     pub fn resume_suspended<'s>(
         &'s self,
-        suspended: Suspended,
+        mut suspended: Suspended,
         reads: &'s ColdReads,
     ) -> Operation<'s, I> {
-        let held = Held::from_kept(&self.shared.latches, suspended.latches);
-        let mut operation = Operation::new(&self.shared, held, reads, suspended.now_ms);
-        operation.generation = suspended.generation.generation;
-        operation.held_generation = Some(suspended.generation);
-        operation.urgency.set(suspended.urgency);
-        operation.effects = suspended.effects;
+        let half = suspended.half.take();
+        let half = half.expect("it is there until this call, which has taken it from the caller");
+        let held = Held::from_kept(&self.shared.latches, half.latches);
+        let mut operation = Operation::new(&self.shared, held, reads, half.now_ms);
+        operation.generation = half.generation.generation;
+        operation.held_generation = Some(half.generation);
+        operation.urgency.set(half.urgency);
+        operation.effects = half.effects;
         operation
     }
 

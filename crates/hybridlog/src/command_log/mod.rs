@@ -136,6 +136,16 @@ pub struct LogStats {
     pub last_sync: Duration,
 }
 
+/// What appends to a log, and outlives it: what is appended after the log has gone is dropped.
+pub(crate) struct Appender(Arc<Committer>);
+
+impl Appender {
+    /// As [`CommandLog::append`].
+    pub(crate) fn append(&self, generation: u64, effects: &[u8]) -> Position {
+        self.0.append(generation, effects)
+    }
+}
+
 /// The log of a data directory. All methods may be called from any thread.
 pub(crate) struct CommandLog {
     committer: Arc<Committer>,
@@ -181,6 +191,11 @@ impl CommandLog {
     #[inline]
     pub(crate) fn append(&self, generation: u64, effects: &[u8]) -> Position {
         self.committer.append(generation, effects)
+    }
+
+    /// What can append when the log is out of reach.
+    pub(crate) fn appender(&self) -> Appender {
+        Appender(Arc::clone(&self.committer))
     }
 
     /// Writes a large value to the log of `generation`, ahead of the frame that will name it; takes no memory for it. A blob
