@@ -17,10 +17,9 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, MutexGuard};
 
 use crate::address::{CLASS_BYTES, Slot, SlotKind};
 use crate::epoch;
@@ -36,6 +35,8 @@ use crate::record::{Decoded, RecordRef, decode, write_filler};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, State};
 use crate::shared::Shared;
 use crate::stats::count;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, planted, sleep};
 
 /// Disk space may be so many hundredths of that of the live records before anything is rewritten.
 const SPACE_TARGET: u64 = 130;
@@ -144,6 +145,11 @@ impl Compaction {
         self.output.lock()
     }
 
+    /// Whatever gives back more than a little is worth it from now on, until nothing is left of that.
+    pub(crate) fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn wake(&self) {
         *self.sleeper.lock() = true;
         self.wake.notify_all();
@@ -186,7 +192,7 @@ impl<I: Index> Shared<I> {
         let begin = Instant::now();
         let mut rounds = self.compaction.idle_rounds.lock();
         let before = *rounds;
-        self.compaction.asked.store(true, Ordering::Relaxed);
+        self.compaction.ask();
         self.compaction.wake();
         // The round under way may not have seen that it was asked.
         while *rounds < before + 2 {
@@ -245,7 +251,7 @@ impl<I: Index> Shared<I> {
     }
 
     /// Rewrites one segment; `false` if none is worth it.
-    fn compact_one(&self, stop: &dyn Fn() -> bool) -> io::Result<bool> {
+    pub(crate) fn compact_one(&self, stop: &dyn Fn() -> bool) -> io::Result<bool> {
         while self.free_buried_pages(stop) {}
         let Some(segment) = self.candidate() else {
             let mut output = self.compaction.pause();
@@ -265,7 +271,7 @@ impl<I: Index> Shared<I> {
             if reads.is_wanting() {
                 reads.fetch_blocking(&self.blocking_reader);
             } else {
-                std::thread::sleep(LATCH_PAUSE);
+                sleep(LATCH_PAUSE);
             }
         }
         if !left.is_empty() {
@@ -464,7 +470,12 @@ impl<I: Index> Shared<I> {
         unsafe { draft.write(output.base.as_ptr().add(output.at)) };
         let copy = Slot::new(address, kind, bytes);
         // If the slot has changed, the next copy takes the place.
-        if self.index.replace(hash, slot, copy) {
+        let mut replaced = self.index.replace(hash, slot, copy);
+        if !replaced && planted!("compacted_in_front") {
+            self.index.insert(hash, copy);
+            replaced = true;
+        }
+        if replaced {
             output.at += bytes;
             let generation = output.segment.generation;
             self.died(generation, slot, record.record_bytes());

@@ -19,12 +19,12 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
 
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
+use crate::sync::{Mutex, global, planted, sleep, spin_loop, thread_local};
 use crate::sys;
 
 /// How often a barrier looks at a pinned thread before it lets others run: most pins end within a microsecond.
@@ -48,10 +48,12 @@ struct Threads {
     free: Vec<Pinnable>,
 }
 
-static THREADS: Mutex<Threads> = Mutex::new(Threads {
-    all: Vec::new(),
-    free: Vec::new(),
-});
+global! {
+    static THREADS: Mutex<Threads> = Mutex::new(Threads {
+        all: Vec::new(),
+        free: Vec::new(),
+    });
+}
 
 /// Whether the kernel fences all threads for [`barrier`].
 static KERNEL_FENCES: LazyLock<bool> = LazyLock::new(sys::register_process_fence);
@@ -67,7 +69,7 @@ struct ReturnState;
 
 impl Drop for ReturnState {
     fn drop(&mut self) {
-        if let Some(state) = MINE.take() {
+        if let Ok(Some(state)) = MINE.try_with(Cell::take) {
             THREADS.lock().free.push(state);
         }
     }
@@ -85,7 +87,7 @@ fn register() -> Pinnable {
         threads.all.push(state);
         state
     });
-    MINE.set(Some(state));
+    MINE.with(|mine| mine.set(Some(state)));
     // A thread that pins while its thread-locals are being dropped takes a state with it.
     let _ = RETURN.try_with(|_| ());
     state
@@ -101,7 +103,7 @@ pub(crate) struct Guard {
 /// Pins the current thread: memory reachable now stays valid until the guard is dropped. Nested pins are cheap.
 #[inline]
 pub(crate) fn pin() -> Guard {
-    let state = MINE.get().unwrap_or_else(register);
+    let state = MINE.with(Cell::get).unwrap_or_else(register);
     let depth = state.depth.load(Ordering::Relaxed);
     state.depth.store(depth + 1, Ordering::Relaxed);
     if depth == 0 {
@@ -125,7 +127,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let depth = self.state.depth.load(Ordering::Relaxed) - 1;
         self.state.depth.store(depth, Ordering::Relaxed);
-        if depth == 0 {
+        if depth == 0 || planted!("inner_guard_unpins") {
             let changes = self.state.changes.load(Ordering::Relaxed);
             // Release pairs with the Acquire in `barrier`: what this thread did comes before what follows the barrier.
             self.state.changes.store(changes + 1, Ordering::Release);
@@ -134,7 +136,7 @@ impl Drop for Guard {
 }
 
 fn is_pinned() -> bool {
-    MINE.get()
+    MINE.with(Cell::get)
         .is_some_and(|state| state.depth.load(Ordering::Relaxed) > 0)
 }
 
@@ -146,7 +148,7 @@ pub(crate) fn barrier() {
     );
     // Pair with those of `pin`: they stand between what the caller has changed and the looks at who is pinned.
     fence(Ordering::SeqCst);
-    if *KERNEL_FENCES && !cfg!(planted = "barrier_without_fence") {
+    if *KERNEL_FENCES && !planted!("barrier_without_fence") {
         sys::process_fence();
     }
     // A thread that is not among these takes the lock later to become one, and sees after it what the caller has changed.
@@ -165,11 +167,11 @@ fn wait_for(state: Pinnable) {
         if !still_pinned() {
             return;
         }
-        std::hint::spin_loop();
+        spin_loop();
     }
     let mut pause_us = 1;
     while still_pinned() {
-        std::thread::sleep(Duration::from_micros(pause_us));
+        sleep(Duration::from_micros(pause_us));
         pause_us = (pause_us * 2).min(200);
     }
 }

@@ -6,8 +6,8 @@
 //! A latch is one word: reader count in bits 0..32, writer in bit 32, version above. Releasing a write latch adds
 //! `1 << 32`: the carry out of the set writer bit clears it and increments the version in one step.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sync::{planted, spin_loop};
 use crate::sys::prefetch;
 
 const STRIPES: usize = 16 * 1024;
@@ -107,7 +107,7 @@ fn try_once(latch: &AtomicU64, mode: LatchMode) -> bool {
 #[cold]
 fn spin(latch: &AtomicU64, mode: LatchMode) -> bool {
     (0..SPINS).any(|_| {
-        std::hint::spin_loop();
+        spin_loop();
         try_once(latch, mode)
     })
 }
@@ -128,14 +128,19 @@ fn try_shared(latch: &AtomicU64) -> bool {
 #[inline]
 fn try_exclusive(latch: &AtomicU64) -> bool {
     let seen = latch.load(Ordering::Relaxed);
+    let others = if planted!("writers_overlook_readers") {
+        WRITER
+    } else {
+        WRITER | READERS
+    };
     // Acquire pairs with the Release of readers and of the last writer.
-    let taken = seen & (WRITER | READERS) == 0
+    let is_taken = seen & others == 0
         && latch
             .compare_exchange(seen, seen | WRITER, Ordering::Acquire, Ordering::Relaxed)
             .is_ok();
     // Keeps the latch before what is stored under it; pairs with the fence in `is_unchanged`.
     fence(Ordering::Release);
-    taken
+    is_taken
 }
 
 #[cfg(test)]

@@ -15,10 +15,11 @@ use crate::latch::{LatchMode, Latches};
 use crate::operation::{Held, KeyRef, Operation, Stripes, strongest_once};
 use crate::reads::ColdReads;
 use crate::store::Store;
+use crate::sync::planted;
 use crate::watch::Watch;
 
 /// How often all are tried for at once, before what has been got is kept: others had better not wait for one that waits.
-const TRIES_FOR_ALL: u32 = 8;
+pub(crate) const TRIES_FOR_ALL: u32 = 8;
 
 /// Latches on their way to an operation; dropping it lets go of those it has got. See [`Store::latching`].
 pub struct Latching {
@@ -31,8 +32,10 @@ pub struct Latching {
 }
 
 impl Latching {
-    fn new(latches: &Arc<Latches>, mut wanted: Stripes) -> Latching {
-        strongest_once(&mut wanted);
+    pub(crate) fn new(latches: &Arc<Latches>, mut wanted: Stripes) -> Latching {
+        if !planted!("latches_in_any_order") {
+            strongest_once(&mut wanted);
+        }
         Latching {
             latches: Arc::clone(latches),
             wanted,
@@ -53,7 +56,7 @@ impl Latching {
     }
 
     /// Whether all are held now.
-    fn try_rest(&mut self) -> bool {
+    pub(crate) fn try_rest(&mut self) -> bool {
         while let Some(&(stripe, mode)) = self.wanted.get(self.taken) {
             if !self.latches.try_acquire(stripe, mode) {
                 self.tries += 1;

@@ -77,6 +77,8 @@ pub mod fuzzing;
 mod generation;
 mod graveyard;
 mod index;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 pub mod io;
 mod key_cache;
 mod key_file;
@@ -111,6 +113,7 @@ mod stop;
 mod store;
 mod survey;
 mod suspended;
+mod sync;
 mod sys;
 mod tiering;
 mod unlatched;

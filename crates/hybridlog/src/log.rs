@@ -9,15 +9,15 @@ use std::collections::VecDeque;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
 
 use crate::address::{Geometry, Slot, SlotKind};
 use crate::generation::Parity;
 use crate::record::{Draft, RecordRef, flag, write_filler};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentTable, State, header};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Mutex, global, thread_local};
 use crate::sys::{HUGE_PAGE_BYTES, Reservation};
 use crate::tiering::SEGMENTS_IN_TRANSIT;
 
@@ -392,7 +392,9 @@ fn fill_rest(open: &Open, segment_bytes: usize) {
 
 /// A small number of this thread's own, given out in the order in which threads ask first.
 pub(crate) fn thread_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    global! {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+    }
     thread_local! {
         static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
     }

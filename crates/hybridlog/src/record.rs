@@ -19,9 +19,9 @@
 mod in_place;
 
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::address::RECORD_ALIGN;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::{Meta, Namespace};
 
 pub(crate) const HEADER_BYTES: usize = 16;

@@ -6,6 +6,7 @@ use crate::io::ColdReader;
 use crate::operation::{KeptLatches, KeyRef, Operation};
 use crate::reads::ColdReads;
 use crate::store::Store;
+use crate::sync::give_way;
 use crate::{NoRoomReason, Stop};
 
 /// An operation that has met cold records so often keeps its latches while they are fetched: others must then wait, and
@@ -53,7 +54,7 @@ impl<I: Index> Store<I> {
                 }
                 Turn::Cold => reads.fetch_blocking(&self.shared.blocking_reader),
                 Turn::Room(bytes) => no_room(bytes, self.wait_for_room_blocking(bytes))?,
-                Turn::Latched => std::thread::yield_now(),
+                Turn::Latched => give_way(),
             }
         }
     }

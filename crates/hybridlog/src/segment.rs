@@ -13,15 +13,14 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
-
-use parking_lot::{Mutex, RwLock};
 
 use crate::address::{Address, Geometry};
 use crate::generation::Parity;
 use crate::key_file::ExpiryPosition;
 use crate::record::{HEADER_BYTES, RecordRef, filler_bytes};
 use crate::store::SEGMENT_BYTES;
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Mutex, RwLock};
 use crate::sys::{FileMapping, Reservation, prefetch};
 
 /// What every segment file begins with; also keeps address 0 unused.

@@ -8,8 +8,6 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use crate::Namespace;
 use crate::address::{Slot, SlotKind};
 use crate::epoch;
@@ -19,6 +17,7 @@ use crate::operation::{Held, KeyRef, Operation};
 use crate::reads::ColdReads;
 use crate::segment::{Place, Segment};
 use crate::shared::Shared;
+use crate::sync::Mutex;
 
 /// Writes noted at most. A load of new keys notes one in some ten thousand; overwriting cold keys notes every write, and
 /// what does not fit is left to compaction.

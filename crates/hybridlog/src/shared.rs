@@ -1,9 +1,7 @@
 //! What all operations and the tiering thread share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::address::Slot;
@@ -26,6 +24,8 @@ use crate::residence::RecentColdReads;
 use crate::room::Room;
 use crate::shadows::Shadows;
 use crate::stats::{Counters, KeyCounts};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, planted};
 use crate::tiering::{SEGMENTS_IN_TRANSIT, SEGMENTS_KEPT, SEGMENTS_MIN};
 use crate::watch::Watches;
 use crate::{Namespace, Stop};
@@ -125,7 +125,11 @@ impl<I: Index> Shared<I> {
         let Ok(copy) = self.append(&draft_of(record), urgency, generation) else {
             return false;
         };
-        let replaced = self.index.replace(hash, slot, copy);
+        let mut replaced = self.index.replace(hash, slot, copy);
+        if !replaced && planted!("relocated_in_front") {
+            self.index.insert(hash, copy);
+            replaced = true;
+        }
         if replaced {
             self.died(generation, slot, record.record_bytes());
         } else {

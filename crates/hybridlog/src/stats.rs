@@ -1,11 +1,10 @@
 //! Counters of the engine, and the figures it reports.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-
 use crossbeam_utils::CachePadded;
 
 use crate::Namespace;
 use crate::generation::Parity;
+use crate::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::sys::Reservation;
 
 /// Keys and expiries of a namespace are counted in so many places, each thread using one, and added up when asked.

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -23,6 +22,7 @@ use crate::room::NoRoomReason;
 use crate::segment::Place;
 use crate::shared::Shared;
 use crate::stats::{Stats, count};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::prefetch;
 use crate::{Namespace, Stop};
 

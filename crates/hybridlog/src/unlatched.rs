@@ -32,6 +32,7 @@ use crate::record::{RecordRef, flag};
 use crate::segment::Place;
 use crate::shared::Shared;
 use crate::store::LookedUp;
+use crate::sync::planted;
 use crate::sys::prefetch;
 use crate::{Namespace, epoch};
 
@@ -62,7 +63,7 @@ impl<I: Index> Shared<I> {
         let version = self.latches.version(stripe)?;
         let start = buffer.len();
         let found = self.copy_newest(looked_up, namespace, key, buffer)?;
-        if !self.latches.is_unchanged(stripe, version) && !cfg!(planted = "torn_reads") {
+        if !self.latches.is_unchanged(stripe, version) && !planted!("torn_reads") {
             buffer.truncate(start);
             return None;
         }

@@ -13,9 +13,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::command_log::Effect;
@@ -24,6 +22,8 @@ use crate::latch::{LatchMode, Latches};
 use crate::operation::Operation;
 use crate::record::NO_EXPIRY;
 use crate::store::Store;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::{Namespace, Stop};
 
 const SHARDS: usize = 64;

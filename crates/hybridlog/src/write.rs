@@ -19,6 +19,7 @@ use crate::operation::{Found, Meta, Operation};
 use crate::record::{Draft, NO_EXPIRY, RecordRef, flag};
 use crate::segment::Place;
 use crate::stats::count;
+use crate::sync::planted;
 use crate::{Namespace, Stop};
 
 /// What becomes of the pages of a large value that loses its root.
@@ -237,7 +238,9 @@ impl<I: Index> Operation<'_, I> {
                     let had = found.record.expires_at_ms().is_some();
                     let old = self.pages_of(&found).filter(|_| !same_pages);
                     // A relocation may have moved it since it was looked up: then look again.
-                    if self.shared.index.replace(hash, found.slot, new) {
+                    if self.shared.index.replace(hash, found.slot, new)
+                        || planted!("writers_do_not_look_again")
+                    {
                         self.died(&found);
                         self.count_expiry(namespace, had, has);
                         self.free_pages(old);

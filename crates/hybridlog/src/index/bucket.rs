@@ -12,16 +12,16 @@
 //! word is latch, level, version and the number of the first overflow node, so one comparison covers everything.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
 
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
 
 use super::chain::{Bucket, CHAIN_NODES_MAX, HEAD_SLOTS, NODE_SLOTS, Nodes, Table, Words};
 use super::sealed::Slots;
 use super::tag::{TAG_BITS, matches, matching, tagged};
 use super::{Candidates, Index, NextPosition};
 use crate::address::{SLOT_BITS, SLOT_MASK, Slot, SlotKind};
+use crate::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
+use crate::sync::{Mutex, planted, spin_loop};
 use crate::sys::prefetch;
 
 /// Slots a bucket holds on average, in tenths, before the table grows. Linear hashing loads the buckets that are yet to
@@ -91,7 +91,8 @@ fn low_bits(hash: u64, bits: u32) -> u64 {
 #[inline]
 fn moved_on(address: u64, hash: u64, level: u32) -> Option<u64> {
     let differs = low_bits(hash, level) ^ address;
-    (differs != 0).then(|| address | differs & differs.wrapping_neg())
+    (differs != 0 && !planted!("splits_go_unnoticed"))
+        .then(|| address | differs & differs.wrapping_neg())
 }
 
 /// A bucket whose latch is held.
@@ -210,7 +211,7 @@ impl BucketIndex {
                     control,
                 };
             }
-            std::hint::spin_loop();
+            spin_loop();
         }
     }
 
@@ -228,7 +229,7 @@ impl BucketIndex {
         // Acquire pairs with the Release of the last holder of the latch.
         let control = Control(bucket.control.load(Ordering::Acquire));
         if control.latched() {
-            std::hint::spin_loop();
+            spin_loop();
             return false;
         }
         let level = control.level();
@@ -248,7 +249,7 @@ impl BucketIndex {
         }
         // Keeps the loads above before the load below; pairs with the Release fence in `latch`.
         fence(Ordering::Acquire);
-        bucket.control.load(Ordering::Relaxed) == control.0
+        bucket.control.load(Ordering::Relaxed) == control.0 || planted!("readers_do_not_look_again")
     }
 
     /// Writes `words` into the bucket and as many nodes as it takes, reusing the chain that starts at `node`. Returns the

@@ -1,11 +1,10 @@
 //! The memory of the bucket index: the table of buckets and the pool of overflow nodes, both zeroed ranges of atomics.
 #![allow(unsafe_code)] // Views reserved memory as arrays of atomics.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::Reservation;
 
 pub(crate) const HEAD_SLOTS: usize = 7;

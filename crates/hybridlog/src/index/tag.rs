@@ -5,9 +5,8 @@
 //! A slot that has seen `n` splits has `19 - n` tag bits left; half of all slots have seen none, a quarter one, so on
 //! average some 60 in a million lookups meet a wrong candidate. Whoever replaces a slot knows the hash and renews the tag.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::address::{SLOT_BITS, Slot};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Splits that a tag survives: its bits below the marker.
 pub(super) const TAG_BITS: u32 = 19;

@@ -11,10 +11,9 @@
 //! * Values with more room than [`COPY_MAX_BYTES`] are excepted on both sides: they are changed through plain copies, which
 //!   are faster for long values, and not copied without the latch.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-
 use super::{NO_EXPIRY, RecordRef, flag, word0};
 use crate::address::RECORD_ALIGN;
+use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Beyond so much room a latch costs less than copying by words.
 pub(super) const COPY_MAX_BYTES: usize = 1024;
