@@ -115,7 +115,9 @@ pub(crate) fn admit<'t>(
             error: error.into(),
         });
     }
-    if server.store.is_out_of_memory() && takes_memory(client, command) {
+    if (server.store.is_out_of_memory() || server.store.is_disk_full())
+        && takes_memory(client, command)
+    {
         return Err(Refusal {
             command: Some(command),
             error: OUT_OF_MEMORY.as_bytes().into(),

@@ -150,6 +150,11 @@ impl Server {
                     persistence::set_command_log(self, settings.appendonly);
                     Ok(())
                 }
+                "maxdisk" | "maxmemory-policy" => {
+                    self.store
+                        .set_disk_limit(settings.maxdisk_bytes, settings.eviction);
+                    Ok(())
+                }
                 "appendfsync" => {
                     self.store.set_sync(settings.appendfsync);
                     Ok(())

@@ -35,7 +35,9 @@ pub(crate) fn start(settings: &Settings) -> Result<Arc<Store>, String> {
         checkpoint_bytes: checkpoint_bytes(settings, 0),
         ..Options::new(&settings.dir)
     };
-    Store::open_unrecovered(options).map_err(|error| error.to_string())
+    let store = Store::open_unrecovered(options).map_err(|error| error.to_string())?;
+    store.set_disk_limit(settings.maxdisk_bytes, settings.eviction);
+    Ok(store)
 }
 
 /// The length of the command log that makes a checkpoint due, with so many bytes of data.

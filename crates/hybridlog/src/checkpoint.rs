@@ -24,7 +24,7 @@ use crate::deaths::{self, DeathEntry, DeathsWriter, Mark};
 use crate::generation::{Death, Parity};
 use crate::index::Index;
 use crate::key_file;
-use crate::manifest::{Manifest, NamespaceKeys, SegmentEntry};
+use crate::manifest::{self, Manifest, NamespaceKeys, SegmentEntry};
 use crate::segment::Segment;
 use crate::shared::Shared;
 use crate::tiering::segment_file_name;
@@ -471,6 +471,7 @@ impl<I: Index> Shared<I> {
             }
         }
         let Ok(names) = self.disk.names() else { return };
+        let mut other_bytes = 0;
         for name in names {
             let is_old_log =
                 command_log::generation_of_log(&name).is_some_and(|of| of <= generation);
@@ -478,8 +479,13 @@ impl<I: Index> Shared<I> {
                 deaths::generation_of(&name).is_some_and(|of| !manifest.deaths.contains(&of));
             if is_old_log || is_old_deaths {
                 let _ = self.disk.remove(&name);
+            } else if name == manifest::NAME || deaths::generation_of(&name).is_some() {
+                let file = self.disk.open(&name);
+                other_bytes += file.and_then(|file| file.len()).unwrap_or(0);
             }
         }
+        let limit = &self.disk_limit;
+        limit.other_bytes.store(other_bytes, Ordering::Relaxed);
     }
 
     /// The checkpoint thread: makes one when asked to, or when it is time, until `stop` says so.

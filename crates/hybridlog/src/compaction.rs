@@ -236,7 +236,21 @@ impl<I: Index> Shared<I> {
         if !asked && !is_enough {
             return None;
         }
-        let least = segment_bytes / DEAD_SHARE_MIN;
+        self.compactable()
+            .into_iter()
+            .max_by_key(|segment| self.log.table.dead_bytes(segment))
+    }
+
+    /// Bytes of dead records that compaction would give back if it were asked.
+    pub(crate) fn compactable_bytes(&self) -> u64 {
+        let segment_bytes = self.log.geometry.segment_bytes() as u64;
+        let dead = |segment: &Arc<Segment>| self.log.table.dead_bytes(segment).min(segment_bytes);
+        self.compactable().iter().map(dead).sum()
+    }
+
+    /// The segments that are worth being rewritten.
+    fn compactable(&self) -> Vec<Arc<Segment>> {
+        let least = self.log.geometry.segment_bytes() as u64 / DEAD_SHARE_MIN;
         let mut segments = self.log.table.all();
         segments.retain(|segment| {
             let state = self.log.table.state(segment.number);
@@ -246,8 +260,6 @@ impl<I: Index> Shared<I> {
             is_complete && self.log.table.dead_bytes(segment) >= least
         });
         segments
-            .into_iter()
-            .max_by_key(|segment| self.log.table.dead_bytes(segment))
     }
 
     /// Rewrites one segment; `false` if none is worth it.

@@ -12,6 +12,7 @@ use crate::checkpoint::Checkpoints;
 use crate::command_log::{self, CommandLog, SyncPolicy};
 use crate::compaction::Compaction;
 use crate::disk::{Directory, Disk};
+use crate::disk_limit::DiskLimit;
 use crate::generation::Generations;
 use crate::graveyard::Graveyard;
 use crate::index::Index;
@@ -156,6 +157,7 @@ pub(crate) struct Threads {
     tiering: Option<JoinHandle<()>>,
     checkpoints: Option<JoinHandle<()>>,
     compaction: Option<JoinHandle<()>>,
+    disk_limit: Option<JoinHandle<()>>,
 }
 
 impl<I: Index> Store<I> {
@@ -238,6 +240,7 @@ impl Threads {
             tiering: spawn("tiering", Shared::run_tiering)?,
             checkpoints: spawn("checkpoint", Shared::run_checkpoints)?,
             compaction: spawn("compaction", Shared::run_compaction)?,
+            disk_limit: spawn("disk-limit", Shared::run_disk_limit)?,
             stopping,
         })
     }
@@ -251,7 +254,9 @@ impl<I: Index> Drop for Store<I> {
         shared.checkpoints.wake();
         shared.room.wake_tiering();
         shared.compaction.wake();
+        shared.disk_limit.wake();
         for thread in [
+            threads.disk_limit.take(),
             threads.compaction.take(),
             threads.checkpoints.take(),
             threads.tiering.take(),
@@ -373,6 +378,7 @@ fn new_shared<I: Index>(
         ),
         recovery: Recovery::default(),
         compaction: Compaction::default(),
+        disk_limit: DiskLimit::default(),
         graveyard: Graveyard::default(),
         blocking_reader,
         blocking_stats,

@@ -9,6 +9,8 @@ use smallvec::SmallVec;
 
 use crate::address::{Slot, SlotKind};
 use crate::command_log::{Effect, Position};
+
+use crate::disk_limit::DiskRoom;
 use crate::effects::NotedEffects;
 use crate::epoch::{self, Guard};
 use crate::generation::{HeldGeneration, Parity};
@@ -575,6 +577,7 @@ impl<'s, I: Index> Operation<'s, I> {
         if found.tier != Tier::Cold {
             self.shared.log.table.mark_read(found.slot.address());
         } else if self.reads.first_use(found.slot.address())
+            && self.shared.disk_room() == DiskRoom::Free
             && self.shared.recent_cold_reads.second_read(hash)
             && self.shared.relocate(
                 hash,

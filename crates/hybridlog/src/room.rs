@@ -9,7 +9,8 @@ use tokio::sync::Notify;
 /// Why there will be no room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoRoomReason {
-    /// What is not the log (index, connections) takes so much of the memory that too little is left.
+    /// What is not the log (index, connections) takes so much of the memory that too little is left; or the data files have
+    /// reached their limit.
     OutOfMemory,
     /// A segment file cannot be written; the text says which and why. It is tried again from time to time.
     CannotWrite(String),

@@ -108,6 +108,8 @@ pub(crate) struct SegmentTable {
     segments_max: usize,
     entries: Reservation,
     segments: RwLock<Vec<Option<Arc<Segment>>>>,
+    /// How many there are.
+    count: AtomicU64,
     /// Of each number, when the next key of its segment expires, as far as its key file lists it; Unix milliseconds. The lock
     /// is taken after that on `segments`.
     next_expiries_ms: Mutex<Vec<u64>>,
@@ -125,6 +127,7 @@ impl SegmentTable {
             segments_max,
             entries,
             segments: RwLock::new(Vec::new()),
+            count: AtomicU64::new(0),
             next_expiries_ms: Mutex::new(Vec::new()),
         })
     }
@@ -190,6 +193,7 @@ impl SegmentTable {
             .store(0, Ordering::Relaxed);
         let segment = Arc::new(make(number as u32));
         segments[number] = Some(segment.clone());
+        self.count.fetch_add(1, Ordering::Relaxed);
         Some(segment)
     }
 
@@ -217,7 +221,9 @@ impl SegmentTable {
     pub(crate) fn remove(&self, segment: &Segment) {
         let mut segments = self.segments.write();
         self.publish(segment, None, State::Free);
-        segments[segment.number as usize] = None;
+        if segments[segment.number as usize].take().is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
         if let Some(next_ms) = self
             .next_expiries_ms
             .lock()
@@ -240,6 +246,13 @@ impl SegmentTable {
             next_ms.resize(segments.len(), NEVER_MS);
         }
         next_ms[number] = at_ms.unwrap_or(NEVER_MS);
+    }
+
+    /// When the next key that the segment's key file lists expires, Unix milliseconds; `u64::MAX` if none does.
+    pub(crate) fn next_expiry_ms(&self, segment: &Segment) -> u64 {
+        let next_ms = self.next_expiries_ms.lock();
+        let number = segment.number as usize;
+        next_ms.get(number).copied().unwrap_or(NEVER_MS)
     }
 
     /// The segment in which keys have expired by `now_ms` for the longest time, if there is one. O(number of segments).
@@ -334,6 +347,12 @@ impl SegmentTable {
     pub(crate) fn file_id(&self, address: Address) -> u64 {
         let entry = self.entry(self.geometry.segment(address));
         entry.file_id.load(Ordering::Relaxed)
+    }
+
+    /// How many segments there are.
+    #[inline]
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// All segments there are.

@@ -9,6 +9,7 @@ use crate::checkpoint::Checkpoints;
 use crate::command_log::CommandLog;
 use crate::compaction::Compaction;
 use crate::disk::Disk;
+use crate::disk_limit::DiskLimit;
 use crate::generation::{Death, Generations};
 use crate::graveyard::Graveyard;
 use crate::index::Index;
@@ -50,6 +51,7 @@ pub(crate) struct Shared<I> {
     pub(crate) log_buffer_bytes: u64,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) compaction: Compaction,
+    pub(crate) disk_limit: DiskLimit,
     pub(crate) graveyard: Graveyard,
     pub(crate) recovery: Recovery,
     pub(crate) blocking_reader: BlockingReader,

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::address::{Slot, SlotKind};
 use crate::command_log::Health;
+use crate::disk_limit::{DiskRoom, Eviction};
 use crate::epoch::{self, Guard};
 use crate::expiry::ExpiredSome;
 use crate::flush::Retired;
@@ -31,6 +32,8 @@ pub(crate) const SEGMENT_BYTES: std::ops::RangeInclusive<usize> = 1 << 20..=32 <
 
 /// Whoever waits for room looks again after so long, whatever he has been told.
 const ROOM_LOOK: Duration = Duration::from_millis(100);
+/// How often one who blocks looks whether the data files are back within their limit.
+const DISK_LOOK: Duration = Duration::from_millis(5);
 
 /// Hashes of the keys of one batch.
 pub(crate) type Prefetched = SmallVec<[LookedUp; 64]>;
@@ -165,6 +168,20 @@ impl<I: Index> Store<I> {
         self.shared.log.is_out_of_memory()
     }
 
+    /// Whether the data files have reached their limit and nothing can be evicted, so that writes are refused.
+    pub fn is_disk_full(&self) -> bool {
+        self.shared.disk_room() == DiskRoom::Full
+    }
+
+    /// Limits the data files to about `bytes_max` bytes, 0 for no limit. Counted are segments (those that are still in memory
+    /// as well), key files, deaths and the manifest, but not the command log. At the limit `eviction` says which keys are
+    /// removed; writes wait for that, or are refused as for want of memory if there are none (any more). Before either, space
+    /// that dead records take is given back. The files may pass the limit by some segments, and by what compaction writes
+    /// before a checkpoint removes what it has read.
+    pub fn set_disk_limit(&self, bytes_max: u64, eviction: Eviction) {
+        self.shared.disk_limit.set(bytes_max, eviction);
+    }
+
     /// Waits until `bytes` can be written, and the command log can take what is changed.
     ///
     /// # Errors
@@ -178,6 +195,14 @@ impl<I: Index> Store<I> {
                 break;
             }
             let _ = tokio::time::timeout(ROOM_LOOK, progress).await;
+        }
+        loop {
+            let notified = self.shared.disk_limit.notify.notified();
+            if let Some(done) = self.disk_room(bytes) {
+                done?;
+                break;
+            }
+            let _ = tokio::time::timeout(ROOM_LOOK, notified).await;
         }
         self.wait_for_records(bytes).await
     }
@@ -207,6 +232,13 @@ impl<I: Index> Store<I> {
             }
             self.shared.command_log.wait_progress(ROOM_LOOK);
         }
+        loop {
+            if let Some(done) = self.disk_room(bytes) {
+                done?;
+                break;
+            }
+            std::thread::sleep(DISK_LOOK);
+        }
         self.wait_for_records_blocking(bytes)
     }
 
@@ -217,6 +249,16 @@ impl<I: Index> Store<I> {
                 return done;
             }
             self.shared.room.wait_for_round_after(round, ROOM_LOOK);
+        }
+    }
+
+    /// Whether `bytes` may be appended as far as the limit of the data files goes, or why not; `None` while room is being made.
+    fn disk_room(&self, bytes: u64) -> Option<Result<(), NoRoomReason>> {
+        match self.shared.disk_room() {
+            _ if bytes == 0 => Some(Ok(())),
+            DiskRoom::Free => Some(Ok(())),
+            DiskRoom::Held => None,
+            DiskRoom::Full => Some(Err(NoRoomReason::OutOfMemory)),
         }
     }
 
@@ -367,6 +409,7 @@ impl<I: Index> Store<I> {
             written_bytes: read(&counters.written_bytes),
             second_chances: read(&counters.second_chances),
             promotions: read(&counters.promotions),
+            evicted: read(&self.shared.disk_limit.evicted),
             shadows: read(&counters.shadows),
             cold_reads: read(&counters.cold_reads),
             warm_copied_bytes: read(&counters.warm_copied_bytes),

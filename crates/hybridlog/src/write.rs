@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::address::{Slot, SlotKind};
 use crate::command_log::{BlobId, Effect};
+use crate::disk_limit::DiskRoom;
 use crate::index::Index;
 use crate::large::Root;
 use crate::latch::LatchMode;
@@ -199,6 +200,11 @@ impl<I: Index> Operation<'_, I> {
     }
 
     pub(crate) fn append(&self, draft: &Draft<'_>) -> Result<Slot, Stop> {
+        if self.shared.disk_room() != DiskRoom::Free && !self.goes_through() {
+            return Err(Stop::NoRoom {
+                bytes: draft.record_bytes() as u64,
+            });
+        }
         let appended = self
             .shared
             .append(draft, self.urgency.get(), self.generation);

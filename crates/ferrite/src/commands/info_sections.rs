@@ -222,7 +222,9 @@ pub(crate) fn stats(text: &mut Lines, server: &Server) {
     text.zeros(&[
         "expired_time_cap_reached_count",
         "expire_cycle_cpu_milliseconds",
-        "evicted_keys",
+    ]);
+    text.field("evicted_keys", server.store.stats().evicted);
+    text.zeros(&[
         "evicted_clients",
         "evicted_scripts",
         "total_eviction_exceeded_time",

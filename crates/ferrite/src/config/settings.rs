@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hybridlog::SyncPolicy;
+use hybridlog::{Eviction, SyncPolicy};
 
 use super::table;
 use super::value::{BufferLimit, Line, SaveRule, Value};
@@ -54,6 +54,10 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
     /// For everything; the automatic value if none is configured.
     pub(crate) maxmemory_bytes: u64,
+    /// For the data files; 0 is no limit.
+    pub(crate) maxdisk_bytes: u64,
+    /// What happens when they reach it.
+    pub(crate) eviction: Eviction,
     pub(crate) databases: usize,
     /// Directory of the data files, absolute.
     pub(crate) dir: PathBuf,
@@ -217,6 +221,13 @@ impl Settings {
             shutdown_timeout: Duration::from_secs(values.number("shutdown-timeout")),
             workers: values.number("io-threads"),
             maxmemory_bytes,
+            maxdisk_bytes: values.bytes("maxdisk"),
+            eviction: match values.choice("maxmemory-policy") {
+                "allkeys-lru" | "allkeys-lfu" | "allkeys-random" => Eviction::AllKeys,
+                "volatile-lru" | "volatile-lfu" | "volatile-random" => Eviction::Expiring,
+                "volatile-ttl" => Eviction::SoonestExpiring,
+                _ => Eviction::Never,
+            },
             databases: values.number("databases"),
             dir: path(values.text("dir")),
             appendonly: values.yes("appendonly"),

@@ -203,7 +203,7 @@ const BACKGROUND: &str = "memory is always given back in the background";
 const CLUSTER: &str = "cluster mode is not supported";
 const DATA_FILES: &str = "data files have a format and names of their own";
 const DEFRAG: &str = "the log does not fragment memory";
-const EVICTION: &str = "data beyond maxmemory moves to disk instead of being evicted";
+const EVICTION: &str = "what is evicted is chosen by the age of segments, not by samples of keys";
 const MODULES: &str = "modules are not supported";
 const PINNING: &str = "threads are not pinned; limit them from outside, with taskset or a cgroup";
 const PUBSUB: &str = "keyspace notifications are not supported";
@@ -298,7 +298,7 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
 
     // Memory, threads, background work.
     row("maxmemory", Kind::Memory { min: 0, max: u64::MAX }, "0").works("memory for everything; 0 is 60% of RAM or of the cgroup's limit"),
-    row("maxmemory-policy", POLICIES, "noeviction").inert(EVICTION),
+    row("maxmemory-policy", POLICIES, "noeviction").works("which keys are evicted when the data files reach maxdisk; noeviction refuses writes then"),
     row("maxmemory-samples", int(1), "5").inert(EVICTION),
     row("maxmemory-eviction-tenacity", between(0, 100), "10").inert(EVICTION),
     row("maxmemory-clients", MemoryOrPercent, "0").works("memory for buffers of all clients, of which the largest are disconnected above it; 0 is no limit"),
@@ -434,5 +434,6 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     row("io-backend", Choice(&["auto", "uring", "tokio"]), "auto").immutable().works("how cold records are read: io_uring, tokio's file I/O, or the first where the kernel allows it"),
     row("io-sqpoll", YesNo, "no").immutable().works("io_uring: a kernel thread submits the reads"),
     row("io-iopoll", YesNo, "no").immutable().works("io_uring: completions are polled for; needs a device with poll queues"),
+    row("maxdisk", Kind::Memory { min: 0, max: u64::MAX }, "0").works("bytes of data files under dir, the command log not counted, at which maxmemory-policy applies; 0 is no limit"),
     row("segment-size", SegmentSize, "0").immutable().works("size of the log's segments in a new data directory; 0 follows from maxmemory"),
 ];
