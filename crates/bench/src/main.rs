@@ -4,6 +4,7 @@
 //! * `engine` measures the storage engine itself, without a server around it;
 //! * `durability` measures what the command log costs a server;
 //! * `kill` kills a server again and again and checks that no acknowledged write is lost;
+//! * `soak` loads a server with many times more data than memory, and watches memory, disk and stalls;
 //! * `rawread` is the yardstick for cold reads: random `O_DIRECT` reads and nothing else.
 //!
 //! Every command prints a table, and writes JSON and an SVG chart when asked to. A command exits
@@ -22,6 +23,7 @@ mod random;
 mod rawread;
 mod server;
 mod server_process;
+mod soak;
 mod values;
 
 use std::path::Path;
@@ -50,6 +52,8 @@ enum Command {
     Durability(durability::Options),
     /// Kill a server at random moments and check what is there after its restart
     Kill(kill::Options),
+    /// Load a server with much more data than memory for long, and check everything
+    Soak(soak::Options),
     /// Random O_DIRECT reads of data files over one io_uring: what the disk itself can do
     Rawread(rawread::Options),
 }
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         Command::Engine(options) => engine::run(&options),
         Command::Durability(options) => durability::run(&options),
         Command::Kill(options) => kill::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Rawread(options) => rawread::run(&options),
     };
     match outcome {

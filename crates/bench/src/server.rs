@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use resp::Reply;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::connection::Connection;
 
@@ -27,6 +28,8 @@ pub(crate) struct Launch {
     socket: PathBuf,
     port: u16,
     log: PathBuf,
+    /// The control group that its processes join.
+    group: Option<PathBuf>,
 }
 
 /// A running server. Killed when dropped.
@@ -46,6 +49,7 @@ impl Launch {
             socket: scratch.join("socket"),
             port: 0,
             log: scratch.join("log"),
+            group: None,
         })
     }
 
@@ -53,6 +57,17 @@ impl Launch {
     pub(crate) fn on_port(mut self, port: u16) -> Self {
         self.port = port;
         self
+    }
+
+    /// Lets the servers run in this control group.
+    pub(crate) fn in_group(mut self, group: Option<&Path>) -> Self {
+        self.group = group.map(Path::to_owned);
+        self
+    }
+
+    /// The directory of the server's data.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
     }
 
     /// The UNIX socket it listens on.
@@ -67,11 +82,20 @@ impl Launch {
         let errors = log.try_clone().map_err(|error| error.to_string())?;
         // Nobody but us is to connect to what the last one has left.
         let _ = std::fs::remove_file(&self.socket);
-        // The shell becomes the server, so its process id is the server's.
+        // The shell joins the group and becomes the server, so its process id is the server's.
+        let group = self
+            .group
+            .as_deref()
+            .map(|group| group.join("cgroup.procs"));
         let process = Command::new("sh")
             .arg("-c")
-            .arg(format!("exec {} \"$@\"", self.command_line))
-            .args(["sh", "--port", &self.port.to_string()])
+            .arg(format!(
+                "[ -z \"$1\" ] || echo $$ >\"$1\"; shift; exec {} \"$@\"",
+                self.command_line
+            ))
+            .arg("sh")
+            .arg(group.unwrap_or_default())
+            .args(["--port", &self.port.to_string()])
             .args(["--bind", "127.0.0.1", "--unixsocket"])
             .arg(&self.socket)
             .arg("--dir")
@@ -144,6 +168,23 @@ impl Server {
         let killed = self.process.kill().and_then(|()| self.process.wait());
         killed.map_err(|error| format!("cannot kill the server: {error}"))?;
         Ok(())
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Asks it to end with SIGTERM, and waits until it has.
+    pub(crate) fn terminate(mut self) -> Result<(), String> {
+        let failed = |error: io::Error| format!("cannot end the server: {error}");
+        let id = Pid::from_child(&self.process);
+        kill_process(id, Signal::TERM).map_err(|error| failed(error.into()))?;
+        let status = self.process.wait().map_err(failed)?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(format!("the server ended with {status}"))
     }
 
     /// Whether it has ended by itself.
