@@ -51,8 +51,10 @@ impl<'a> Watch<'a> {
     }
 
     pub(super) fn memory(&self) -> Result<Memory, String> {
+        let usage = ProcessUsage::of(self.server.id())
+            .map_err(|error| format!("the server has ended, or {error}"))?;
         Ok(Memory {
-            peak_rss_bytes: ProcessUsage::of(self.server.id())?.peak_rss_bytes,
+            peak_rss_bytes: usage.peak_rss_bytes,
             peak_charged_bytes: self.group.and_then(MemoryGroup::peak_bytes),
         })
     }
