@@ -10,6 +10,8 @@
 //!        tag (index)    | page | size class | segment number | offset / 8
 //! ```
 
+use crate::record::flag;
+
 /// Records start at multiples of this many bytes.
 pub(crate) const RECORD_ALIGN: usize = 8;
 
@@ -22,11 +24,12 @@ const PAGE_BIT: u64 = 1 << 43;
 pub(crate) const SLOT_BITS: u32 = 44;
 pub(crate) const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 
-/// Bytes to read for a record of each size class. The steps follow what is stored: small strings, then the 4 KiB and
-/// 32 KiB pages with their headers, then anything up to the longest value kept in one record. A record longer than the
-/// last (a very long key) takes a second read.
+/// Bytes to read for a record of each size class. The first is that of roots of large values, so that a slot tells that
+/// pages belong to its record; the others follow what is stored: small strings, then the 4 KiB and 32 KiB pages with their
+/// headers, then anything up to the longest value kept in one record. A record longer than its class (a very long key) takes
+/// a second read.
 pub(crate) const CLASS_BYTES: [u32; 8] = [
-    256,
+    512,
     512,
     1024,
     2048,
@@ -36,13 +39,16 @@ pub(crate) const CLASS_BYTES: [u32; 8] = [
     72 * 1024,
 ];
 
-/// The size class of a record that takes `record_bytes` in the log.
-pub(crate) fn size_class(record_bytes: usize) -> u8 {
-    let last = CLASS_BYTES.len() - 1;
-    let class = CLASS_BYTES
-        .iter()
-        .position(|&bytes| record_bytes <= bytes as usize);
-    class.unwrap_or(last) as u8
+const LARGE_ROOT_CLASS: u8 = 0;
+
+/// The size class of a record with these flags that takes `record_bytes` in the log.
+pub(crate) fn size_class(flags: u8, record_bytes: usize) -> u8 {
+    if flags & flag::CHUNKED != 0 {
+        return LARGE_ROOT_CLASS;
+    }
+    let classes = LARGE_ROOT_CLASS + 1..CLASS_BYTES.len() as u8 - 1;
+    let fits = |class: &u8| record_bytes <= CLASS_BYTES[usize::from(*class)] as usize;
+    classes.clone().find(fits).unwrap_or(classes.end)
 }
 
 /// How an address splits into segment number and offset; fixed per data directory.
@@ -113,18 +119,16 @@ pub enum SlotKind {
 pub struct Slot(u64);
 
 impl Slot {
-    /// A slot for a record that takes `record_bytes` in the log.
-    pub(crate) fn new(address: Address, kind: SlotKind, record_bytes: usize) -> Slot {
-        Slot::with_class(address, kind, size_class(record_bytes))
+    /// A slot for a record with these flags that takes `record_bytes` in the log.
+    pub(crate) fn new(address: Address, flags: u8, record_bytes: usize) -> Slot {
+        let kind = match flags & flag::PAGE {
+            0 => SlotKind::Root,
+            _ => SlotKind::Page,
+        };
+        Slot::of_class(address, kind, size_class(flags, record_bytes))
     }
 
-    /// A slot for a record whose [`size_class`] is known; it is below 8.
-    pub(crate) fn with_class(address: Address, kind: SlotKind, size_class: u8) -> Slot {
-        let page = if kind == SlotKind::Page { PAGE_BIT } else { 0 };
-        Slot(address.0 | u64::from(size_class) << CLASS_SHIFT | page)
-    }
-
-    /// A slot for a record whose size class is known.
+    /// A slot for a record whose [`size_class`] is known.
     pub(crate) fn of_class(address: Address, kind: SlotKind, class: u8) -> Slot {
         let page = if kind == SlotKind::Page { PAGE_BIT } else { 0 };
         Slot(address.0 | u64::from(class & 7) << CLASS_SHIFT | page)
@@ -136,9 +140,9 @@ impl Slot {
     }
 
     /// How long the record is at least, going by its size class.
-    pub(crate) fn least_bytes(self) -> usize {
+    fn least_bytes(self) -> usize {
         match usize::from(self.class()) {
-            0 => CLASS_BYTES[0] as usize / 2,
+            0 | 1 => 32,
             class => CLASS_BYTES[class - 1] as usize,
         }
     }
@@ -169,6 +173,11 @@ impl Slot {
         }
     }
 
+    /// Whether the record is the root of a large value, whose pages are records of their own.
+    pub(crate) fn is_large_root(self) -> bool {
+        self.kind() == SlotKind::Root && self.class() == LARGE_ROOT_CLASS
+    }
+
     /// How many bytes to read from the device to get the whole record, in all but rare cases.
     pub(crate) fn read_bytes(self) -> usize {
         CLASS_BYTES[usize::from(self.class())] as usize
@@ -185,7 +194,7 @@ mod tests {
             let geometry = Geometry::new(1 << shift);
             let last = geometry.segments_max() as u32 - 1;
             for (segment, offset) in [(0, 64), (1, 8), (last, (1 << shift) - 8)] {
-                let slot = Slot::new(geometry.address(segment, offset), SlotKind::Page, 5000);
+                let slot = Slot::new(geometry.address(segment, offset), flag::PAGE, 5000);
                 assert_eq!(
                     (
                         geometry.segment(slot.address()),

@@ -44,6 +44,12 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Segments without live records keep their files no longer than this for want of a checkpoint.
 const GONE_MAX: Duration = Duration::from_secs(5);
 
+/// Nor while their files are more than this share of all.
+const GONE_SHARE: u64 = 16;
+
+/// So many may be, however small the data set is: a checkpoint is not for a few segments.
+const GONE_SEGMENTS: u64 = 8;
+
 /// This share of the memory may be taken by deaths that wait for a checkpoint.
 const DEATHS_SHARE: u64 = 32;
 
@@ -522,10 +528,20 @@ impl<I: Index> Shared<I> {
             || self.command_log.stats().file_bytes >= bytes_max
             || appended >= bytes_max
             || self.generations.bytes() >= deaths_max
-            || checkpoints
-                .gone
-                .lock()
-                .iter()
-                .any(|gone| gone.since.elapsed() >= GONE_MAX)
+            || self.is_time_to_remove()
+    }
+
+    /// Whether the files of segments without live records have been kept long enough, or are too many.
+    fn is_time_to_remove(&self) -> bool {
+        let segment_bytes = self.log.geometry.segment_bytes() as u64;
+        let gone_bytes = {
+            let gone = self.checkpoints.gone.lock();
+            if gone.iter().any(|gone| gone.since.elapsed() >= GONE_MAX) {
+                return true;
+            }
+            gone.len() as u64 * segment_bytes
+        };
+        gone_bytes > GONE_SEGMENTS * segment_bytes
+            && gone_bytes > self.space().disk_bytes / GONE_SHARE
     }
 }

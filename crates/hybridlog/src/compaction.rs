@@ -301,8 +301,8 @@ impl<I: Index> Shared<I> {
         let (mut column, mut some, mut live) = (file.recovery(), Vec::new(), Vec::<Live>::new());
         let end_max = |record: &RecoveryRecord| {
             let longest = match usize::from(record.size_class) {
-                class if class + 1 < CLASS_BYTES.len() => CLASS_BYTES[class] as usize,
-                // Longer only by the length of its key.
+                class if (1..CLASS_BYTES.len() - 1).contains(&class) => CLASS_BYTES[class] as usize,
+                // The root of a large value, or of the longest: longer only by the length of its key.
                 class => CLASS_BYTES[class] as usize + self.key_max_bytes() as usize,
             };
             (record.offset as usize + longest).min(self.log.geometry.segment_bytes())
@@ -437,7 +437,9 @@ impl<I: Index> Shared<I> {
         let Some(slot) = self.slot_of(segment, listed) else {
             return Ok(Outcome::Done);
         };
-        let record = window.record(self, segment, listed)?;
+        let Some(record) = window.record(self, segment, listed)? else {
+            return Ok(Outcome::Later);
+        };
         let hash = listed.hash;
         if listed.kind == SlotKind::Page && self.is_buried(&record) {
             if self.index.remove(hash, slot) {
@@ -480,7 +482,7 @@ impl<I: Index> Shared<I> {
         let kind = slot.kind();
         // SAFETY: `bytes` at `at` are inside the frame, as just checked, and nobody else's: no slot leads there yet.
         unsafe { draft.write(output.base.as_ptr().add(output.at)) };
-        let copy = Slot::new(address, kind, bytes);
+        let copy = Slot::new(address, draft.flags, bytes);
         // If the slot has changed, the next copy takes the place.
         let mut replaced = self.index.replace(hash, slot, copy);
         if !replaced && planted!("compacted_in_front") {
@@ -621,24 +623,24 @@ impl Window {
             .map_or(0, |(_, buffer)| buffer.len() as u64)
     }
 
-    /// A record that was asked for. The caller is pinned.
+    /// A record that was asked for; `None` if it was in memory and is not any more. The caller is pinned.
     fn record<'w, I: Index>(
         &'w self,
         shared: &'w Shared<I>,
         segment: &Segment,
         listed: &RecoveryRecord,
-    ) -> io::Result<RecordRef<'w>> {
+    ) -> io::Result<Option<RecordRef<'w>>> {
         let offset = listed.offset as usize;
         let Some((start, buffer)) = &self.read else {
-            let base = shared.log.table.base(segment.number);
-            // It may have gone cold since.
-            let base = base.ok_or_else(|| io::Error::other("the segment has left memory"))?;
+            let Some(base) = shared.log.table.base(segment.number) else {
+                return Ok(None);
+            };
             // SAFETY: a key file lists where records begin; the segment is sealed, and the caller pinned.
-            return Ok(unsafe { RecordRef::new(base.as_ptr().add(offset)) });
+            return Ok(Some(unsafe { RecordRef::new(base.as_ptr().add(offset)) }));
         };
         let longest = shared.log.geometry.segment_bytes() - offset;
         let why = match decode(&buffer[offset - start..], longest) {
-            Decoded::Record(record) => return Ok(record),
+            Decoded::Record(record) => return Ok(Some(record)),
             Decoded::Longer(_) => "the record is longer than its place",
             Decoded::Damaged(why) => why,
         };

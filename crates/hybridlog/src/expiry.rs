@@ -257,9 +257,8 @@ impl<I: Index> Shared<I> {
             return Outcome::Nothing;
         }
         operation.count_keys(key.namespace, -1, -1);
-        let records = segment.records.load(Ordering::Relaxed).max(1) as usize;
-        let mean_bytes = self.log.geometry.segment_bytes() / records;
-        self.died(operation.generation, slot, slot.likely_bytes(mean_bytes));
+        let bytes = self.likely_bytes(segment, slot);
+        self.died(operation.generation, slot, bytes);
         Outcome::Removed
     }
 

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use crate::address::{Geometry, Slot, SlotKind};
+use crate::address::{Geometry, Slot};
 use crate::generation::Parity;
-use crate::record::{Draft, RecordRef, flag, write_filler};
+use crate::record::{Draft, RecordRef, write_filler};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentTable, State, header};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, global, thread_local};
@@ -215,12 +215,8 @@ impl Log {
 
     /// Writes a record at the beginning of a chunk that has the room.
     fn write(&self, chunk: &mut Chunk, draft: &Draft<'_>, bytes: usize) -> Slot {
-        let kind = if draft.flags & flag::PAGE != 0 {
-            SlotKind::Page
-        } else {
-            SlotKind::Root
-        };
-        let slot = Slot::new(self.geometry.address(chunk.segment, chunk.at), kind, bytes);
+        let address = self.geometry.address(chunk.segment, chunk.at);
+        let slot = Slot::new(address, draft.flags, bytes);
         assert!(bytes <= chunk.end - chunk.at);
         // SAFETY: `bytes` at `at` are the chunk's, unused, aligned; the frame outlives the pin of whoever appends.
         unsafe { draft.write(chunk.base.as_ptr().add(chunk.at)) };

@@ -2,10 +2,13 @@
 //!
 //! A blind write that meets a cold slot with its tag does not read it: most likely the slot is the key's own old record,
 //! which becomes a shadow. Sometimes it is another key's with the same tag bits, and then the write has added a key that
-//! nobody has counted. So such writes are noted (as far as the list goes), and once there have been none for a while the
-//! cold records are read: a shadow gives its slot back, a stranger corrects the count.
+//! nobody has counted. So such writes are noted, and once there have been none for a while, or many are noted, the cold
+//! records are read: a shadow gives its slot back, a stranger corrects the count. When as many are noted as may be, writes
+//! are not blind any more ([`Shadows::is_full`]): so the count is exact in the end, and the memory for notes, and for slots of
+//! shadows in the index, is bounded.
 
-use std::sync::atomic::Ordering;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Namespace;
@@ -19,9 +22,9 @@ use crate::segment::{Place, Segment};
 use crate::shared::Shared;
 use crate::sync::Mutex;
 
-/// Writes noted at most. A load of new keys notes one in some ten thousand; overwriting cold keys notes every write, and
-/// what does not fit is left to compaction.
-const NOTED_MAX: usize = 64 * 1024;
+/// This share of the memory may be taken by notes. A load of new keys notes one write in some ten thousand; overwriting cold
+/// keys notes every write.
+const NOTES_SHARE: u64 = 16;
 
 /// How long there must have been no such write.
 const CALM: Duration = Duration::from_millis(500);
@@ -36,10 +39,13 @@ struct Noted {
     unread: Slot,
 }
 
-/// The list of such writes.
+/// All such writes.
 #[derive(Default)]
 pub(crate) struct Shadows {
-    noted: Mutex<Vec<Noted>>,
+    /// By the number of the segment of the unread slot.
+    noted: Mutex<HashMap<u32, Vec<Noted>>>,
+    /// How many there are.
+    len: AtomicUsize,
 }
 
 /// Tells when there has been no blind write over an unread slot for a while.
@@ -66,70 +72,126 @@ impl CalmClock {
 }
 
 impl Shadows {
+    /// Bytes of memory that the notes take, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.len.load(Ordering::Relaxed) * size_of::<Noted>()) as u64
+    }
+
+    /// Whether as many writes are noted as may be.
+    pub(crate) fn is_full(&self, memory_bytes: u64) -> bool {
+        self.bytes() >= memory_bytes / NOTES_SHARE
+    }
+
+    fn is_half_full(&self, memory_bytes: u64) -> bool {
+        self.bytes() >= memory_bytes / NOTES_SHARE / 2
+    }
+
     /// Forgets what has been noted about the slots that `gone` names. The tiering lock is held, so nobody is looking into
     /// them.
     pub(crate) fn forget(&self, gone: impl Fn(Slot) -> bool) {
-        self.noted.lock().retain(|noted| !gone(noted.unread));
+        let mut all = self.noted.lock();
+        all.values_mut()
+            .for_each(|noted| noted.retain(|noted| !gone(noted.unread)));
+        all.retain(|_, noted| !noted.is_empty());
+        let len = all.values().map(Vec::len).sum();
+        self.len.store(len, Ordering::Relaxed);
     }
 
-    /// The key's own old record has been found: its blind write was over that, so that nobody is left uncounted.
-    pub(crate) fn settle(&self, hash: u64) {
-        self.noted.lock().retain(|noted| noted.hash != hash);
+    fn note(&self, segment: u32, noted: Noted) {
+        let mut all = self.noted.lock();
+        all.entry(segment).or_default().push(noted);
+        self.len.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn note(&self, namespace: Namespace, hash: u64, unread: Slot) {
-        let mut noted = self.noted.lock();
-        if noted.len() < NOTED_MAX {
-            noted.push(Noted {
-                namespace,
-                hash,
-                unread,
-            });
+    /// Takes some notes, all of one segment.
+    fn take_some(&self) -> Vec<Noted> {
+        let mut all = self.noted.lock();
+        let Some((&segment, noted)) = all.iter_mut().next() else {
+            return Vec::new();
+        };
+        let some = noted.split_off(noted.len().saturating_sub(BATCH));
+        if noted.is_empty() {
+            all.remove(&segment);
+        }
+        self.len.fetch_sub(some.len(), Ordering::Relaxed);
+        some
+    }
+
+    fn take_all_of(&self, segment: u32) -> Vec<Noted> {
+        let mut all = self.noted.lock();
+        let noted = all.remove(&segment).unwrap_or_default();
+        self.len.fetch_sub(noted.len(), Ordering::Relaxed);
+        noted
+    }
+
+    /// Forgets what is noted for a hash in these segments.
+    fn settle(&self, hash: u64, segments: impl Iterator<Item = u32>) {
+        let mut all = self.noted.lock();
+        for segment in segments {
+            if let Some(noted) = all.get_mut(&segment) {
+                let before = noted.len();
+                noted.retain(|noted| noted.hash != hash);
+                self.len.fetch_sub(before - noted.len(), Ordering::Relaxed);
+            }
         }
     }
 }
 
 impl<I: Index> Shared<I> {
-    /// If things are calm, looks into some of the noted writes.
+    /// A blind write has put a slot in front of `unread`.
+    pub(crate) fn note_shadow(&self, namespace: Namespace, hash: u64, unread: Slot) {
+        let segment = self.log.geometry.segment(unread.address());
+        let noted = Noted {
+            namespace,
+            hash,
+            unread,
+        };
+        self.shadows.note(segment, noted);
+    }
+
+    /// The key's own old record has been found: its blind write was over that, so that nobody is left uncounted. `gone` is the
+    /// old record's slot if it has left the index already.
+    pub(crate) fn settle_shadows(&self, hash: u64, gone: Option<Slot>) {
+        let candidates = self.index.candidates(hash, SlotKind::Root);
+        let slots = candidates.into_iter().chain(gone);
+        let segments = slots.map(|slot| self.log.geometry.segment(slot.address()));
+        self.shadows.settle(hash, segments);
+    }
+
+    /// If things are calm, or many writes are noted, looks into some of them.
     pub(crate) fn resolve_shadows(&self, clock: &mut CalmClock) {
-        if !clock.is_calm(self.counters.shadows.load(Ordering::Relaxed)) {
+        let is_calm = clock.is_calm(self.counters.shadows.load(Ordering::Relaxed));
+        let memory_bytes = self.memory_bytes.load(Ordering::Relaxed);
+        if !is_calm && !self.shadows.is_half_full(memory_bytes) {
             return;
         }
         // What is noted names segments, and only under this lock do those stay what they are.
         let _alone = self.tiering.lock();
-        let batch: Vec<Noted> = {
-            let mut noted = self.shadows.noted.lock();
-            let from = noted.len().saturating_sub(BATCH);
-            noted.drain(from..).collect()
-        };
-        self.resolve_all(batch);
+        self.resolve_all(&self.shadows.take_some());
     }
 
     /// Looks into the noted writes over records of one segment, before that is no more.
     pub(crate) fn resolve_shadows_in(&self, segment: &Segment) {
         let _alone = self.tiering.lock();
-        let geometry = self.log.geometry;
-        let is_there =
-            |noted: &mut Noted| geometry.segment(noted.unread.address()) == segment.number;
-        let batch: Vec<Noted> = self.shadows.noted.lock().extract_if(.., is_there).collect();
-        self.resolve_all(batch);
+        let noted = self.shadows.take_all_of(segment.number);
+        noted.chunks(BATCH).for_each(|some| self.resolve_all(some));
     }
 
-    fn resolve_all(&self, batch: Vec<Noted>) {
+    fn resolve_all(&self, batch: &[Noted]) {
         if batch.is_empty() {
             return;
         }
         let mut reads = ColdReads::default();
         {
             let operation = Operation::new(self, Held::none(&self.latches), &reads, 0);
-            for noted in &batch {
+            for noted in batch {
                 // Cold ones are noted as wanted, which is all that matters here.
                 let _ = operation.found(noted.unread);
             }
         }
         reads.fetch_blocking(&self.blocking_reader);
         for noted in batch {
-            self.resolve(&noted, &reads);
+            self.resolve(noted, &reads);
         }
     }
 
@@ -145,7 +207,7 @@ impl<I: Index> Shared<I> {
         if self.hash(namespace, &key) != noted.hash {
             // Another key's. The key's own old record may lie behind it.
             match self.behind(noted) {
-                Some(next) => self.shadows.note(noted.namespace, noted.hash, next),
+                Some(next) => self.note_shadow(noted.namespace, noted.hash, next),
                 None => self.count_stranger(noted.namespace),
             }
             return;
@@ -157,7 +219,7 @@ impl<I: Index> Shared<I> {
             mode: LatchMode::Exclusive,
         };
         let Some(operation) = self.operation(&[latched], reads, 0) else {
-            self.shadows.note(noted.namespace, noted.hash, noted.unread);
+            self.note_shadow(noted.namespace, noted.hash, noted.unread);
             return;
         };
         let Ok(Some(found)) = operation.found(noted.unread) else {

@@ -23,6 +23,7 @@ use crate::record::{Draft, RecordRef};
 use crate::recovery::Recovery;
 use crate::residence::RecentColdReads;
 use crate::room::Room;
+use crate::segment::Segment;
 use crate::shadows::Shadows;
 use crate::stats::{Counters, KeyCounts};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -157,10 +158,18 @@ impl<I: Index> Shared<I> {
     /// An operation of `generation` has put a slot in front of `unread` without knowing whether it is the same key's.
     pub(crate) fn shadowed(&self, generation: u64, unread: Slot) {
         // Nearly always it is, and the old record is as good as dead; how long that is nobody has seen.
-        let bytes = unread.least_bytes() as u64;
-        self.log.table.add_dead_bytes(unread.address(), bytes);
+        if let Some(segment) = self.log.table.segment(unread.address()) {
+            let bytes = self.likely_bytes(&segment, unread) as u64;
+            self.log.table.add_dead_bytes_of(&segment, bytes);
+        }
         self.generations
             .note(generation, Death::shadowed(unread.address()));
+    }
+
+    /// How long a record in a segment on the device probably is, which nobody has read.
+    pub(crate) fn likely_bytes(&self, segment: &Segment, slot: Slot) -> usize {
+        let records = segment.records.load(Ordering::Relaxed).max(1) as usize;
+        slot.likely_bytes(self.log.geometry.segment_bytes() / records)
     }
 
     pub(crate) fn note_expired(&self, namespace: Namespace, key: &[u8]) {
@@ -242,7 +251,10 @@ impl<I: Index> Shared<I> {
     }
 
     fn tables_bytes(&self) -> u64 {
-        self.recent_cold_reads.bytes() as u64 + self.generations.bytes() + self.key_cache.bytes()
+        self.recent_cold_reads.bytes() as u64
+            + self.generations.bytes()
+            + self.shadows.bytes()
+            + self.key_cache.bytes()
     }
 
     /// What is left of the memory for segments if nothing is reserved.

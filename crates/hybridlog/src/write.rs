@@ -6,6 +6,7 @@
 #![allow(unsafe_code)] // Changes records in place, under the exclusive latches the operation holds.
 
 use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
@@ -58,12 +59,14 @@ enum Previous<'a> {
 }
 
 impl<I: Index> Operation<'_, I> {
-    /// Stores `value` under `key`, replacing whatever was there. Never reads the device: a cold slot that might be the
-    /// key's becomes a shadow.
+    /// Stores `value` under `key`, replacing whatever was there. Does not read the device: a cold slot that might be the
+    /// key's becomes a shadow. Unless that is of a large value, or more writes than a sixteenth of the memory could tell wait
+    /// for being looked into.
     ///
     /// # Errors
     ///
-    /// [`Stop::TooLarge`], [`Stop::NoRoom`]; nothing has changed then.
+    /// [`Stop::Cold`], only as the first change of the operation; [`Stop::TooLarge`], [`Stop::NoRoom`]. Nothing has changed
+    /// then.
     #[inline]
     pub fn set(
         &mut self,
@@ -75,8 +78,16 @@ impl<I: Index> Operation<'_, I> {
         self.shared.check_lengths(key, value.len() as u64)?;
         self.check_log()?;
         let meta = meta.stored();
+        let is_large = value.len() > crate::large::INLINE_MAX_BYTES;
+        if is_large {
+            // What has to be read first is read before the value goes to the command log.
+            let hash = self.shared.hash(namespace, key);
+            if let Previous::Unread(slot) = self.previous(hash, namespace, key) {
+                self.check_blind(slot)?;
+            }
+        }
         let content = self.log_ahead(value)?;
-        if value.len() > crate::large::INLINE_MAX_BYTES {
+        if is_large {
             self.set_large(namespace, key, value, meta)?;
         } else {
             self.put(namespace, key, value, meta)?;
@@ -122,14 +133,18 @@ impl<I: Index> Operation<'_, I> {
         self.assert_latched(hash, LatchMode::Exclusive);
         let mut slack_bytes = 0;
         let mut over = Over::Unknown;
-        if let Previous::Found(found) = self.previous(hash, namespace, key) {
-            if self.put_in_place(&found, value, meta) {
-                self.urgency.set(Urgency::Emergency);
-                return Ok(());
+        match self.previous(hash, namespace, key) {
+            Previous::Found(found) => {
+                if self.put_in_place(&found, value, meta) {
+                    self.urgency.set(Urgency::Emergency);
+                    return Ok(());
+                }
+                // What has grown once may grow again.
+                slack_bytes = if found.mutable { value.len() / 8 } else { 0 };
+                over = Over::Found(found);
             }
-            // What has grown once may grow again.
-            slack_bytes = if found.mutable { value.len() / 8 } else { 0 };
-            over = Over::Found(found);
+            Previous::Unread(slot) => self.check_blind(slot)?,
+            Previous::Absent => {}
         }
         let new = self.append(&Draft {
             namespace,
@@ -199,6 +214,21 @@ impl<I: Index> Operation<'_, I> {
         Previous::Absent
     }
 
+    /// Whether a slot may be put in front of an unread one. Not if that is the root of a large value, whose pages would stay
+    /// until compaction meets it; and not if as many writes are noted already as may be. An operation that has changed
+    /// something goes through with it all the same.
+    fn check_blind(&self, unread: Slot) -> Result<(), Stop> {
+        let memory_bytes = self.shared.memory_bytes.load(Ordering::Relaxed);
+        let must_read = unread.is_large_root() || self.shared.shadows.is_full(memory_bytes);
+        if must_read
+            && self.urgency.get() != Urgency::Emergency
+            && !self.reads.knows(unread.address())
+        {
+            self.found(unread)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn append(&self, draft: &Draft<'_>) -> Result<Slot, Stop> {
         if self.shared.disk_room() != DiskRoom::Free && !self.goes_through() {
             return Err(Stop::NoRoom {
@@ -255,7 +285,7 @@ impl<I: Index> Operation<'_, I> {
                 }
                 Previous::Unread(unread) => {
                     count(&self.shared.counters.shadows, 1);
-                    self.shared.shadows.note(namespace, hash, unread);
+                    self.shared.note_shadow(namespace, hash, unread);
                     self.count_keys(namespace, 0, i64::from(has));
                     self.shared.index.insert(hash, new);
                     // Looked up again: compaction may have moved the record meanwhile.
@@ -539,7 +569,7 @@ impl<I: Index> Operation<'_, I> {
             .count();
         self.count_keys(namespace, -1, -(expiring as i64));
         if mine.len() > 1 {
-            self.shared.shadows.settle(hash);
+            self.shared.settle_shadows(hash, None);
         }
         self.urgency.set(Urgency::Emergency);
         for found in mine {
@@ -597,7 +627,7 @@ impl<I: Index> Operation<'_, I> {
         count(&self.shared.counters.expired, u64::from(!is_shadow));
         match is_shadow {
             true => {
-                self.shared.shadows.settle(hash);
+                self.shared.settle_shadows(hash, Some(slot));
                 self.shared.shadow_died(self.generation, slot);
             }
             false => self

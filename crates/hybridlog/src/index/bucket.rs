@@ -527,7 +527,7 @@ mod tests {
             let address = geometry.address((n >> 15) as u32, (n & 0x7fff) as usize * 8 + 64);
             index.insert(
                 xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes()),
-                Slot::new(address, SlotKind::Root, 100),
+                Slot::of_class(address, SlotKind::Root, 1),
             );
             if n % 100_000 == 0 && n >= 200_000 {
                 let per_slot = index.bytes() as f64 / n as f64;
@@ -542,11 +542,8 @@ mod tests {
         let index = BucketIndex::with_limit(64 << 20).expect("memory for the index");
         let geometry = crate::address::Geometry::new(1 << 20);
         for n in 0..70_000u64 {
-            let slot = Slot::new(
-                geometry.address(0, n as usize * 8 + 64),
-                SlotKind::Root,
-                100,
-            );
+            let address = geometry.address(0, n as usize * 8 + 64);
+            let slot = Slot::of_class(address, SlotKind::Root, 1);
             index.insert(xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes()), slot);
         }
         let buckets = index.buckets.load(Ordering::Relaxed);

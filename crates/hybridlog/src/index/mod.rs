@@ -88,11 +88,8 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     fn slot(n: usize, kind: SlotKind) -> Slot {
-        Slot::new(
-            Geometry::new(1 << 20).address((n / 1000) as u32, 64 + n % 1000 * 8),
-            kind,
-            100,
-        )
+        let address = Geometry::new(1 << 20).address((n / 1000) as u32, 64 + n % 1000 * 8);
+        Slot::of_class(address, kind, 1)
     }
 
     fn hash(n: usize) -> u64 {

@@ -38,7 +38,7 @@ impl<I: Index> SealedRecords<'_, I> {
     fn listed<'r>(&self, offset: u32, record: &RecordRef<'r>) -> Listed<'r> {
         Listed {
             offset,
-            size_class: size_class(record.record_bytes()),
+            size_class: size_class(record.flags(), record.record_bytes()),
             kind: match record.flags() & flag::PAGE {
                 0 => SlotKind::Root,
                 _ => SlotKind::Page,
