@@ -24,7 +24,7 @@ use crate::sync::Mutex;
 
 /// This share of the memory may be taken by notes. A load of new keys notes one write in some ten thousand; overwriting cold
 /// keys notes every write.
-const NOTES_SHARE: u64 = 16;
+const NOTES_SHARE: u64 = 64;
 
 /// How long there must have been no such write.
 const CALM: Duration = Duration::from_millis(500);

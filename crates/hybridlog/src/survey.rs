@@ -252,7 +252,7 @@ impl Survey {
 
     fn check_record(&self, seed: Option<u64>, listed: &RecoveryRecord) -> Result<(), &'static str> {
         let record = self.decoded(listed.offset as usize)?;
-        if listed.size_class != size_class(record.record_bytes()) {
+        if listed.size_class != size_class(record.flags(), record.record_bytes()) {
             return Err("the record has another length than its key file lists");
         }
         match seed {
@@ -371,7 +371,7 @@ impl Survey {
         let found = RecoveryRecord {
             hash,
             offset: offset as u32,
-            size_class: size_class(bytes),
+            size_class: size_class(record.flags(), bytes),
             kind,
         };
         let is_void = record.flags() & flag::VOID != 0;

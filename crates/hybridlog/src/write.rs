@@ -60,7 +60,7 @@ enum Previous<'a> {
 
 impl<I: Index> Operation<'_, I> {
     /// Stores `value` under `key`, replacing whatever was there. Does not read the device: a cold slot that might be the
-    /// key's becomes a shadow. Unless that is of a large value, or more writes than a sixteenth of the memory could tell wait
+    /// key's becomes a shadow. Unless that is of a large value, or more such writes than fit into a 64th of the memory wait
     /// for being looked into.
     ///
     /// # Errors

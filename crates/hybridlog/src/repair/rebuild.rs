@@ -184,7 +184,7 @@ impl SegmentRecords for SoundRecords<'_> {
         let (_, kind) = hash_of(self.seed, &record);
         Listed {
             offset,
-            size_class: size_class(record.record_bytes()),
+            size_class: size_class(record.flags(), record.record_bytes()),
             kind,
             namespace: record.namespace(),
             meta: record.meta(),

@@ -25,6 +25,7 @@ use crate::workload::{self, META, Model, NAMESPACE, Stored, keys};
 #[derive(Clone)]
 struct Witness {
     random: Random,
+    /// The last one is for [`Witness::wait_durable`] alone.
     keys: Vec<Arc<[u8]>>,
     /// What the keys held: first when the store was opened, then after each operation.
     moments: Vec<Model>,
@@ -69,7 +70,10 @@ impl Witness {
     fn new(seed: u64, thread: u64) -> Witness {
         Witness {
             random: Random::new(seed ^ (thread + 1) << 40),
-            keys: keys(thread),
+            keys: keys(thread)
+                .into_iter()
+                .chain([format!("last:{thread}").into_bytes().into()])
+                .collect(),
             moments: vec![Model::new()],
             durable: 0,
         }
@@ -104,7 +108,8 @@ impl Witness {
     fn step<I: Index>(&mut self, store: &Store<I>) -> Result<(), Stop> {
         let mut model = self.moments[self.last()].clone();
         let logged_before = store.has_command_log();
-        let done = workload::step(store, &mut model, &mut self.random, &self.keys);
+        let (_, keys) = self.keys.split_last().expect("there are keys");
+        let done = workload::step(store, &mut model, &mut self.random, keys);
         model.now_ms += self.random.below(4);
         // When the power has gone meanwhile, it may have been done all the same.
         self.moments.push(model);
@@ -155,7 +160,8 @@ impl Witness {
         store: &Store<I>,
         disk: &SimulatedDisk,
     ) -> Result<(), Stop> {
-        let (key, value) = (self.keys[0].clone(), self.random.next().to_le_bytes());
+        let key = self.keys.last().expect("there are keys").clone();
+        let value = self.random.next().to_le_bytes();
         let latched = workload::latched(&[&key], LatchMode::Exclusive);
         let reads = ColdReads::default();
         let mut model = self.moments[self.last()].clone();
