@@ -124,15 +124,12 @@ impl Shadows {
         noted
     }
 
-    /// Forgets what is noted for a hash in these segments.
-    fn settle(&self, hash: u64, segments: impl Iterator<Item = u32>) {
-        let mut all = self.noted.lock();
-        for segment in segments {
-            if let Some(noted) = all.get_mut(&segment) {
-                let before = noted.len();
-                noted.retain(|noted| noted.hash != hash);
-                self.len.fetch_sub(before - noted.len(), Ordering::Relaxed);
-            }
+    /// Forgets what is noted about writes with this hash over a slot of this segment.
+    fn settle(&self, hash: u64, segment: u32, unread: Slot) {
+        if let Some(noted) = self.noted.lock().get_mut(&segment) {
+            let before = noted.len();
+            noted.retain(|noted| noted.hash != hash || noted.unread != unread);
+            self.len.fetch_sub(before - noted.len(), Ordering::Relaxed);
         }
     }
 }
@@ -149,13 +146,14 @@ impl<I: Index> Shared<I> {
         self.shadows.note(segment, noted);
     }
 
-    /// The key's own old record has been found: its blind write was over that, so that nobody is left uncounted. `gone` is the
-    /// old record's slot if it has left the index already.
-    pub(crate) fn settle_shadows(&self, hash: u64, gone: Option<Slot>) {
-        let candidates = self.index.candidates(hash, SlotKind::Root);
-        let slots = candidates.into_iter().chain(gone);
-        let segments = slots.map(|slot| self.log.geometry.segment(slot.address()));
-        self.shadows.settle(hash, segments);
+    /// An old record of a key has been found behind a newer one, so that whatever the newer one was written over, it has added
+    /// no key. `candidates` are the slots with the tag down to the old record's. What is noted about that one's own write names
+    /// a slot behind it, and stays.
+    pub(crate) fn settle_shadows(&self, hash: u64, candidates: &[Slot]) {
+        for &slot in candidates {
+            let segment = self.log.geometry.segment(slot.address());
+            self.shadows.settle(hash, segment, slot);
+        }
     }
 
     /// If things are calm, or many writes are noted, looks into some of them.
@@ -261,5 +259,65 @@ impl<I: Index> Shared<I> {
                     .in_memory(slot)
                     .is_some_and(|record| record.is(namespace, key))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::sealed::Slots;
+    use crate::{BucketIndex, Options, Store};
+
+    const PLAIN: Namespace = Namespace(0);
+    const KEYS: u64 = 10_000;
+
+    fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !is_so() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "not so for 30 s: {what}"
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    /// The bucket index keeps tags, the other one whole hashes. A key that was written blindly over a stranger, then over itself, and then removed, has been counted nowhere: what is
+    /// noted about its first write must survive what is found out about its second.
+    fn a_stranger_is_counted_once(removed: bool) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = Options::new(directory.path()).memory_bytes(64 << 20);
+        let store = Store::<BucketIndex>::open(options).expect("the directory opens");
+        for n in 0..KEYS {
+            store.set(&n.to_le_bytes(), b"some").expect("it is set");
+        }
+        store.force_cold().expect("it goes cold");
+        let collides = |key: &[u8]| {
+            let hash = store.shared.hash(PLAIN, key);
+            let candidates = store.shared.index.candidates(hash, SlotKind::Root);
+            !candidates.is_empty()
+        };
+        let new_keys = (KEYS..KEYS + 10_000_000).map(u64::to_le_bytes);
+        let stranger = new_keys.into_iter().find(|key| collides(key));
+        let stranger = stranger.expect("some tag is the same");
+        for _ in 0..2 {
+            store.set(&stranger, b"new").expect("it is set");
+            store.force_cold().expect("it goes cold");
+        }
+        assert!(store.stats().shadows > 0, "a write was blind");
+        if removed {
+            assert!(store.delete(&stranger).expect("it can be read"));
+        }
+        let keys = KEYS + u64::from(!removed);
+        eventually("the count is right", || store.len(PLAIN) == keys);
+        eventually("nothing is noted", || store.shared.shadows.bytes() == 0);
+        assert_eq!(store.len(PLAIN), keys);
+    }
+
+    #[test]
+    fn a_key_over_a_strangers_tag_is_counted_once() {
+        for removed in [false, true] {
+            a_stranger_is_counted_once(removed);
+        }
     }
 }

@@ -568,8 +568,11 @@ impl<I: Index> Operation<'_, I> {
             .filter(|found| found.record.expires_at_ms().is_some())
             .count();
         self.count_keys(namespace, -1, -(expiring as i64));
-        if mine.len() > 1 {
-            self.shared.settle_shadows(hash, None);
+        if let [_, .., oldest] = &mine[..] {
+            let candidates = self.shared.index.candidates(hash, SlotKind::Root);
+            let place = candidates.iter().position(|slot| *slot == oldest.slot);
+            let passed = place.map_or(0, |place| place + 1);
+            self.shared.settle_shadows(hash, &candidates[..passed]);
         }
         self.urgency.set(Urgency::Emergency);
         for found in mine {
@@ -627,7 +630,7 @@ impl<I: Index> Operation<'_, I> {
         count(&self.shared.counters.expired, u64::from(!is_shadow));
         match is_shadow {
             true => {
-                self.shared.settle_shadows(hash, Some(slot));
+                self.shared.settle_shadows(hash, &candidates[..=place]);
                 self.shared.shadow_died(self.generation, slot);
             }
             false => self
