@@ -16,7 +16,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -33,6 +33,7 @@ use crate::reads::ColdReads;
 use crate::segment::{Segment, State};
 use crate::shared::Shared;
 use crate::stats::count;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How often the space is looked at while there is a limit, and when nothing could be done about it.
 const LOOK: Duration = Duration::from_millis(50);

@@ -22,7 +22,7 @@ fn hash(n: u64) -> u64 {
 
 fn slot(n: u64) -> Slot {
     let address = Geometry::new(1 << 20).address(0, 64 + 8 * n as usize);
-    Slot::new(address, SlotKind::Root, 100)
+    Slot::of_class(address, SlotKind::Root, 1)
 }
 
 /// An index that is about to split its first bucket.
