@@ -21,7 +21,7 @@ const EXPIRE_MANY: u64 = 64;
 const STUCK_MS: u64 = 60_000;
 
 /// When somebody has waited so long for memory, clients that hold so much and have not moved for as long make room.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(1);
+const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 const STALLED_BYTES: u64 = 32 * 1024;
 
 /// Does the rounds until the server stops.
@@ -116,6 +116,7 @@ fn close_stalled_clients(server: &Server) {
         if client.memory_bytes() >= STALLED_BYTES
             && u128::from(still_ms) >= MEMORY_PATIENCE.as_millis()
             && !client.has_flag(client_flags::WAITING)
+            && !client.has_flag(client_flags::PAUSED)
         {
             log::warning(format_args!(
                 "Client id={} addr={} closed: it holds {} bytes of memory that others wait for, and does not go on.",

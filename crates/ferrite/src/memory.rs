@@ -81,6 +81,7 @@ struct State {
     bounds: Bounds,
     /// The client that may use the reserve, and how much it has taken with that right.
     pass: Option<u64>,
+    pass_since: Instant,
     pass_bytes: u64,
 }
 
@@ -125,6 +126,7 @@ impl Memory {
                 promised: 0,
                 bounds: Bounds::default(),
                 pass: None,
+                pass_since: Instant::now(),
                 pass_bytes: 0,
             }),
             line: tokio::sync::Mutex::default(),
@@ -305,13 +307,14 @@ impl Memory {
         let mut taken = self.try_take(&mut state, client, bytes);
         if matches!(taken, Err(Short::Share)) && state.pass.is_none() {
             state.pass = Some(client);
+            state.pass_since = Instant::now();
             taken = self.try_take(&mut state, client, bytes);
         }
-        let patience = match state.pass == Some(client) {
-            true => PASS_PATIENCE,
-            false => PATIENCE,
+        let has_waited = match state.pass == Some(client) {
+            true => waited.min(state.pass_since.elapsed()) > PASS_PATIENCE,
+            false => waited > PATIENCE,
         };
-        let never = bytes > state.bounds.request() || waited > patience;
+        let never = bytes > state.bounds.request() || has_waited;
         match taken {
             Ok(lease) => Some(Ok(lease)),
             Err(_) if never => Some(Err(TooMuch)),
@@ -340,7 +343,10 @@ impl Memory {
     /// What clients may take together.
     pub(crate) fn clients_bytes(&self) -> u64 {
         let state = self.state.lock();
-        state.bounds.reserve - state.base - BACKGROUND_BYTES
+        state
+            .bounds
+            .reserve
+            .saturating_sub(state.base + BACKGROUND_BYTES)
     }
 
     /// What the longest request may take.

@@ -289,8 +289,14 @@ impl<I: Index> Shared<I> {
         if !left.is_empty() {
             return Ok(false);
         }
-        // Those noted since name it as well.
-        self.resolve_shadows_in(&segment);
+        // Those noted since name it as well. Who found a slot of it before its record was moved has noted that after this.
+        epoch::barrier();
+        while !self.resolve_shadows_in(&segment) {
+            if stop() {
+                return Ok(false);
+            }
+            std::thread::sleep(LATCH_PAUSE);
+        }
         self.forget_segment(&segment);
         Ok(true)
     }

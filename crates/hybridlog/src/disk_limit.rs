@@ -110,6 +110,8 @@ enum Outcome {
     Evicted,
     /// It has changed, or others are using it.
     Left,
+    /// The command log takes nothing.
+    Unlogged,
 }
 
 impl DiskLimit {
@@ -324,35 +326,54 @@ impl<I: Index> Shared<I> {
                 break;
             }
             let dead_before = self.log.table.dead_bytes(&segment);
-            let evicted = self.evict_from(&segment, eviction).unwrap_or_else(|_| {
-                // Whoever compacts it is told what is wrong with its key file.
-                count(&self.counters.compaction_errors, 1);
-                0
-            });
+            let evicted = self
+                .evict_from(&segment, eviction, stop)
+                .unwrap_or_else(|_| {
+                    // Whoever compacts it is told what is wrong with its key file.
+                    count(&self.counters.compaction_errors, 1);
+                    0
+                });
             if evicted == 0 {
                 round.exhausted.insert(segment.file_id);
             }
             count(&self.disk_limit.evicted, evicted);
             evicted_some |= evicted > 0;
-            let died = self.log.table.dead_bytes(&segment) - dead_before;
+            let died = self
+                .log
+                .table
+                .dead_bytes(&segment)
+                .saturating_sub(dead_before);
             excess = excess.saturating_sub(died);
         }
         evicted_some
     }
 
-    /// Evicts keys of one segment; returns how many.
-    fn evict_from(&self, segment: &Segment, eviction: Eviction) -> io::Result<u64> {
+    /// Evicts keys of one segment; returns how many. Leaves the rest when the command log takes nothing, or `stop` says so.
+    fn evict_from(
+        &self,
+        segment: &Segment,
+        eviction: Eviction,
+        stop: &dyn Fn() -> bool,
+    ) -> io::Result<u64> {
         let file = KeyFile::open(&*self.disk, segment.file_id)?;
         if eviction != Eviction::AllKeys && file.expiring() == 0 {
             return Ok(0);
         }
         let (mut blocks, mut evicted) = (file.keys_from(0), 0);
+        let mut is_over = false;
         while blocks.read(|entry| {
             let may_go = eviction == Eviction::AllKeys || entry.meta.expires_at_ms.is_some();
-            if may_go && let Outcome::Evicted = self.evict(segment, &entry) {
-                evicted += 1;
+            if is_over || !may_go {
+                return;
             }
-        })? {}
+            match self.evict(segment, &entry) {
+                Outcome::Evicted => evicted += 1,
+                Outcome::Left => {}
+                Outcome::Unlogged => is_over = true,
+            }
+            is_over |= stop();
+        })? && !is_over
+        {}
         file.drop_cached();
         Ok(evicted)
     }
@@ -364,14 +385,18 @@ impl<I: Index> Shared<I> {
             mode: LatchMode::Exclusive,
         };
         let mut reads = ColdReads::default();
+        let mut left = Outcome::Left;
         for _ in 0..TRIES {
+            left = Outcome::Left;
             if let Some(mut operation) = self.operation(&[key], &reads, now_ms()) {
                 match operation.evict(segment, entry) {
                     Err(Stop::Cold) => {}
                     Err(Stop::NoRoom { .. }) => {
                         // The command log is busy.
                         drop(operation);
+                        left = Outcome::Unlogged;
                         self.command_log.wait_progress(LOOK);
+                        continue;
                     }
                     Ok(true) => return Outcome::Evicted,
                     _ => return Outcome::Left,
@@ -383,7 +408,7 @@ impl<I: Index> Shared<I> {
                 std::thread::sleep(LATCH_PAUSE);
             }
         }
-        Outcome::Left
+        left
     }
 }
 

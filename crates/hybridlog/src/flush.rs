@@ -53,7 +53,7 @@ impl<I: Index> Operation<'_, I> {
         if let Some(output) = &mut output {
             **output = None;
         }
-        self.shared.shadows.forget(|_| true);
+        drop(self.shared.shadows.forget(|_| true));
         self.urgency.set(Urgency::Emergency);
         self.note(&Effect::RetireEverything);
         let generation = self.generation;
@@ -87,8 +87,11 @@ impl<I: Index> Shared<I> {
         // Nobody holds a slot of a retired segment after this, so that their numbers can be used again.
         epoch::barrier();
         let _alone = self.tiering.lock();
-        // Writes since the retirement may have noted slots that the walk above has taken out by now.
-        self.shadows.forget(|slot| is_retired(slot.address()));
+        // Writes since the retirement may have been over slots that the walk above has taken out by now: those of other keys,
+        // so that their own are new.
+        for namespace in self.shadows.forget(|slot| is_retired(slot.address())) {
+            self.count_stranger(namespace);
+        }
         for segment in &retired.segments {
             self.release_memory(segment);
             self.checkpoints

@@ -106,6 +106,8 @@ const PREFETCHED: usize = 16;
 struct Shadowed {
     hash: u64,
     slot: Slot,
+    /// File id and offset: greater ones are of newer records.
+    place: (u64, u32),
 }
 
 impl<I: Index> Store<I> {
@@ -262,7 +264,10 @@ impl<I: Index> Shared<I> {
                     .unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
             })
         })?;
-        for Shadowed { hash, slot } in shadowed.into_inner() {
+        let mut shadowed = shadowed.into_inner();
+        // Of several records of a key the newer one goes in front.
+        shadowed.sort_unstable_by_key(|shadowed| std::cmp::Reverse(shadowed.place));
+        for Shadowed { hash, slot, .. } in shadowed {
             self.index.insert_last(hash, slot);
         }
         Ok(())
@@ -303,7 +308,8 @@ impl<I: Index> Shared<I> {
                 let slot = Slot::of_class(address, record.kind, record.size_class);
                 let hash = record.hash;
                 if in_shadow.has(record.offset) {
-                    shadowed.lock().push(Shadowed { hash, slot });
+                    let place = (segment.file_id, record.offset);
+                    shadowed.lock().push(Shadowed { hash, slot, place });
                 } else {
                     self.index.insert(hash, slot);
                 }

@@ -63,7 +63,7 @@ impl Meeting {
             return true;
         }
         let goes_on = || self.met.load(Ordering::Acquire) != met;
-        let is_over = || goes_on() || self.is_off.load(Ordering::Relaxed);
+        let is_over = || goes_on() || self.is_off.load(Ordering::Acquire);
         for _ in 0..SPINS {
             if is_over() {
                 return goes_on();
@@ -78,7 +78,7 @@ impl Meeting {
     }
 
     fn call_off(&self) {
-        self.is_off.store(true, Ordering::Relaxed);
+        self.is_off.store(true, Ordering::Release);
         self.wake();
     }
 

@@ -3,9 +3,8 @@
 //! A blind write that meets a cold slot with its tag does not read it: most likely the slot is the key's own old record,
 //! which becomes a shadow. Sometimes it is another key's with the same tag bits, and then the write has added a key that
 //! nobody has counted. So such writes are noted, and once there have been none for a while, or many are noted, the cold
-//! records are read: a shadow gives its slot back, a stranger corrects the count. When as many are noted as may be, writes
-//! are not blind any more ([`Shadows::is_full`]): so the count is exact in the end, and the memory for notes, and for slots of
-//! shadows in the index, is bounded.
+//! records are read: a shadow gives its slot back, a stranger corrects the count. Where more are noted than the memory for
+//! notes takes, the rest is left to compaction, which drops shadows, but cannot tell whether a stranger has been counted.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,6 +30,9 @@ const CALM: Duration = Duration::from_millis(500);
 
 /// Records read at once.
 const BATCH: usize = 256;
+
+/// Reads that a record takes at most: a long key makes it longer than its slot tells.
+const READS_MAX: usize = 3;
 
 /// A blind write in front of an unread slot.
 struct Noted {
@@ -78,7 +80,7 @@ impl Shadows {
     }
 
     /// Whether as many writes are noted as may be.
-    pub(crate) fn is_full(&self, memory_bytes: u64) -> bool {
+    fn is_full(&self, memory_bytes: u64) -> bool {
         self.bytes() >= memory_bytes / NOTES_SHARE
     }
 
@@ -86,15 +88,18 @@ impl Shadows {
         self.bytes() >= memory_bytes / NOTES_SHARE / 2
     }
 
-    /// Forgets what has been noted about the slots that `gone` names. The tiering lock is held, so nobody is looking into
-    /// them.
-    pub(crate) fn forget(&self, gone: impl Fn(Slot) -> bool) {
-        let mut all = self.noted.lock();
-        all.values_mut()
-            .for_each(|noted| noted.retain(|noted| !gone(noted.unread)));
+    /// Takes away what has been noted about the slots that `gone` names; returns the namespaces of the keys that were written.
+    /// The tiering lock is held, so nobody is looking into them.
+    pub(crate) fn forget(&self, gone: impl Fn(Slot) -> bool) -> Vec<Namespace> {
+        let (mut all, mut of) = (self.noted.lock(), Vec::new());
+        for noted in all.values_mut() {
+            let forgotten = noted.extract_if(.., |noted| gone(noted.unread));
+            of.extend(forgotten.map(|noted| noted.namespace));
+        }
         all.retain(|_, noted| !noted.is_empty());
         let len = all.values().map(Vec::len).sum();
         self.len.store(len, Ordering::Relaxed);
+        of
     }
 
     fn note(&self, segment: u32, noted: Noted) {
@@ -123,20 +128,17 @@ impl Shadows {
         self.len.fetch_sub(noted.len(), Ordering::Relaxed);
         noted
     }
-
-    /// Forgets what is noted about writes with this hash over a slot of this segment.
-    fn settle(&self, hash: u64, segment: u32, unread: Slot) {
-        if let Some(noted) = self.noted.lock().get_mut(&segment) {
-            let before = noted.len();
-            noted.retain(|noted| noted.hash != hash || noted.unread != unread);
-            self.len.fetch_sub(before - noted.len(), Ordering::Relaxed);
-        }
-    }
 }
 
 impl<I: Index> Shared<I> {
     /// A blind write has put a slot in front of `unread`.
     pub(crate) fn note_shadow(&self, namespace: Namespace, hash: u64, unread: Slot) {
+        if self
+            .shadows
+            .is_full(self.memory_bytes.load(Ordering::Relaxed))
+        {
+            return;
+        }
         let segment = self.log.geometry.segment(unread.address());
         let noted = Noted {
             namespace,
@@ -144,16 +146,6 @@ impl<I: Index> Shared<I> {
             unread,
         };
         self.shadows.note(segment, noted);
-    }
-
-    /// An old record of a key has been found behind a newer one, so that whatever the newer one was written over, it has added
-    /// no key. `candidates` are the slots with the tag down to the old record's. What is noted about that one's own write names
-    /// a slot behind it, and stays.
-    pub(crate) fn settle_shadows(&self, hash: u64, candidates: &[Slot]) {
-        for &slot in candidates {
-            let segment = self.log.geometry.segment(slot.address());
-            self.shadows.settle(hash, segment, slot);
-        }
     }
 
     /// If things are calm, or many writes are noted, looks into some of them.
@@ -169,10 +161,12 @@ impl<I: Index> Shared<I> {
     }
 
     /// Looks into the noted writes over records of one segment, before that is no more.
-    pub(crate) fn resolve_shadows_in(&self, segment: &Segment) {
+    /// `false` if keys that others keep latched are left.
+    pub(crate) fn resolve_shadows_in(&self, segment: &Segment) -> bool {
         let _alone = self.tiering.lock();
         let noted = self.shadows.take_all_of(segment.number);
         noted.chunks(BATCH).for_each(|some| self.resolve_all(some));
+        !self.shadows.noted.lock().contains_key(&segment.number)
     }
 
     fn resolve_all(&self, batch: &[Noted]) {
@@ -180,14 +174,18 @@ impl<I: Index> Shared<I> {
             return;
         }
         let mut reads = ColdReads::default();
-        {
+        for _ in 0..READS_MAX {
             let operation = Operation::new(self, Held::none(&self.latches), &reads, 0);
             for noted in batch {
                 // Cold ones are noted as wanted, which is all that matters here.
                 let _ = operation.found(noted.unread);
             }
+            drop(operation);
+            if !reads.is_wanting() {
+                break;
+            }
+            reads.fetch_blocking(&self.blocking_reader);
         }
-        reads.fetch_blocking(&self.blocking_reader);
         for noted in batch {
             self.resolve(noted, &reads);
         }
@@ -203,11 +201,8 @@ impl<I: Index> Shared<I> {
             (found.record.namespace(), found.record.key().to_vec())
         };
         if self.hash(namespace, &key) != noted.hash {
-            // Another key's. The key's own old record may lie behind it.
-            match self.behind(noted) {
-                Some(next) => self.note_shadow(noted.namespace, noted.hash, next),
-                None => self.count_stranger(noted.namespace),
-            }
+            // Another key's, and it was the only one with the tag.
+            self.count_stranger(noted.namespace);
             return;
         }
         // The key's own old record. It has lost its slot already if the key was removed since.
@@ -232,19 +227,10 @@ impl<I: Index> Shared<I> {
     }
 
     /// A blind write has added a key that was not counted.
-    fn count_stranger(&self, namespace: Namespace) {
+    pub(crate) fn count_stranger(&self, namespace: Namespace) {
         let _pin = epoch::pin();
         self.key_counts
             .add(self.generations.current(), namespace, 1, 0);
-    }
-
-    /// The slot with the same tag that comes after the noted one.
-    fn behind(&self, noted: &Noted) -> Option<Slot> {
-        let candidates = self.index.candidates(noted.hash, SlotKind::Root);
-        let mut older = candidates
-            .into_iter()
-            .skip_while(|slot| slot.address() != noted.unread.address());
-        older.nth(1)
     }
 
     /// Whether a newer record of the key lies in memory, in front of the noted slot.
@@ -312,6 +298,44 @@ mod tests {
         eventually("the count is right", || store.len(PLAIN) == keys);
         eventually("nothing is noted", || store.shared.shadows.bytes() == 0);
         assert_eq!(store.len(PLAIN), keys);
+    }
+
+    /// What lies behind a blind write is marked, and a restart puts it last: a live record and its own shadow must not both be.
+    #[test]
+    fn a_restart_tells_a_live_record_from_its_shadow() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = || Options::new(directory.path()).memory_bytes(64 << 20);
+        let store = Store::<BucketIndex>::open(options()).expect("the directory opens");
+        let slots = |key: u64| {
+            let hash = store.shared.hash(PLAIN, &key.to_le_bytes());
+            store.shared.index.candidates(hash, SlotKind::Root)
+        };
+        for n in 0..KEYS {
+            store.set(&n.to_le_bytes(), b"some").expect("it is set");
+        }
+        store.force_cold().expect("it goes cold");
+        let mut new_keys = KEYS..KEYS + 10_000_000;
+        let stranger = new_keys.find(|&key| !slots(key).is_empty());
+        let stranger = stranger.expect("some tag is the same");
+        let slot = slots(stranger)[0];
+        let mut keys = 0..KEYS;
+        let key = keys.find(|&key| slots(key).contains(&slot));
+        let (key, stranger) = (key.expect("it is one of them"), stranger.to_le_bytes());
+        let key = key.to_le_bytes();
+        store.set(&key, b"newer").expect("it is set");
+        store.force_cold().expect("it goes cold");
+        store.set(&stranger, b"other").expect("it is set");
+        store.force_cold().expect("it goes cold");
+        store.checkpoint().expect("a checkpoint");
+        drop(store);
+        let store = Store::<BucketIndex>::open(options()).expect("the directory opens");
+        for when in ["after the restart", "after compaction"] {
+            let found = |key| store.get(key).expect("it can be read");
+            assert_eq!(found(&key).as_deref(), Some(&b"newer"[..]), "{when}");
+            assert_eq!(found(&stranger).as_deref(), Some(&b"other"[..]), "{when}");
+            assert!(store.compact(Duration::from_secs(60)));
+        }
+        eventually("the count is right", || store.len(PLAIN) == KEYS + 1);
     }
 
     #[test]

@@ -6,7 +6,6 @@
 #![allow(unsafe_code)] // Changes records in place, under the exclusive latches the operation holds.
 
 use std::io::ErrorKind;
-use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
@@ -60,8 +59,7 @@ enum Previous<'a> {
 
 impl<I: Index> Operation<'_, I> {
     /// Stores `value` under `key`, replacing whatever was there. Does not read the device: a cold slot that might be the
-    /// key's becomes a shadow. Unless that is of a large value, or more such writes than fit into a 64th of the memory wait
-    /// for being looked into.
+    /// key's becomes a shadow, unless it is that of a large value or one of several.
     ///
     /// # Errors
     ///
@@ -81,10 +79,7 @@ impl<I: Index> Operation<'_, I> {
         let is_large = value.len() > crate::large::INLINE_MAX_BYTES;
         if is_large {
             // What has to be read first is read before the value goes to the command log.
-            let hash = self.shared.hash(namespace, key);
-            if let Previous::Unread(slot) = self.previous(hash, namespace, key) {
-                self.check_blind(slot)?;
-            }
+            self.overwritable(namespace, key)?;
         }
         let content = self.log_ahead(value)?;
         if is_large {
@@ -143,7 +138,7 @@ impl<I: Index> Operation<'_, I> {
                 slack_bytes = if found.mutable { value.len() / 8 } else { 0 };
                 over = Over::Found(found);
             }
-            Previous::Unread(slot) => self.check_blind(slot)?,
+            Previous::Unread(slot) => self.check_blind(hash, slot)?,
             Previous::Absent => {}
         }
         let new = self.append(&Draft {
@@ -214,19 +209,36 @@ impl<I: Index> Operation<'_, I> {
         Previous::Absent
     }
 
-    /// Whether a slot may be put in front of an unread one. Not if that is the root of a large value, whose pages would stay
-    /// until compaction meets it; and not if as many writes are noted already as may be. An operation that has changed
-    /// something goes through with it all the same.
-    fn check_blind(&self, unread: Slot) -> Result<(), Stop> {
-        let memory_bytes = self.shared.memory_bytes.load(Ordering::Relaxed);
-        let must_read = unread.is_large_root() || self.shared.shadows.is_full(memory_bytes);
-        if must_read
-            && self.urgency.get() != Urgency::Emergency
-            && !self.reads.knows(unread.address())
-        {
-            self.found(unread)?;
+    /// Reads what [`Self::set`] would have to read, so that the `set` that follows in the same operation does not stop: for
+    /// commands that store several keys.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Cold`]; nothing has changed.
+    pub fn overwritable(&self, namespace: Namespace, key: &[u8]) -> Result<(), Stop> {
+        let hash = self.shared.hash(namespace, key);
+        self.assert_latched(hash, LatchMode::Exclusive);
+        match self.previous(hash, namespace, key) {
+            Previous::Unread(slot) => self.check_blind(hash, slot),
+            Previous::Found(_) | Previous::Absent => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether a slot may be put in front of an unread one. Not if that is the root of a large value, whose pages would stay
+    /// until compaction meets it. And only if it is the only one with the tag: so a key has one shadow at most, behind its
+    /// live record, and what is marked as shadowed is never a live record and its own shadow, whose order no restart could
+    /// tell. An operation that has changed something goes through with it all the same.
+    fn check_blind(&self, hash: u64, unread: Slot) -> Result<(), Stop> {
+        if self.urgency.get() == Urgency::Emergency {
+            return Ok(());
+        }
+        let candidates = self.shared.index.candidates(hash, SlotKind::Root);
+        let must_read = unread.is_large_root() || candidates.len() > 1;
+        match must_read.then(|| self.found(unread)) {
+            Some(Err(Stop::Cold)) => Err(Stop::Cold),
+            // One that cannot be read is as good as unread.
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn append(&self, draft: &Draft<'_>) -> Result<Slot, Stop> {
@@ -294,7 +306,12 @@ impl<I: Index> Operation<'_, I> {
                         .into_iter()
                         .skip_while(|slot| *slot != new)
                         .skip(1);
-                    behind.for_each(|slot| self.shared.shadowed(self.generation, slot));
+                    // Another key's that is in memory is no shadow.
+                    let unread = behind.filter(|slot| {
+                        let record = self.shared.in_memory(*slot);
+                        record.is_none_or(|record| record.is(namespace, key))
+                    });
+                    unread.for_each(|slot| self.shared.shadowed(self.generation, slot));
                     return;
                 }
                 Previous::Absent => {
@@ -568,12 +585,6 @@ impl<I: Index> Operation<'_, I> {
             .filter(|found| found.record.expires_at_ms().is_some())
             .count();
         self.count_keys(namespace, -1, -(expiring as i64));
-        if let [_, .., oldest] = &mine[..] {
-            let candidates = self.shared.index.candidates(hash, SlotKind::Root);
-            let place = candidates.iter().position(|slot| *slot == oldest.slot);
-            let passed = place.map_or(0, |place| place + 1);
-            self.shared.settle_shadows(hash, &candidates[..passed]);
-        }
         self.urgency.set(Urgency::Emergency);
         for found in mine {
             self.remove_slot(hash, namespace, key, &found);
@@ -629,10 +640,7 @@ impl<I: Index> Operation<'_, I> {
         self.count_keys(namespace, keys, -expiring);
         count(&self.shared.counters.expired, u64::from(!is_shadow));
         match is_shadow {
-            true => {
-                self.shared.settle_shadows(hash, &candidates[..=place]);
-                self.shared.shadow_died(self.generation, slot);
-            }
+            true => self.shared.shadow_died(self.generation, slot),
             false => self
                 .shared
                 .died(self.generation, slot, record.record_bytes()),

@@ -242,8 +242,9 @@ impl<'a> Client<'a> {
             // What a slow server has made it miss is not made up for.
             due = (due + interval).max(Instant::now() - interval);
             let mut used = Vec::new();
+            let mut has_big = false;
             for _ in 0..PIPELINE {
-                self.step(&mut used);
+                self.step(&mut used, &mut has_big);
             }
             self.exchange()?;
             self.shared.commands.fetch_add(PIPELINE as u64, Relaxed);
@@ -251,8 +252,9 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Adds one command to the pipeline; of the keys that expire it takes one that is not in it yet.
-    fn step(&mut self, used: &mut Vec<usize>) {
+    /// Adds one command to the pipeline; of the keys that expire it takes one that is not in it yet. Only one is of a big value:
+    /// the pipeline is sent before the first reply is read, and a server need not keep all of them.
+    fn step(&mut self, used: &mut Vec<usize>, has_big: &mut bool) {
         match self.random.below(10_000) {
             0..4_500 => {
                 let at = self.often_the_same();
@@ -277,6 +279,7 @@ impl<'a> Client<'a> {
                     self.expiring_step(at);
                 }
             }
+            9_990.. if std::mem::replace(has_big, true) => {}
             9_990..9_995 => {
                 let at = self.any(self.big.held.len());
                 self.get(true, at);

@@ -72,9 +72,19 @@ fn check_room(cx: &Ctx<'_>, args: Args<'_>) -> Result<(), Stop> {
     Err(hybridlog::Stop::NoRoom { bytes }.into())
 }
 
+/// Reads what must be read before the first string is stored; all of it together.
+fn check_overwritable<'a>(
+    cx: &Ctx<'_>,
+    keys: impl Iterator<Item = &'a [u8]>,
+) -> Result<(), hybridlog::Stop> {
+    keys.map(|key| cx.op.overwritable(cx.namespace, key))
+        .fold(Ok(()), Result::and)
+}
+
 fn mset(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let pairs = pairs(args, "mset")?;
     check_room(cx, args)?;
+    check_overwritable(cx, pairs.clone().map(|(key, _)| key))?;
     for (key, value) in pairs {
         store(cx, key, value, None)?;
     }
@@ -158,6 +168,7 @@ fn msetex(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         };
     if store_all {
         check_room(cx, args)?;
+        check_overwritable(cx, pairs.clone().map(|(key, _)| key))?;
         for (i, (key, value)) in pairs.enumerate() {
             let kept = || found[i].and_then(|meta| meta.expires_at_ms);
             store(cx, key, value, if keep { kept() } else { expires_at_ms })?;
