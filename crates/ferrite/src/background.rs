@@ -21,7 +21,7 @@ const EXPIRE_MANY: u64 = 64;
 const STUCK_MS: u64 = 60_000;
 
 /// When somebody has waited so long for memory, clients that hold so much and have not moved for as long make room.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
+const MEMORY_PATIENCE: Duration = Duration::from_secs(1);
 const STALLED_BYTES: u64 = 32 * 1024;
 
 /// Does the rounds until the server stops.
