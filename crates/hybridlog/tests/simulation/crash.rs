@@ -162,9 +162,13 @@ impl Witness {
     ) -> Result<(), Stop> {
         let key = self.keys.last().expect("there are keys").clone();
         let value = self.random.next().to_le_bytes();
+        let mut model = self.moments[self.last()].clone();
+        // Nothing of it is cold then, which would have to be read first.
+        let removed = workload::remove(store, &mut model, &key);
+        self.moments.push(model.clone());
+        removed?;
         let latched = workload::latched(&[&key], LatchMode::Exclusive);
         let reads = ColdReads::default();
-        let mut model = self.moments[self.last()].clone();
         let mut operation = loop {
             match store.operation(&latched, &reads, model.now_ms) {
                 Some(operation) => break operation,

@@ -159,7 +159,11 @@ fn set<I: Index>(
     done
 }
 
-fn remove<I: Index>(store: &Store<I>, model: &mut Model, key: &Arc<[u8]>) -> Result<(), Stop> {
+pub(crate) fn remove<I: Index>(
+    store: &Store<I>,
+    model: &mut Model,
+    key: &Arc<[u8]>,
+) -> Result<(), Stop> {
     let latched = latched(&[key], LatchMode::Exclusive);
     let removed = store.blocking(&latched, model.now_ms, |op| op.remove(NAMESPACE, key));
     let was_there = model.stored(key).is_some();
