@@ -444,9 +444,8 @@ impl<I: Index> Operation<'_, I> {
         }
         let expiring = i64::from(entry.meta.expires_at_ms.is_some());
         self.count_keys(namespace, -1, -expiring);
-        let records = segment.records.load(Ordering::Relaxed).max(1) as usize;
-        let mean_bytes = shared.log.geometry.segment_bytes() / records;
-        shared.died(self.generation, *slot, slot.likely_bytes(mean_bytes));
+        let bytes = shared.likely_bytes(segment, *slot);
+        shared.died(self.generation, *slot, bytes);
         self.note(&Effect::Remove { namespace, key });
         Ok(true)
     }

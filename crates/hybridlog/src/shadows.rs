@@ -1,6 +1,6 @@
 //! Finding out, when things are calm, what blind writes went in front of.
 //!
-//! A blind write that meets a cold slot with its tag does not read it: most likely the slot is the key's own old record,
+//! A blind write that meets a cold slot, alone with its tag, does not read it: most likely it is the key's own old record,
 //! which becomes a shadow. Sometimes it is another key's with the same tag bits, and then the write has added a key that
 //! nobody has counted. So such writes are noted, and once there have been none for a while, or many are noted, the cold
 //! records are read: a shadow gives its slot back, a stranger corrects the count. Where more are noted than the memory for
