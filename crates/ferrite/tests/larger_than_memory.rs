@@ -113,7 +113,7 @@ fn ten_times_memory(backend: &str) {
             "DBSIZE stays at {told}, not {left}"
         );
     }
-    check_memory(&server);
+    common::check_peak_memory(&server, MAXMEMORY_BYTES);
 }
 
 /// What every key should hold: the value of a version, or nothing.
@@ -192,30 +192,6 @@ fn pipeline(
 fn has_size(client: &mut Connection, keys: usize) -> bool {
     let told: usize = client.command(&["DBSIZE"])[1..].trim_end().parse().unwrap();
     told.abs_diff(keys) <= keys / 5000
-}
-
-/// Peak resident memory must not have passed `maxmemory` by more than a tenth.
-fn check_memory(server: &Server) {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", server.pid())) else {
-        println!("skipped: no /proc to tell peak memory");
-        return;
-    };
-    let peak_kib: u64 = status
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("VmHWM:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse()
-                .ok()
-        })
-        .expect("a line VmHWM");
-    let limit_kib = MAXMEMORY_BYTES / 1024 * 11 / 10;
-    println!("peak resident memory: {peak_kib} KiB of {limit_kib}");
-    assert!(
-        peak_kib <= limit_kib,
-        "peak resident memory is {peak_kib} KiB, over {limit_kib}"
-    );
 }
 
 fn seed() -> u64 {

@@ -39,7 +39,7 @@ fn deep_pipelines(mib: u64, backend: &str) {
         set_all(&mut client, &keys, VALUE_BYTES, DEPTH);
         get_all(&mut client, &keys, VALUE_BYTES, DEPTH);
     });
-    check_peak(&server, mib);
+    common::check_peak_memory(&server, mib * MIB);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn many_connections_with_short_pipelines() {
             }
         }
     });
-    check_peak(&server, 40);
+    common::check_peak_memory(&server, 40 * MIB);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn clients_that_do_not_read() {
     }
     drop(slow);
     get_all(&mut client, &keys, VALUE_BYTES, 10);
-    check_peak(&server, 40);
+    common::check_peak_memory(&server, 40 * MIB);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn large_values_of_several_clients_at_once() {
     in_parallel(4, |part| {
         get_all(&mut server.connect(), &[part, 7 - part], VALUE_BYTES, 2);
     });
-    check_peak(&server, 96);
+    common::check_peak_memory(&server, 96 * MIB);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn a_value_of_512_mib() {
     }
     assert_eq!(client.command(&["DEL", "k"]), ":1\r\n");
     assert_eq!(client.command(&["GET", "k"]), "$-1\r\n");
-    check_peak(&server, MAXMEMORY_MIB);
+    common::check_peak_memory(&server, MAXMEMORY_MIB * MIB);
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn keys_until_the_index_leaves_no_memory() {
     for key in (0..stored).step_by(stored / 1000) {
         assert_eq!(client.command(&["GET", &name(key)]), "$0\r\n\r\n");
     }
-    check_peak(&server, 40);
+    common::check_peak_memory(&server, 40 * MIB);
 }
 
 /// A server with `mib` MiB of memory.
@@ -294,28 +294,4 @@ fn available_memory_mib() -> Option<u64> {
         .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib / 1024)
-}
-
-/// Peak resident memory must not have passed `maxmemory` by more than a tenth.
-fn check_peak(server: &Server, maxmemory_mib: u64) {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", server.pid())) else {
-        println!("skipped: no /proc to tell peak memory");
-        return;
-    };
-    let peak_kib: u64 = status
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("VmHWM:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse()
-                .ok()
-        })
-        .expect("a line VmHWM");
-    let limit_kib = maxmemory_mib * 1024 * 11 / 10;
-    println!("peak resident memory: {peak_kib} KiB of {limit_kib}");
-    assert!(
-        peak_kib <= limit_kib,
-        "peak resident memory is {peak_kib} KiB, over {limit_kib}"
-    );
 }

@@ -294,3 +294,27 @@ pub(crate) fn encode(words: &[&str]) -> Vec<u8> {
     }
     bytes
 }
+
+/// Peak resident memory must not have passed `maxmemory` by more than a tenth.
+pub(crate) fn check_peak_memory(server: &Server, maxmemory_bytes: u64) {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", server.pid())) else {
+        println!("skipped: no /proc to tell peak memory");
+        return;
+    };
+    let peak_kib: u64 = status
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("VmHWM:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse()
+                .ok()
+        })
+        .expect("a line VmHWM");
+    let limit_kib = maxmemory_bytes / 1024 * 11 / 10;
+    println!("peak resident memory: {peak_kib} KiB of {limit_kib}");
+    assert!(
+        peak_kib <= limit_kib,
+        "peak resident memory is {peak_kib} KiB, over {limit_kib}"
+    );
+}
