@@ -19,8 +19,19 @@ const WORKER_THREADS_BYTES: u64 = 1 << 20;
 /// This share of `maxmemory` is for cold records on their way to a reply.
 const COLD_SHARE: u64 = 32;
 
-/// Data beyond this does not let the command log grow longer: replaying it is to take seconds.
-const LOG_BASE_MAX_BYTES: u64 = 256 << 20;
+/// The command log may grow to so many times the data by default: by then most of what a checkpoint has to write anew has been
+/// overwritten more than once, however small the data set is.
+const LOG_PER_DATA: u64 = 4;
+
+/// A start replays the log and reads the keys of the data. To read the keys of so many bytes takes it as long as to replay one
+/// byte of the log.
+const DATA_PER_LOG: u64 = 7;
+
+/// A log of so many bytes takes as long to replay as a start may take, but for reading the keys.
+const LOG_MAX_BYTES: u64 = 448 << 20;
+
+/// However much data there is, the log may grow so long by default.
+const LOG_LARGE_DATA_BYTES: u64 = 256 << 20;
 
 /// Opens the directory of the settings; what it holds is still to be recovered. The error is one line.
 pub(crate) fn start(settings: &Settings) -> Result<Arc<Store>, String> {
@@ -45,7 +56,10 @@ pub(crate) fn checkpoint_bytes(settings: &Settings, data_bytes: u64) -> u64 {
     if !settings.appendonly || settings.rewrite_percentage == 0 {
         return u64::MAX;
     }
-    let base_bytes = data_bytes.min(LOG_BASE_MAX_BYTES);
+    let start_bytes = LOG_MAX_BYTES.saturating_sub(data_bytes / DATA_PER_LOG);
+    let base_bytes = start_bytes
+        .max(LOG_LARGE_DATA_BYTES)
+        .min(data_bytes.saturating_mul(LOG_PER_DATA));
     let share = u128::from(base_bytes) * u128::from(settings.rewrite_percentage) / 100;
     settings.rewrite_min_bytes.max(share as u64)
 }

@@ -41,6 +41,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// After a failure the next automatic checkpoint waits so long.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// A checkpoint that nobody has asked for waits so long for what is worth being compacted before it.
+const COMPACTION_MAX: Duration = Duration::from_secs(2);
+
 /// Segments without live records keep their files no longer than this for want of a checkpoint.
 const GONE_MAX: Duration = Duration::from_secs(5);
 
@@ -510,7 +513,13 @@ impl<I: Index> Shared<I> {
                 std::mem::take(&mut *asked)
             };
             let is_time = || Instant::now() >= not_before && self.is_time_for_checkpoint();
-            if (asked || is_time()) && self.checkpoint().is_err() {
+            if !asked && !is_time() {
+                continue;
+            }
+            if !asked {
+                self.compact_for_checkpoint(COMPACTION_MAX, stop);
+            }
+            if self.checkpoint().is_err() {
                 not_before = Instant::now() + RETRY;
             }
         }

@@ -1,5 +1,9 @@
 //! Compaction: space that dead records take on the device is given back.
 //!
+//! What is dead when a checkpoint is due is cheapest given back just before it: most of what was overwritten since the last one
+//! has died by then, and the files go with that checkpoint instead of waiting for another. Until then nothing is rewritten as
+//! long as the files are not much larger than all that lives, be it in memory only.
+//!
 //! The segment with the most dead bytes is taken first. Its live records are those that the index still leads to; they are
 //! copied into a segment that holds nothing else and goes straight to the device (those of a segment that is mapped anyway
 //! go to the tail, and stay in memory). Dead, expired and shadowed ones are left behind. When no slot leads to the segment any
@@ -58,6 +62,9 @@ const WINDOW_BYTES: usize = 256 * 1024;
 /// Records that are moved under one pin.
 const RECORDS_PER_PIN: usize = 64;
 
+/// So many records ahead the index is being loaded where a lookup finds out whether a record is live.
+const PREFETCHED: usize = 16;
+
 /// What had to wait is tried again so often before the segment is left alone.
 const ROUNDS_MAX: usize = 1000;
 
@@ -81,6 +88,8 @@ pub(crate) struct Compaction {
     /// The segment that copies go to. The lock is taken before the tiering lock.
     output: Mutex<Option<Output>>,
     asked: AtomicBool,
+    /// What the next checkpoint writes counts as written.
+    checkpoint_is_due: AtomicBool,
     /// Rounds that have found nothing to do, for those who wait for that.
     idle_rounds: Mutex<u64>,
     idle: Condvar,
@@ -110,12 +119,16 @@ unsafe impl Send for Output {}
 pub struct Space {
     /// Of the files of all segments, key files included.
     pub disk_bytes: u64,
-    /// Of the records that are live.
+    /// Of the records in these files that are live.
     pub live_bytes: u64,
     /// Of dead records, as far as is known, and of what is unused.
     pub dead_bytes: u64,
     /// Of `disk_bytes`, what goes with the next checkpoint.
     pub gone_bytes: u64,
+    /// Of segments that are in memory only: the next checkpoint writes them.
+    pub unwritten_bytes: u64,
+    /// Of `unwritten_bytes`, what records that are live take, at most.
+    pub unwritten_live_bytes: u64,
 }
 
 /// A live record, and where it ends at the latest.
@@ -170,10 +183,13 @@ impl<I: Index> Shared<I> {
                 self.compaction.sleep(LOOK);
                 continue;
             }
+            let was_asked = self.compaction.asked.load(Ordering::Relaxed);
             match self.compact_one(stop) {
                 Ok(true) => {}
                 Ok(false) => {
-                    self.compaction.asked.store(false, Ordering::Relaxed);
+                    if was_asked {
+                        self.compaction.asked.store(false, Ordering::Relaxed);
+                    }
                     *self.compaction.idle_rounds.lock() += 1;
                     self.compaction.idle.notify_all();
                     self.compaction.sleep(LOOK);
@@ -189,16 +205,33 @@ impl<I: Index> Shared<I> {
 
     /// Compacts until nothing is left that would give back more than a little; blocks the thread. Gives up after `limit`.
     pub(crate) fn compact_all(&self, limit: Duration) -> bool {
+        self.compaction.ask();
+        self.wait_for_compaction(limit, &|| false)
+    }
+
+    /// Compacts until the checkpoint that follows leaves no more than usual on the device, or for `limit`, or
+    /// until `stop` says so; blocks the thread.
+    pub(crate) fn compact_for_checkpoint(&self, limit: Duration, stop: &dyn Fn() -> bool) {
+        let is_due = &self.compaction.checkpoint_is_due;
+        is_due.store(true, Ordering::Relaxed);
+        if self.candidate().is_some() {
+            self.wait_for_compaction(limit, stop);
+        }
+        is_due.store(false, Ordering::Relaxed);
+    }
+
+    /// Waits until nothing is left to be compacted, at most for `limit`, and until `stop` says so; whether that is so.
+    fn wait_for_compaction(&self, limit: Duration, stop: &dyn Fn() -> bool) -> bool {
         let begin = Instant::now();
         let mut rounds = self.compaction.idle_rounds.lock();
         let before = *rounds;
-        self.compaction.ask();
         self.compaction.wake();
-        // The round under way may not have seen that it was asked.
+        // The round under way may not have seen what is wanted.
         while *rounds < before + 2 {
-            let Some(left) = limit.checked_sub(begin.elapsed()) else {
+            let left = limit.saturating_sub(begin.elapsed());
+            if left.is_zero() || stop() {
                 return false;
-            };
+            }
             self.compaction.idle.wait_for(&mut rounds, left.min(LOOK));
         }
         true
@@ -209,7 +242,12 @@ impl<I: Index> Shared<I> {
         let segment_bytes = self.log.geometry.segment_bytes() as u64;
         let mut space = Space::default();
         for segment in self.log.table.all() {
+            let dead = self.log.table.dead_bytes(&segment).min(segment_bytes);
             if !segment.written.load(Ordering::Relaxed) {
+                if !segment.retired.load(Ordering::Relaxed) {
+                    space.unwritten_bytes += segment_bytes;
+                    space.unwritten_live_bytes += segment_bytes - dead;
+                }
                 continue;
             }
             let bytes = segment_bytes + segment.key_bytes.load(Ordering::Relaxed);
@@ -218,7 +256,6 @@ impl<I: Index> Shared<I> {
                 space.gone_bytes += bytes;
                 continue;
             }
-            let dead = self.log.table.dead_bytes(&segment).min(segment_bytes);
             space.dead_bytes += dead;
             space.live_bytes += segment_bytes - dead;
         }
@@ -229,10 +266,14 @@ impl<I: Index> Shared<I> {
     fn candidate(&self) -> Option<Arc<Segment>> {
         let asked = self.compaction.asked.load(Ordering::Relaxed);
         let space = self.space();
-        let used = space.disk_bytes - space.gone_bytes;
+        let live = space.live_bytes + space.unwritten_live_bytes;
+        let mut used = space.disk_bytes - space.gone_bytes;
+        if self.compaction.checkpoint_is_due.load(Ordering::Relaxed) {
+            used += space.unwritten_bytes;
+        }
         let segment_bytes = self.log.geometry.segment_bytes() as u64;
-        let is_enough = used * 100 > space.live_bytes * SPACE_TARGET
-            && used > space.live_bytes + SEGMENTS_UNUSED * segment_bytes;
+        let is_enough =
+            used * 100 > live * SPACE_TARGET && used > live + SEGMENTS_UNUSED * segment_bytes;
         if !asked && !is_enough {
             return None;
         }
@@ -318,7 +359,10 @@ impl<I: Index> Shared<I> {
             if some.is_empty() {
                 break;
             }
-            for record in &some {
+            for (at, record) in some.iter().enumerate() {
+                if let Some(ahead) = some.get(at + PREFETCHED) {
+                    self.index.prefetch(ahead.hash);
+                }
                 if let Some(before) = live.last_mut() {
                     before.end = before.end.min(record.offset as usize);
                 }
@@ -374,8 +418,8 @@ impl<I: Index> Shared<I> {
 
     fn keep_to_the_rate(&self, bytes: u64, took: Duration) {
         let space = self.space();
-        let is_urgent = (space.disk_bytes - space.gone_bytes) * 100
-            > space.live_bytes * SPACE_URGENT
+        let live = space.live_bytes + space.unwritten_live_bytes;
+        let is_urgent = (space.disk_bytes - space.gone_bytes) * 100 > live * SPACE_URGENT
             || self.compaction.asked.load(Ordering::Relaxed);
         let time = Duration::from_nanos(bytes * 1_000_000_000 / RATE);
         if let Some(rest) = time.checked_sub(took).filter(|_| !is_urgent) {

@@ -366,7 +366,7 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     row("appendonly", YesNo, "yes").works("whether every change goes to the command log; without, a restart finds the last checkpoint"),
     row("appendfsync", Choice(&["everysec", "always", "no"]), "everysec").works("when the command log is synced: before a change is acknowledged, once a second, or when the system does"),
     row("auto-aof-rewrite-min-size", size(0), "64mb").works("a command log shorter than this makes no checkpoint due"),
-    row("auto-aof-rewrite-percentage", int(0), "100").works("a command log longer than this share of the data, or of 256 MiB if that is less, makes a checkpoint due; 0: its length does not matter"),
+    row("auto-aof-rewrite-percentage", int(0), "100").works("makes a checkpoint due when the command log is longer than this share of its usual limit, which is four times the data and 256 to 448 MiB at most, the less the more data there is; 0: its length does not matter"),
     row("stop-writes-on-bgsave-error", YesNo, "yes").works("whether changes are refused while the last BGSAVE has failed and there are save rules"),
     row("no-appendfsync-on-rewrite", YesNo, "no").inert("the command log is synced while checkpoints are made, too"),
     row("dbfilename", FileName, "dump.rdb").protected().inert(DATA_FILES),
