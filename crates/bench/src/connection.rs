@@ -1,14 +1,24 @@
-//! A blocking connection to the server: sends commands and reads replies.
+//! A connection to the server whose calls block: sends commands and reads replies.
+//!
+//! It reads on while it sends. A server that has many replies to give may take no more commands until some have been taken,
+//! and two that wait for each other wait for ever.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use resp::Reply;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A server that says nothing for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// As `poll` wants it.
+const PATIENCE_TIMESPEC: Timespec = Timespec {
+    tv_sec: PATIENCE.as_secs() as i64,
+    tv_nsec: 0,
+};
 
 const READ_BYTES: usize = 64 << 10;
 
@@ -24,8 +34,7 @@ impl Connection {
     pub(crate) fn open(socket: &Path) -> Result<Self, String> {
         let failed = |error| format!("cannot connect to {}: {error}", socket.display());
         let stream = UnixStream::connect(socket).map_err(failed)?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-        stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+        stream.set_nonblocking(true).map_err(failed)?;
         Ok(Connection {
             stream,
             input: Vec::new(),
@@ -33,9 +42,36 @@ impl Connection {
         })
     }
 
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let sent = self.stream.write_all(bytes);
-        sent.map_err(|error| format!("cannot send: {error}"))
+    /// Sends all the bytes; replies that come meanwhile are kept.
+    pub(crate) fn send(&mut self, mut bytes: &[u8]) -> Result<(), String> {
+        let failed = |error: io::Error| format!("cannot send: {error}");
+        while !bytes.is_empty() {
+            match self.stream.write(bytes) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let ready = self.wait(PollFlags::IN | PollFlags::OUT).map_err(failed)?;
+                    if ready.contains(PollFlags::IN) {
+                        self.receive()?;
+                    }
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until it can do one of these; returns which.
+    fn wait(&self, for_flags: PollFlags) -> io::Result<PollFlags> {
+        let mut fds = [PollFd::new(&self.stream, for_flags)];
+        match poll(&mut fds, Some(&PATIENCE_TIMESPEC)) {
+            Ok(0) => Err(io::Error::new(
+                ErrorKind::TimedOut,
+                format!("nothing has happened for {} s", PATIENCE.as_secs()),
+            )),
+            Err(error) if error != rustix::io::Errno::INTR => Err(error.into()),
+            _ => Ok(fds[0].revents()),
+        }
     }
 
     /// The next reply.
@@ -64,6 +100,10 @@ impl Connection {
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let waited = self.wait(PollFlags::IN);
+                    waited.map_err(|error| format!("cannot receive: {error}"))?;
+                }
                 Err(error) => return Err(format!("cannot receive: {error}")),
             }
         }
@@ -77,12 +117,20 @@ impl Connection {
         self.reply()
     }
 
+    /// Sends a command whose reply must be a status, such as `OK`.
+    pub(crate) fn order(&mut self, arguments: &[&[u8]]) -> Result<(), String> {
+        match self.call(arguments)? {
+            Reply::Simple(_) => Ok(()),
+            other => {
+                let command = arguments.join(&b' ');
+                Err(format!("{} was answered {other:?}", command.escape_ascii()))
+            }
+        }
+    }
+
     /// Chooses a database.
     pub(crate) fn select(&mut self, database: usize) -> Result<(), String> {
-        match self.call(&[b"SELECT", database.to_string().as_bytes()])? {
-            Reply::Simple(_) => Ok(()),
-            other => Err(format!("SELECT {database} was answered {other:?}")),
-        }
+        self.order(&[b"SELECT", database.to_string().as_bytes()])
     }
 }
 
@@ -93,5 +141,37 @@ pub(crate) fn append_command(out: &mut Vec<u8>, arguments: &[&[u8]]) {
         out.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
         out.extend_from_slice(argument);
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn it_takes_replies_while_the_server_takes_no_requests() {
+        const BYTES: usize = 4 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // More than sockets hold: this ends only when the client reads before it has sent all.
+            let mut reply = format!("${BYTES}\r\n").into_bytes();
+            reply.resize(reply.len() + BYTES, b'r');
+            reply.extend_from_slice(b"\r\n");
+            stream.write_all(&reply).unwrap();
+            let mut request = vec![0; BYTES];
+            stream.read_exact(&mut request).unwrap();
+            request
+        });
+        let mut connection = Connection::open(&socket).unwrap();
+        connection.send(&vec![b'q'; BYTES]).unwrap();
+        assert_eq!(server.join().unwrap(), vec![b'q'; BYTES]);
+        let reply = connection.reply().unwrap();
+        assert_eq!(reply, Reply::Bulk(vec![b'r'; BYTES]));
     }
 }

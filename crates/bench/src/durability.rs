@@ -11,18 +11,17 @@
 //!   many together as have come meanwhile, so the time that one sync takes is measured beside them.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
 use serde_json::json;
-use tempfile::TempDir;
 
 use crate::Verdict;
-use crate::load;
-use crate::server::Launch;
+use crate::figure::{self, Figure, Goal, median};
+use crate::server;
+use crate::testbed::{self, Data, Testbed};
 
 /// The most processor time a SET may take with `everysec`, against `appendonly no`.
 const COST_TARGET: f64 = 1.15;
@@ -39,10 +38,8 @@ const SYNCED_BYTES: usize = 8192;
 /// The options of one run.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The server's command line, as for a shell; --appendonly, --appendfsync, --port and --dir are
-    /// added to it
-    #[arg(long, value_name = "COMMAND")]
-    server: String,
+    #[command(flatten)]
+    testbed: testbed::Options,
 
     /// How often each setting is measured
     #[arg(long, value_name = "N", default_value_t = 5,
@@ -63,14 +60,6 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 100,
           value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     value_bytes: u64,
-
-    /// The directory under which the servers' directories are made
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-
-    /// Write the results to this file as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
 }
 
 /// How the server keeps its log.
@@ -183,33 +172,33 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, String> {
         }
     }
     rows.iter().for_each(Row::print);
-    let sync_micros = median(sync_micros.into_iter());
+    let sync_micros = median(sync_micros);
     println!("fdatasync of {SYNCED_BYTES} bytes: {sync_micros:.0} us");
     let [off, logged, every_second, always] = &rows;
-    let cost = logged.cpu_micros() / off.cpu_micros();
-    let share = always.per_second() / every_second.per_second();
-    let verdict = |reached| if reached { "reached" } else { "missed" };
-    println!(
-        "everysec against appendonly no: {cost:.3}x the processor time (target: at most {COST_TARGET}): {}",
-        verdict(cost <= COST_TARGET)
-    );
-    println!(
-        "always against everysec: {share:.2}x as many a second (target: at least {ALWAYS_TARGET}): {}",
-        verdict(share >= ALWAYS_TARGET)
-    );
-    if let Some(path) = &options.json {
-        let document = json!({
-            "command": "durability",
-            "keys": options.keys,
-            "value_bytes": options.value_bytes,
-            "seconds": options.seconds,
-            "rows": rows.iter().map(to_json).collect::<Vec<_>>(),
-            "fdatasync_us": sync_micros,
-            "everysec_cpu_ratio": cost,
-            "always_throughput_ratio": share,
-        });
-        crate::write_file(path, &format!("{document:#}\n"))?;
-    }
+    let figures = [
+        Figure {
+            name: "processor time a SET, pipeline 16: `everysec` against `appendonly no`",
+            goal: Goal::AtMost(COST_TARGET),
+            measured: logged.cpu_micros() / off.cpu_micros(),
+            unit: "x",
+        },
+        Figure {
+            name: "SETs a second, 64 connections: `always` against `everysec`",
+            goal: Goal::AtLeast(ALWAYS_TARGET),
+            measured: always.per_second() / every_second.per_second(),
+            unit: "x",
+        },
+    ];
+    figure::print_table(&figures);
+    options.testbed.write_json(&json!({
+        "command": "durability",
+        "keys": options.keys,
+        "value_bytes": options.value_bytes,
+        "seconds": options.seconds,
+        "rows": rows.iter().map(to_json).collect::<Vec<_>>(),
+        "fdatasync_us": sync_micros,
+        "figures": figure::to_json(&figures),
+    }))?;
     Ok(Verdict::AllRight)
 }
 
@@ -229,41 +218,30 @@ fn to_json(row: &Row) -> serde_json::Value {
 
 /// One round of one row: a server of its own, which has all the keys before it counts.
 fn measure(options: &Options, setting: Setting, shape: Shape) -> Result<Measured, String> {
-    let scratch = scratch(options)?;
-    let port = free_port()?;
-    let command_line = format!("{} {}", options.server, setting.arguments());
-    let launch = Launch::new(&command_line, scratch.path()).map_err(|error| error.to_string())?;
-    let launch = launch.on_port(port);
-    let (server, _) = launch.start()?;
+    let data = Data {
+        keys: options.keys,
+        value_bytes: options.value_bytes,
+    };
+    let testbed = Testbed::new(&options.testbed, setting.arguments(), data)?;
+    let server = testbed.start_full()?;
     let numbers = [
-        u64::from(port),
         u64::from(server.pid()),
-        options.keys,
-        options.value_bytes,
         u64::from(shape.connections),
         u64::from(shape.pipeline),
         options.seconds,
     ]
     .map(|number| number.to_string());
-    let [port, pid, keys, value_bytes, connections, pipeline, seconds] = &numbers;
-    let common = [
-        "--port",
-        port,
+    let [pid, connections, pipeline, seconds] = &numbers;
+    let report = testbed.drive(&[
         "--server-pid",
         pid,
-        "--keys",
-        keys,
-        "--value-bytes",
-        value_bytes,
-        "--distribution",
-        "uniform",
-        "--set",
-        "1",
-    ];
-    drive(&[&common[..], &["--preload", "--pipeline", "64"]].concat())?;
-    let mix = ["--connections", connections, "--pipeline", pipeline];
-    let report = drive(&[&common[..], &mix, &["--seconds", seconds]].concat())
-        .map_err(|error| format!("{error}\n{}", launch.log_end()))?;
+        "--connections",
+        connections,
+        "--pipeline",
+        pipeline,
+        "--seconds",
+        seconds,
+    ])?;
     let cpu_micros = report
         .cpu_micros_per_operation()
         .ok_or("the server's processor time was not measured")?;
@@ -273,23 +251,9 @@ fn measure(options: &Options, setting: Setting, shape: Shape) -> Result<Measured
     })
 }
 
-/// Runs one phase of load; an answer that is wrong is an error.
-fn drive(arguments: &[&str]) -> Result<load::PhaseReport, String> {
-    let options = load::Options::parse(arguments)?;
-    let mut reports = load::measure(&options, |_| ())?;
-    let report = reports.pop().ok_or("no load was asked for")?;
-    match report.tally.is_right() {
-        true => Ok(report),
-        false => Err(format!(
-            "the server's answers were wrong: {}",
-            report.tally.first_error.as_deref().unwrap_or("see above")
-        )),
-    }
-}
-
 /// The time that the directory's device needs to sync a little that has been appended, microseconds.
 fn time_syncs(options: &Options) -> Result<f64, String> {
-    let scratch = scratch(options)?;
+    let scratch = server::scratch(options.testbed.dir.as_deref())?;
     let timed = |path: &Path| -> std::io::Result<f64> {
         let file = File::create_new(path)?;
         let bytes = [0x5a; SYNCED_BYTES];
@@ -300,40 +264,7 @@ fn time_syncs(options: &Options) -> Result<f64, String> {
             file.sync_data()?;
             micros.push(begun.elapsed().as_secs_f64() * 1e6);
         }
-        Ok(median(micros.into_iter()))
+        Ok(median(micros))
     };
     timed(&scratch.path().join("synced")).map_err(|error| format!("cannot time syncs: {error}"))
-}
-
-fn scratch(options: &Options) -> Result<TempDir, String> {
-    let scratch = match &options.dir {
-        Some(parent) => TempDir::with_prefix_in("durability-", parent),
-        None => TempDir::with_prefix("durability-"),
-    };
-    scratch.map_err(|error| format!("cannot make a directory: {error}"))
-}
-
-/// A port of the loopback interface that nobody listens on.
-fn free_port() -> Result<u16, String> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr());
-    let address = listener.map_err(|error| format!("cannot find a free port: {error}"))?;
-    Ok(address.port())
-}
-
-/// The one in the middle; of an even number the upper of the two.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_one_in_the_middle() {
-        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
-        assert!(median([].into_iter()).is_nan());
-    }
 }

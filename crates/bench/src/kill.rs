@@ -24,7 +24,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use resp::Reply;
-use tempfile::TempDir;
 
 use self::find::find;
 use self::oracle::{Found, Oracle};
@@ -32,7 +31,7 @@ use self::work::{Abilities, Expected, Work};
 use crate::Verdict;
 use crate::connection::Connection;
 use crate::random::Random;
-use crate::server::{Launch, Server};
+use crate::server::{self, Launch, Server};
 
 /// What `everysec` may lose: a second, and what a busy machine needs to get the next one going.
 const EVERYSEC_US: u64 = 1_250_000;
@@ -89,11 +88,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<Verdict, String> {
     let seed = options.seed.unwrap_or_else(unix_us);
     println!("seed {seed}");
-    let scratch = match &options.dir {
-        Some(parent) => TempDir::with_prefix_in("kill-", parent),
-        None => TempDir::with_prefix("kill-"),
-    };
-    let scratch = scratch.map_err(|error| format!("cannot make a directory: {error}"))?;
+    let scratch = server::scratch(options.dir.as_deref())?;
     let path = scratch.path().canonicalize();
     let path = path.map_err(|error| format!("{}: {error}", scratch.path().display()))?;
     let launch = Launch::new(&options.server, &path)

@@ -3,6 +3,8 @@
 //! * `load` drives any server that speaks RESP, measures it, and checks every byte it returns;
 //! * `engine` measures the storage engine itself, without a server around it;
 //! * `durability` measures what the command log costs a server;
+//! * `checkpoint`, `background` and `restart` measure what clients notice of checkpoints, of compaction, and of a restart;
+//! * `scan` walks over keys that are on the device;
 //! * `kill` kills a server again and again and checks that no acknowledged write is lost;
 //! * `soak` loads a server with many times more data than memory, and watches memory, disk and stalls;
 //! * `rawread` is the yardstick for cold reads: random `O_DIRECT` reads and nothing else.
@@ -10,20 +12,28 @@
 //! Every command prints a table, and writes JSON and an SVG chart when asked to. A command exits
 //! with 1 when it could not run, or when an answer it got was wrong.
 
+mod background;
 mod chart;
+mod checkpoint;
 mod clock;
 mod connection;
 mod durability;
 mod engine;
+mod figure;
+mod info;
 mod keys;
 mod kill;
 mod latency;
 mod load;
+mod pressure;
 mod random;
 mod rawread;
+mod restart;
+mod scan;
 mod server;
 mod server_process;
 mod soak;
+mod testbed;
 mod values;
 
 use std::path::Path;
@@ -50,6 +60,14 @@ enum Command {
     Engine(engine::Options),
     /// What the command log costs a server, and how fast it is when every change is synced
     Durability(durability::Options),
+    /// What clients notice of a checkpoint while they write as fast as they can
+    Checkpoint(checkpoint::Options),
+    /// What GETs notice of compaction and checkpoints
+    Background(background::Options),
+    /// How long a server takes from its start to its first answer
+    Restart(restart::Options),
+    /// Walk over keys that are on the device with SCAN
+    Scan(scan::Options),
     /// Kill a server at random moments and check what is there after its restart
     Kill(kill::Options),
     /// Load a server with much more data than memory for long, and check everything
@@ -70,6 +88,10 @@ fn main() -> ExitCode {
         Command::Load(options) => load::run(&options),
         Command::Engine(options) => engine::run(&options),
         Command::Durability(options) => durability::run(&options),
+        Command::Checkpoint(options) => checkpoint::run(&options),
+        Command::Background(options) => background::run(&options),
+        Command::Restart(options) => restart::run(&options),
+        Command::Scan(options) => scan::run(&options),
         Command::Kill(options) => kill::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Rawread(options) => rawread::run(&options),

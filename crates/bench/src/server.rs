@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use resp::Reply;
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 use crate::connection::Connection;
 
@@ -191,6 +193,22 @@ impl Server {
     pub(crate) fn has_ended(&mut self) -> bool {
         matches!(self.process.try_wait(), Ok(Some(_)))
     }
+}
+
+/// A directory for one run, under `parent` or where such are made; removed when dropped.
+pub(crate) fn scratch(parent: Option<&Path>) -> Result<TempDir, String> {
+    let scratch = match parent {
+        Some(parent) => TempDir::with_prefix_in("bench-", parent),
+        None => TempDir::with_prefix("bench-"),
+    };
+    scratch.map_err(|error| format!("cannot make a directory: {error}"))
+}
+
+/// A port of the loopback interface that nobody listens on.
+pub(crate) fn free_port() -> Result<u16, String> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr());
+    let address = listener.map_err(|error| format!("cannot find a free port: {error}"))?;
+    Ok(address.port())
 }
 
 impl Drop for Server {

@@ -8,7 +8,7 @@ pub(crate) struct ProcessUsage {
     /// Processor time of all its threads, user and system, in microseconds. The kernel counts it
     /// in ticks of about 10 milliseconds.
     pub(crate) cpu_micros: f64,
-    /// The most memory it ever had resident (`VmHWM`), in bytes.
+    /// The most memory it had resident (`VmHWM`) since its start or since [`forget_peak`], in bytes.
     pub(crate) peak_rss_bytes: u64,
 }
 
@@ -30,6 +30,12 @@ impl ProcessUsage {
             peak_rss_bytes: peak_rss_kib * 1024,
         })
     }
+}
+
+/// Lets the peak of a process's resident memory begin anew with what it has resident now.
+pub(crate) fn forget_peak(pid: u32) -> Result<(), String> {
+    let path = format!("/proc/{pid}/clear_refs");
+    fs::write(&path, "5").map_err(|error| format!("cannot write {path}: {error}"))
 }
 
 fn read(pid: u32, file: &str) -> Result<String, String> {

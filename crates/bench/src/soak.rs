@@ -2,7 +2,7 @@
 //! them a check.
 //!
 //! Connections with keys of their own read, overwrite, delete and let expire; some values are big, and readers of those
-//! are slow. Beside them probes ask for one small key at fixed times, and measure from the moment at which they meant to
+//! are slow: those may be disconnected, nobody else. Beside them probes ask for one small key at fixed times, and measure from the moment at which they meant to
 //! ask: a stall of the server shows in them. When the load stops the server has half a minute to give the disk back what
 //! is dead. Then everything is read and counted, the server is stopped and started again, and everything is read once more.
 //!
@@ -13,6 +13,7 @@ mod client;
 mod memory_group;
 mod probe;
 mod report;
+mod slow_reader;
 mod watch;
 
 use std::path::PathBuf;
@@ -22,15 +23,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tempfile::TempDir;
 
-use self::client::{Client, Data, read_slowly};
+use self::client::{Client, Data};
 use self::memory_group::MemoryGroup;
 use self::report::Report;
+use self::slow_reader::{SlowReads, read_slowly};
 use self::watch::Watch;
 use crate::Verdict;
 use crate::latency::Latencies;
-use crate::server::{Launch, Server};
+use crate::server::{self, Launch, Server};
 use crate::values::ValueSizes;
 
 /// Bytes of files (without the command log) for each that lives, under load.
@@ -114,6 +115,7 @@ struct Shared {
     commands: AtomicU64,
     /// What the probes have measured since it was last taken.
     probed: Mutex<Latencies>,
+    slow_reads: SlowReads,
 }
 
 /// Runs everything; prints what it finds as it goes.
@@ -125,11 +127,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, String> {
             crate::values::CHECKABLE_BYTES
         ));
     }
-    let scratch = match &options.dir {
-        Some(parent) => TempDir::with_prefix_in("soak-", parent),
-        None => TempDir::with_prefix("soak-"),
-    };
-    let scratch = scratch.map_err(|error| format!("cannot make a directory: {error}"))?;
+    let scratch = server::scratch(options.dir.as_deref())?;
     let maxmemory_bytes = options.maxmemory << 20;
     let command_line = format!("{} --maxmemory {maxmemory_bytes}", options.server);
     let group = MemoryGroup::make((maxmemory_bytes as f64 * MEMORY_MAX) as u64);
@@ -146,6 +144,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, String> {
         live_bytes: AtomicI64::new(0),
         commands: AtomicU64::new(0),
         probed: Mutex::new(Latencies::new()),
+        slow_reads: SlowReads::default(),
     };
     let mut report = Report::new(maxmemory_bytes);
     let outcome = Run {
@@ -161,6 +160,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, String> {
     let wrong = outcome.err().into_iter().chain(report.judge());
     let wrong: Vec<String> = wrong.collect();
     report.print();
+    println!("slow readers: {}", shared.slow_reads.describe());
     if wrong.is_empty() {
         return Ok(Verdict::AllRight);
     }

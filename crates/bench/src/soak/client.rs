@@ -1,8 +1,6 @@
 //! Connections with keys of their own: what they write, and what they must find.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,13 +25,6 @@ const CLOCK_MS: u64 = 2;
 /// So long after a key has expired it may still be counted.
 const COUNT_PATIENCE: Duration = Duration::from_secs(20 + 20);
 
-/// A slow reader takes so many bytes, and then pauses.
-const SIP_BYTES: usize = 10 << 10;
-const SIP_PAUSE: Duration = Duration::from_millis(100);
-
-/// Big values that a slow reader asks for at once.
-const SLOW_PIPELINE: usize = 4;
-
 /// Which keys there are.
 pub(super) struct Data {
     pub(super) connections: u64,
@@ -45,14 +36,14 @@ pub(super) struct Data {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Small,
     Big,
     Expiring,
 }
 
 impl Kind {
-    fn name(self, number: u64) -> Vec<u8> {
+    pub(super) fn name(self, number: u64) -> Vec<u8> {
         let letter = match self {
             Kind::Small => 's',
             Kind::Big => 'b',
@@ -62,7 +53,7 @@ impl Kind {
     }
 
     /// What the values of a key are made from.
-    fn seed(self, number: u64) -> u64 {
+    pub(super) fn seed(self, number: u64) -> u64 {
         (self as u64) << 56 | number
     }
 }
@@ -242,9 +233,8 @@ impl<'a> Client<'a> {
             // What a slow server has made it miss is not made up for.
             due = (due + interval).max(Instant::now() - interval);
             let mut used = Vec::new();
-            let mut has_big = false;
             for _ in 0..PIPELINE {
-                self.step(&mut used, &mut has_big);
+                self.step(&mut used);
             }
             self.exchange()?;
             self.shared.commands.fetch_add(PIPELINE as u64, Relaxed);
@@ -252,9 +242,8 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Adds one command to the pipeline; of the keys that expire it takes one that is not in it yet. Only one is of a big value:
-    /// the pipeline is sent before the first reply is read, and a server need not keep all of them.
-    fn step(&mut self, used: &mut Vec<usize>, has_big: &mut bool) {
+    /// Adds one command to the pipeline; of the keys that expire it takes one that is not in it yet.
+    fn step(&mut self, used: &mut Vec<usize>) {
         match self.random.below(10_000) {
             0..4_500 => {
                 let at = self.often_the_same();
@@ -279,7 +268,6 @@ impl<'a> Client<'a> {
                     self.expiring_step(at);
                 }
             }
-            9_990.. if std::mem::replace(has_big, true) => {}
             9_990..9_995 => {
                 let at = self.any(self.big.held.len());
                 self.get(true, at);
@@ -430,7 +418,7 @@ fn wrong_unless(is_right: bool, name: &[u8], reply: &Reply, version: &u32) -> Re
 }
 
 /// A reply without the bytes of a long value.
-fn shown(reply: &Reply) -> String {
+pub(super) fn shown(reply: &Reply) -> String {
     match reply {
         Reply::Bulk(bytes) => format!("{} bytes", bytes.len()),
         other => format!("{other:?}"),
@@ -456,51 +444,4 @@ pub(super) fn wait_for_size(launch: &Launch, keys: u64) -> Result<(), String> {
             other => return Err(format!("DBSIZE was answered {}", shown(&other))),
         }
     }
-}
-
-/// Asks for big values and takes its time to read them, until the load is over.
-pub(super) fn read_slowly(shared: &Shared, data: &Data, seed: u64) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("a slow reader: {error}");
-    let mut random = Random::new(seed);
-    let mut stream = UnixStream::connect(shared.launch.socket()).map_err(failed)?;
-    stream.set_nonblocking(true).map_err(failed)?;
-    let mut sip = vec![0; SIP_BYTES];
-    while !shared.stop.load(Relaxed) {
-        let numbers: Vec<u64> = (0..SLOW_PIPELINE)
-            .map(|_| random.below(data.big_keys.max(1)))
-            .collect();
-        let mut requests = Vec::new();
-        for &number in &numbers {
-            append_command(&mut requests, &[b"GET", &Kind::Big.name(number)]);
-        }
-        stream.write_all(&requests).map_err(failed)?;
-        let mut input = Vec::new();
-        for number in numbers {
-            let value = loop {
-                if let Some((reply, bytes)) = resp::decode(&input).map_err(|e| e.to_string())? {
-                    input.drain(..bytes);
-                    break reply;
-                }
-                if shared.stop.load(Relaxed) {
-                    return Ok(());
-                }
-                thread::sleep(SIP_PAUSE);
-                match stream.read(&mut sip) {
-                    Ok(0) => return Err("a slow reader was disconnected".into()),
-                    Ok(bytes) => input.extend_from_slice(&sip[..bytes]),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(failed(error)),
-                }
-            };
-            // Others write to the key: any of its versions is right.
-            let seed = Kind::Big.seed(number);
-            let is_right =
-                matches!(&value, Reply::Bulk(bytes) if values::check(bytes, seed).is_some());
-            if !is_right {
-                let reply = shown(&value);
-                return Err(format!("a slow reader of b:{number} was answered {reply}"));
-            }
-        }
-    }
-    Ok(())
 }
