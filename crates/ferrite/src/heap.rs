@@ -87,9 +87,12 @@ fn count(bytes: u64) {
 unsafe impl GlobalAlloc for Counted {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as u64);
         // SAFETY: the caller's promises are the same.
-        unsafe { System.alloc(layout) }
+        let block = unsafe { System.alloc(layout) };
+        if !block.is_null() {
+            count(layout.size() as u64);
+        }
+        block
     }
 
     #[inline]
@@ -101,16 +104,23 @@ unsafe impl GlobalAlloc for Counted {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as u64);
         // SAFETY: the caller's promises are the same.
-        unsafe { System.alloc_zeroed(layout) }
+        let block = unsafe { System.alloc_zeroed(layout) };
+        if !block.is_null() {
+            count(layout.size() as u64);
+        }
+        block
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count((size as u64).wrapping_sub(layout.size() as u64));
         // SAFETY: the caller's promises are the same, and the block came from there.
-        unsafe { System.realloc(block, layout, size) }
+        let moved = unsafe { System.realloc(block, layout, size) };
+        // Refused, the block stays as it is.
+        if !moved.is_null() {
+            count((size as u64).wrapping_sub(layout.size() as u64));
+        }
+        moved
     }
 }
 
@@ -133,5 +143,18 @@ mod tests {
             after < with_block - BYTES as u64 / 2,
             "{with_block}, then {after}"
         );
+    }
+
+    #[test]
+    fn what_is_refused_is_not_counted() {
+        // More than there are addresses.
+        const BYTES: usize = 1 << 60;
+        let before = super::bytes();
+        let mut block: Vec<u8> = Vec::new();
+        assert!(block.try_reserve_exact(BYTES).is_err());
+        block.push(1);
+        assert!(block.try_reserve_exact(BYTES).is_err());
+        let after = super::bytes();
+        assert!(after < before + BYTES as u64 / 2, "{before}, then {after}");
     }
 }
