@@ -9,7 +9,8 @@
 //! What must hold:
 //! * A slot is taken out under the latch of its key, and only if it leads to the listed record.
 //! * No latch is held while something is read, and what is done at a time is bounded.
-//! * Whatever could not be removed is met again: the place in the expiry column moves on only when all before it is done.
+//! * Whatever could not be removed is met again: the place in the expiry column moves on only when all before it is done or
+//!   kept to be tried again.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use crate::address::{Slot, SlotKind};
 use crate::epoch;
 use crate::index::Index;
-use crate::key_file::{Expiring, KeyFile};
+use crate::key_file::{Expiring, ExpiryPosition, KeyFile};
 use crate::latch::LatchMode;
 use crate::operation::{KeyRef, Operation};
 use crate::reads::ColdReads;
@@ -37,11 +38,14 @@ const SEGMENTS_PER_STEP: usize = 32;
 /// Records of listed keys that are read at once.
 const READ_AT_ONCE: usize = 64;
 
+/// So many keys of a segment are kept to be tried again; while there are more, the place in its expiry column stays.
+const LEFT_MAX: usize = 256;
+
 /// How often what is in the way of a removal is waited for, and how long at a time.
 const ROUNDS_MAX: usize = 10;
 const LATCH_PAUSE: Duration = Duration::from_micros(100);
 
-/// After so long a segment is looked at again in which something was still in the way, or whose key file could not be read.
+/// After so long a segment is looked at again in which something was still in the way, or something could not be read.
 const BUSY_RETRY_MS: u64 = 100;
 const ERROR_RETRY_MS: u64 = 5000;
 
@@ -61,6 +65,22 @@ struct Step {
     removed: u64,
 }
 
+/// How far the expiry column of a segment has been dealt with.
+#[derive(Default)]
+pub(crate) struct ExpiredSoFar {
+    up_to: ExpiryPosition,
+    /// Keys before that which are to be tried again.
+    left: Vec<Expiring>,
+}
+
+/// What is to be tried again.
+#[derive(Default)]
+struct Left {
+    keys: Vec<Expiring>,
+    /// Whether there are keys among them that cannot be read.
+    has_unreadable: bool,
+}
+
 /// What became of a listed key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
@@ -69,6 +89,8 @@ enum Outcome {
     Nothing,
     /// Its record has to be read first, or those of others.
     Unread,
+    /// One of those cannot be read.
+    Unreadable,
     Latched,
 }
 
@@ -194,34 +216,53 @@ impl<I: Index> Shared<I> {
             table.set_next_expiry(segment, None);
             return Ok(());
         }
-        let mut up_to = segment.expired_up_to.lock();
+        let mut so_far = segment.expired.lock();
+        let again = std::mem::take(&mut so_far.left);
+        let again = self.remove_listed(segment, again, now_ms, step);
+        so_far.left = again.keys;
         let file = KeyFile::open(&*self.disk, segment.file_id)?;
         let mut listed = Vec::new();
-        let read = file.expiries(*up_to, now_ms, step.left, |expiring| listed.push(expiring));
+        let read = file.expiries(so_far.up_to, now_ms, step.left, |key| listed.push(key));
         file.drop_cached();
         step.left -= listed.len();
         // Also those before a damaged block.
-        step.removed += self.remove_listed(segment, &mut listed, now_ms);
+        let left = self.remove_listed(segment, listed, now_ms, step);
         let (behind, next_ms) = read?;
-        if listed.is_empty() {
-            *up_to = behind;
-            table.set_next_expiry(segment, next_ms);
-        } else {
-            let again_ms = now_ms.saturating_add(BUSY_RETRY_MS);
-            table.set_next_expiry(segment, Some(again_ms));
+        let fits = so_far.left.len() + left.keys.len() <= LEFT_MAX;
+        if fits {
+            so_far.left.extend(left.keys);
+            so_far.up_to = behind;
+        }
+        let has_unreadable = again.has_unreadable || left.has_unreadable;
+        let pause_ms = match has_unreadable {
+            true => ERROR_RETRY_MS,
+            false => BUSY_RETRY_MS,
+        };
+        let is_left = !fits || !so_far.left.is_empty();
+        let again_ms = is_left.then(|| now_ms.saturating_add(pause_ms));
+        let next_ms = next_ms.filter(|_| fits);
+        table.set_next_expiry(segment, next_ms.into_iter().chain(again_ms).min());
+        if has_unreadable {
+            count(&self.counters.expiry_errors, 1);
         }
         Ok(())
     }
 
-    /// Removes the listed keys; leaves those of them that others keep latched.
-    fn remove_listed(&self, segment: &Segment, listed: &mut Vec<Expiring>, now_ms: u64) -> u64 {
-        let (mut removed, mut unread) = (0, Vec::new());
+    /// Removes the listed keys; returns those of them that others keep latched, and those that cannot be read.
+    fn remove_listed(
+        &self,
+        segment: &Segment,
+        mut listed: Vec<Expiring>,
+        now_ms: u64,
+        step: &mut Step,
+    ) -> Left {
+        let mut unread = Vec::new();
         let no_reads = ColdReads::default();
         for round in 0..ROUNDS_MAX {
             listed.retain(|key| match self.remove_as_listed(segment, key, &no_reads) {
                 Outcome::Latched => true,
                 outcome => {
-                    removed += u64::from(outcome == Outcome::Removed);
+                    step.removed += u64::from(outcome == Outcome::Removed);
                     if outcome == Outcome::Unread {
                         unread.push(*key);
                     }
@@ -233,10 +274,14 @@ impl<I: Index> Shared<I> {
             }
             std::thread::sleep(LATCH_PAUSE);
         }
+        let mut left = Left {
+            keys: listed,
+            has_unreadable: false,
+        };
         for some in unread.chunks(READ_AT_ONCE) {
-            removed += self.remove_reading(segment, some.to_vec(), listed, now_ms);
+            step.removed += self.remove_reading(segment, some.to_vec(), &mut left, now_ms);
         }
-        removed
+        left
     }
 
     /// Removes a listed key whose record need not be read for that.
@@ -262,12 +307,12 @@ impl<I: Index> Shared<I> {
         Outcome::Removed
     }
 
-    /// Removes some listed keys, reading what has to be read. Adds those that others keep latched to `latched`.
+    /// Removes some listed keys, reading what has to be read. Adds those that cannot be removed now to `left`.
     fn remove_reading(
         &self,
         segment: &Segment,
         mut keys: Vec<Expiring>,
-        latched: &mut Vec<Expiring>,
+        left: &mut Left,
         now_ms: u64,
     ) -> u64 {
         let (mut removed, mut reads) = (0, ColdReads::default());
@@ -275,6 +320,11 @@ impl<I: Index> Shared<I> {
             keys.retain(
                 |key| match self.remove_as_read(segment, key, &reads, now_ms) {
                     Outcome::Unread | Outcome::Latched => true,
+                    Outcome::Unreadable => {
+                        left.keys.push(*key);
+                        left.has_unreadable = true;
+                        false
+                    }
                     outcome => {
                         removed += u64::from(outcome == Outcome::Removed);
                         false
@@ -290,7 +340,7 @@ impl<I: Index> Shared<I> {
                 std::thread::sleep(LATCH_PAUSE);
             }
         }
-        latched.append(&mut keys);
+        left.keys.append(&mut keys);
         removed
     }
 
@@ -311,20 +361,29 @@ impl<I: Index> Shared<I> {
         };
         // All together, so that what is missing is fetched together.
         let candidates = self.index.candidates(key.hash, SlotKind::Root);
-        let mut is_cold = false;
+        let (mut is_cold, mut is_unreadable) = (false, false);
         for other in candidates {
-            is_cold |= matches!(operation.found(other), Err(Stop::Cold));
+            match operation.found(other) {
+                Ok(_) => {}
+                Err(Stop::Cold) => is_cold = true,
+                Err(_) => is_unreadable = true,
+            }
         }
-        if is_cold {
-            return Outcome::Unread;
+        if is_cold || is_unreadable {
+            return match is_cold {
+                true => Outcome::Unread,
+                false => Outcome::Unreadable,
+            };
         }
-        // What cannot be read is left to those who ask for it, and are told.
         let Ok(Some(found)) = operation.found(slot) else {
             return Outcome::Nothing;
         };
         let (namespace, bytes) = (found.record.namespace(), found.record.key().to_vec());
-        if let Ok(true) = operation.remove_expired(namespace, &bytes) {
-            return Outcome::Removed;
+        match operation.remove_expired(namespace, &bytes) {
+            Ok(true) => return Outcome::Removed,
+            Ok(false) => {}
+            Err(Stop::Cold) => return Outcome::Unread,
+            Err(_) => return Outcome::Unreadable,
         }
         // The newest record of the key has not expired, so this one is a shadow of it.
         if let Ok(Some(found)) = operation.found(slot) {

@@ -15,8 +15,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::address::{Address, Geometry};
+use crate::expiry::ExpiredSoFar;
 use crate::generation::Parity;
-use crate::key_file::ExpiryPosition;
 use crate::record::{HEADER_BYTES, RecordRef, filler_bytes};
 use crate::store::SEGMENT_BYTES;
 use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -85,8 +85,8 @@ pub(crate) struct Segment {
     pub(crate) written: AtomicBool,
     /// Size of its key file.
     pub(crate) key_bytes: AtomicU64,
-    /// How much of its expiry column has been dealt with.
-    pub(crate) expired_up_to: Mutex<ExpiryPosition>,
+    /// How far its expiry column has been dealt with.
+    pub(crate) expired: Mutex<ExpiredSoFar>,
     /// Number of its frame in the arena, while it has one.
     pub(crate) frame: Mutex<Option<usize>>,
     pub(crate) mapping: Mutex<Option<Arc<FileMapping>>>,
@@ -433,7 +433,7 @@ impl Segment {
             records: AtomicU32::new(0),
             written: AtomicBool::new(false),
             key_bytes: AtomicU64::new(0),
-            expired_up_to: Mutex::default(),
+            expired: Mutex::default(),
             frame: Mutex::new(None),
             mapping: Mutex::new(None),
         }

@@ -45,7 +45,8 @@ pub struct Stats {
     pub expired: u64,
     /// Keys that were evicted because the data files had reached their limit.
     pub evicted: u64,
-    /// How often the expired keys of a segment could not be looked up in its key file; that is tried again.
+    /// How often expired keys of a segment could not be looked up in its key file, or their records not be read; that is tried
+    /// again.
     pub expiry_errors: u64,
     /// Segment files that could not be written; each is tried again.
     pub flush_errors: u64,

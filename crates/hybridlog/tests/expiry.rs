@@ -319,3 +319,37 @@ fn is_there_at<I: Index>(store: &Store<I>, key: &[u8], now_ms: u64) -> bool {
     });
     read.expect("it can be read")
 }
+
+/// The device does not give what it holds for a while; few keys are remembered, and many are listed again.
+#[test]
+fn what_could_not_be_read_is_removed_when_it_can_be() {
+    for keys in [20, 300] {
+        let directory = directory();
+        let store = open::<BucketIndex>(directory.path());
+        for n in 0..keys {
+            set(&store, &key(n), &vec![b'v'; 70_000], Some(SOON_MS));
+        }
+        store.force_cold().expect("it goes cold");
+        let entries = std::fs::read_dir(directory.path()).expect("the directory");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let segments: Vec<_> = paths
+            .filter(|path| path.extension().is_some_and(|of| of == "seg"))
+            .map(|path| {
+                let bytes = std::fs::read(&path).expect("a segment");
+                (path, bytes)
+            })
+            .collect();
+        for (path, bytes) in &segments {
+            std::fs::write(path, vec![0xff; bytes.len()]).expect("it can be written");
+        }
+        assert_eq!(expire_listed(&store, SOON_MS), 0);
+        assert_eq!(store.len(NAMESPACE), keys);
+        assert!(store.stats().expiry_errors > 0);
+        for (path, bytes) in &segments {
+            std::fs::write(path, bytes).expect("it can be written");
+        }
+        assert_eq!(expire_listed(&store, SOON_MS + 60_000), keys);
+        assert_eq!(store.len(NAMESPACE), 0);
+        eventually(|| store.stats().index_slots == 0, "pages keep their slots");
+    }
+}
