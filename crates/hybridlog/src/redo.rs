@@ -16,7 +16,7 @@ use std::thread;
 use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
 
-use crate::command_log::{self, Blobs, Effect, Effects, Frame, Refused, Replayed};
+use crate::command_log::{self, BlobId, Blobs, Effect, Effects, Frame, Refused, Replayed};
 use crate::index::Index;
 use crate::latch::{LatchMode, Latches};
 use crate::operation::{KeyRef, Operation};
@@ -103,6 +103,8 @@ struct Part<'s, I: Index> {
     store: &'s Store<I>,
     number: usize,
     meeting: &'s Meeting,
+    /// Held by the thread that has a blob in memory: it may be large, and the store has been given all the memory there is.
+    blob_in_memory: &'s Mutex<()>,
 }
 
 /// Who does an effect.
@@ -124,38 +126,64 @@ impl<I: Index> Store<I> {
     /// As [`command_log::replay`].
     pub(crate) fn redo(&self, checkpoint: u64) -> io::Result<Replayed> {
         let meeting = &Meeting::new(recovery::threads());
-        // Those who waited for one that has failed fail after it.
-        let first_error = &Mutex::new(None);
-        let redo_part = |number| {
-            let _end = CallsOff(meeting);
+        let blob_in_memory = &Mutex::new(());
+        let parts = on_threads(meeting, |_| thread::Builder::new(), &|number| {
             let part = Part {
                 store: self,
                 number,
                 meeting,
+                blob_in_memory,
             };
             let mut each = |frames: &[Frame<'_>], blobs: &mut Blobs<'_>| part.redo(frames, blobs);
-            let replayed = command_log::replay_batches(&*self.shared.disk, checkpoint, &mut each);
-            replayed.map_err(|error| {
-                first_error.lock().get_or_insert(error);
-            })
-        };
-        let replayed = thread::scope(|scope| {
-            let parts: Vec<_> = (0..meeting.threads)
-                .map(|number| scope.spawn(move || redo_part(number)))
-                .collect();
-            let joined = parts.into_iter().map(thread::ScopedJoinHandle::join);
-            joined.collect::<Vec<_>>()
-        });
-        if let Some(error) = first_error.lock().take() {
-            return Err(error);
+            command_log::replay_batches(&*self.shared.disk, checkpoint, &mut each)
+        })?;
+        // All have read the same.
+        Ok(parts.into_iter().next().unwrap_or_default())
+    }
+}
+
+/// Does each part on a thread of its own, and returns what they return.
+///
+/// # Errors
+///
+/// That a thread has panicked or could not be started; else what the first part that failed returned.
+fn on_threads<T: Send>(
+    meeting: &Meeting,
+    builder: impl Fn(usize) -> thread::Builder,
+    part: &(impl Fn(usize) -> io::Result<T> + Sync),
+) -> io::Result<Vec<T>> {
+    // Those who waited for one that has failed fail after it.
+    let first_error = &Mutex::new(None);
+    let failed = |error| {
+        first_error.lock().get_or_insert(error);
+    };
+    let run = |number| {
+        let _end = CallsOff(meeting);
+        part(number).map_err(failed)
+    };
+    let run = &run;
+    let ended: Vec<_> = thread::scope(|scope| {
+        let mut started = Vec::new();
+        for number in 0..meeting.threads {
+            match builder(number).spawn_scoped(scope, move || run(number)) {
+                Ok(thread) => started.push(thread),
+                Err(error) => {
+                    let what = format!("cannot start a thread: {error}");
+                    failed(io::Error::new(error.kind(), what));
+                    meeting.call_off();
+                    break;
+                }
+            }
         }
-        let panicked = || io::Error::other("a thread has panicked");
-        let replayed: Result<Vec<_>, _> = replayed.into_iter().flatten().collect();
-        replayed
-            .ok()
-            .filter(|parts| parts.len() == meeting.threads)
-            .and_then(|parts| parts.into_iter().next())
-            .ok_or_else(panicked)
+        let joined = started.into_iter().map(thread::ScopedJoinHandle::join);
+        joined.collect()
+    });
+    if ended.iter().any(Result::is_err) {
+        return Err(io::Error::other("a thread has panicked"));
+    }
+    match first_error.lock().take() {
+        Some(error) => Err(error),
+        None => Ok(ended.into_iter().flatten().flatten().collect()),
     }
 }
 
@@ -229,6 +257,7 @@ impl<I: Index> Part<'_, I> {
     }
 
     fn apply(&self, effect: &Effect<'_>, at: u64, blobs: &mut Blobs<'_>) -> Result<(), Refused> {
+        let _alone = blob_of(effect).map(|_| self.blob_in_memory.lock());
         self.store.apply(effect, blobs).map_err(|what| (at, what))
     }
 
@@ -242,8 +271,16 @@ impl<I: Index> Part<'_, I> {
 
 /// A blob that another part reads.
 fn forget_blob(effect: &Effect<'_>, blobs: &mut Blobs<'_>) {
-    if let Effect::SetBlob { blob, .. } | Effect::WriteRangeBlob { blob, .. } = *effect {
+    if let Some(blob) = blob_of(effect) {
         blobs.forget(blob);
+    }
+}
+
+/// The blob that the effect names.
+fn blob_of(effect: &Effect<'_>) -> Option<BlobId> {
+    match *effect {
+        Effect::SetBlob { blob, .. } | Effect::WriteRangeBlob { blob, .. } => Some(blob),
+        _ => None,
     }
 }
 
@@ -251,61 +288,6 @@ impl<I: Index> Store<I> {
     /// Does again what an operation has done.
     fn apply(&self, effect: &Effect<'_>, blobs: &mut Blobs<'_>) -> Result<(), String> {
         let done = match *effect {
-            Effect::Set {
-                namespace,
-                key,
-                meta,
-                value,
-            } => self.change(&[(namespace, key)], |op| {
-                op.set(namespace, key, value, meta)
-            }),
-            Effect::SetBlob {
-                namespace,
-                key,
-                meta,
-                blob,
-            } => {
-                let value = blobs.read(blob)?;
-                self.change(&[(namespace, key)], |op| {
-                    op.set(namespace, key, &value, meta)
-                })
-            }
-            Effect::WriteRange {
-                namespace,
-                key,
-                offset,
-                bytes,
-                kind,
-            } => self.change(&[(namespace, key)], |op| {
-                op.write_range(namespace, key, offset, bytes, kind)
-                    .map(drop)
-            }),
-            Effect::WriteRangeBlob {
-                namespace,
-                key,
-                offset,
-                blob,
-                kind,
-            } => {
-                let bytes = blobs.read(blob)?;
-                self.change(&[(namespace, key)], |op| {
-                    op.write_range(namespace, key, offset, &bytes, kind)
-                        .map(drop)
-                })
-            }
-            Effect::SetExpiry {
-                namespace,
-                key,
-                expires_at_ms,
-            } => self.change(&[(namespace, key)], |op| {
-                op.set_expiry(namespace, key, expires_at_ms).map(drop)
-            }),
-            Effect::Remove { namespace, key } => self.change(&[(namespace, key)], |op| {
-                op.remove(namespace, key).map(drop)
-            }),
-            Effect::Rename { from, to } => {
-                self.change(&[from, to], |op| op.rename(from, to).map(drop))
-            }
             Effect::RetireEverything => self.retire_all(),
             Effect::Clear { namespace } => {
                 self.shared.sweep(namespace);
@@ -316,23 +298,15 @@ impl<I: Index> Store<I> {
                 self.shared.checkpoints.set_state(generation, bytes);
                 Ok(())
             }
+            _ => {
+                let blob = blob_of(effect).map(|blob| blobs.read(blob));
+                let blob = blob.transpose()?.unwrap_or_default();
+                let keys: SmallVec<[KeyRef<'_>; 2]> = effect.keys().map(latched).collect();
+                // At the beginning of time, when nothing has expired.
+                self.blocking(&keys, 0, |op| change_keys(op, effect, &blob))
+            }
         };
         done.map_err(|stop| stop.to_string())
-    }
-
-    /// Runs `body` on the latched keys at the beginning of time, so that nothing has expired.
-    fn change(
-        &self,
-        keys: &[(Namespace, &[u8])],
-        body: impl FnMut(&mut Operation<'_, I>) -> Result<(), Stop>,
-    ) -> Result<(), Stop> {
-        let latched = |&(namespace, key)| KeyRef {
-            namespace,
-            key,
-            mode: LatchMode::Exclusive,
-        };
-        let keys: smallvec::SmallVec<[KeyRef<'_>; 2]> = keys.iter().map(latched).collect();
-        self.blocking(&keys, 0, body)
     }
 
     fn retire_all(&self) -> Result<(), Stop> {
@@ -353,9 +327,101 @@ impl<I: Index> Store<I> {
     }
 }
 
+fn latched<'k>((namespace, key): (Namespace, &'k [u8])) -> KeyRef<'k> {
+    KeyRef {
+        namespace,
+        key,
+        mode: LatchMode::Exclusive,
+    }
+}
+
+/// Does an effect on one or two keys again, which are latched; `blob` is what it names, if it names one.
+fn change_keys<I: Index>(
+    op: &mut Operation<'_, I>,
+    effect: &Effect<'_>,
+    blob: &[u8],
+) -> Result<(), Stop> {
+    match *effect {
+        Effect::Set {
+            namespace,
+            key,
+            meta,
+            value,
+        } => op.set(namespace, key, value, meta),
+        Effect::SetBlob {
+            namespace,
+            key,
+            meta,
+            ..
+        } => op.set(namespace, key, blob, meta),
+        Effect::WriteRange {
+            namespace,
+            key,
+            offset,
+            bytes,
+            kind,
+        } => op
+            .write_range(namespace, key, offset, bytes, kind)
+            .map(drop),
+        Effect::WriteRangeBlob {
+            namespace,
+            key,
+            offset,
+            kind,
+            ..
+        } => op.write_range(namespace, key, offset, blob, kind).map(drop),
+        Effect::SetExpiry {
+            namespace,
+            key,
+            expires_at_ms,
+        } => op.set_expiry(namespace, key, expires_at_ms).map(drop),
+        Effect::Remove { namespace, key } => op.remove(namespace, key).map(drop),
+        Effect::Rename { from, to } => op.rename(from, to).map(drop),
+        Effect::RetireEverything | Effect::Clear { .. } | Effect::State { .. } => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::damage::Damage;
+
+    /// A part that meets the others, and calls it a damage when one comes no more, as a replay does.
+    fn meets(meeting: &Meeting) -> io::Result<()> {
+        match meeting.wait() {
+            true => Ok(()),
+            false => Err(Damage {
+                file: "a log".into(),
+                offset: 0,
+                what: "another thread has failed".to_string(),
+            }
+            .into()),
+        }
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_started_ends_it() {
+        let meeting = Meeting::new(3);
+        // The second one asks for more memory than there is.
+        let builder = |number| match number {
+            1 => thread::Builder::new().stack_size(1 << 60),
+            _ => thread::Builder::new(),
+        };
+        let failed = on_threads(&meeting, builder, &|_| meets(&meeting)).unwrap_err();
+        assert!(failed.to_string().starts_with("cannot start a thread: "));
+    }
+
+    #[test]
+    fn a_thread_that_panics_is_no_damage_of_a_file() {
+        let meeting = Meeting::new(3);
+        let failed = on_threads(&meeting, |_| thread::Builder::new(), &|number| {
+            assert!(number != 1, "the panic is part of the test");
+            meets(&meeting)
+        });
+        let failed = failed.unwrap_err();
+        assert_eq!(failed.to_string(), "a thread has panicked");
+        assert!(Damage::of(&failed).is_none());
+    }
 
     #[test]
     fn all_meet_again_and_again_and_see_what_the_others_did() {
