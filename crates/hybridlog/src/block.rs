@@ -147,6 +147,15 @@ fn crc_of(payload: &[u8], number: u64, block: u32) -> u32 {
     crc32c::crc32c_append(crc, &block.to_le_bytes())
 }
 
+/// Gives every block of file `number` the CRC that the rest of it asks for, for tests of what else may be wrong.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn reseal(blocks: &mut [u8], number: u64) {
+    for (block, bytes) in (0..).zip(blocks.chunks_exact_mut(BLOCK_BYTES)) {
+        let crc = crc_of(&bytes[..PAYLOAD_BYTES], number, block);
+        bytes[PAYLOAD_BYTES..].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
 /// Something that is wrong in a file of blocks.
 pub(crate) struct Fault {
     block: u32,

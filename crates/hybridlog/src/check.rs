@@ -15,6 +15,7 @@ use crate::disk::{Directory, Disk};
 use crate::key_file;
 use crate::manifest::{self, Manifest};
 use crate::open::{OpenError, io_error};
+use crate::readable;
 use crate::repair;
 use crate::survey::{Expected, survey};
 use crate::tiering;
@@ -100,15 +101,16 @@ impl fmt::Display for Checked {
 /// [`OpenError::InUse`] if a store is open in it, [`OpenError::Io`] if it cannot be looked into.
 pub fn check(directory: &Path, report: &mut dyn FnMut(Report)) -> Result<Checked, OpenError> {
     let _lock = lock_shared(directory)?;
-    check_unlocked(directory, report)
+    let disk = Directory::read_only(directory.to_path_buf());
+    check_unlocked(&disk, directory, report)
 }
 
 /// [`check`] for one who has the lock.
 pub(crate) fn check_unlocked(
+    disk: &dyn Disk,
     directory: &Path,
     report: &mut dyn FnMut(Report),
 ) -> Result<Checked, OpenError> {
-    let disk = Directory::read_only(directory.to_path_buf());
     let names = disk.names();
     let mut check = Check {
         names: names.map_err(io_error("cannot check", directory))?,
@@ -219,10 +221,10 @@ pub(crate) fn check_frame(
     Ok(())
 }
 
-struct Check<'r> {
-    disk: Directory,
+struct Check<'c> {
+    disk: &'c dyn Disk,
     names: Vec<String>,
-    report: &'r mut dyn FnMut(Report),
+    report: &'c mut dyn FnMut(Report),
     checked: Checked,
 }
 
@@ -236,13 +238,13 @@ impl Check<'_> {
             self.note("the directory holds no data");
             return;
         }
-        let (manifest, found) = manifest_or_guess(&self.disk, &self.names);
+        let (manifest, found) = manifest_or_guess(self.disk, &self.names);
         let is_guessed = found.is_err();
         if let Err(damage) = found {
             self.damage(damage);
             self.note("without a manifest all files are taken for part of the data");
         }
-        let (deaths, _, damages) = sound_deaths(&self.disk, &manifest.deaths);
+        let (deaths, _, damages) = sound_deaths(self.disk, &manifest.deaths);
         damages.into_iter().for_each(|damage| self.damage(damage));
         self.check_segments(&manifest, is_guessed, &deaths);
         self.check_logs(manifest.generation);
@@ -273,7 +275,7 @@ impl Check<'_> {
                 seed: (!is_guessed).then_some(manifest.hash_seed),
                 records: known(entry.records),
             };
-            let survey = survey(&self.disk, expected);
+            let survey = survey(self.disk, expected);
             let dead = deaths.get(&entry.file_id);
             let dead = dead.map_or(&[][..], |deaths| &deaths.dead[..]);
             let live_keys = survey.sound.iter().filter(|record| {
@@ -296,12 +298,10 @@ impl Check<'_> {
     fn check_logs(&mut self, checkpoint: u64) {
         let mut each =
             |_: u64, frame: &[u8], blobs: &mut Blobs<'_>| check_frame(frame, blobs, &mut |_| {});
-        let replayed = match command_log::replay(&self.disk, checkpoint, &mut each) {
-            Ok(replayed) => replayed,
-            Err(error) => {
-                let damage = damage_of(&self.disk, "", &error);
-                return self.damage(damage);
-            }
+        let replayed = match readable::replay(self.disk, checkpoint, &mut each) {
+            Ok(Ok(replayed)) => replayed,
+            Ok(Err(damage)) => return self.damage(damage),
+            Err(error) => return self.damage(damage_of(self.disk, "", &error)),
         };
         self.checked.log_frames = replayed.frames;
         self.checked.log_bytes = replayed.bytes;

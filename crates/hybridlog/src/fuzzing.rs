@@ -6,6 +6,15 @@ mod formats;
 pub use crate::command_log::fuzzing::{check_effects, check_log};
 pub use formats::check_formats;
 
+/// Checks and repairs a data directory whose fields `bytes` have changed, all checksums being right.
+///
+/// # Panics
+///
+/// If that panics, or what has been repaired is damaged.
+pub fn check_hostile_directory(bytes: &[u8]) {
+    crate::repair::hostile::check_hostile_directory(bytes);
+}
+
 use crate::record::{Decoded, Draft, HEADER_BYTES, RecordRef, decode};
 use crate::{Meta, Namespace};
 

@@ -96,6 +96,7 @@ mod operation;
 mod piece;
 #[cfg(test)]
 mod random;
+mod readable;
 mod reads;
 mod record;
 mod recovery;
@@ -137,7 +138,7 @@ pub use operation::{KeptLatches, KeyRef, Lookups, Meta, Operation, Record, Tier}
 pub use piece::Piece;
 pub use reads::ColdReads;
 pub use recovery::RecoveryStats;
-pub use repair::{Repaired, repair};
+pub use repair::{Repaired, repair, repair_on};
 pub use room::NoRoomReason;
 pub use scan::Scanned;
 pub use simple::AsyncStore;

@@ -332,8 +332,14 @@ fn complete_head(bytes: &mut [u8]) {
     bytes[CRC].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// A manifest whose content behind the head is `content`, for fuzzing.
-#[cfg(fuzzing)]
+/// What is behind the head of a manifest, for tests of what may be wrong there.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn content_of(manifest: &[u8]) -> Vec<u8> {
+    manifest[CRC.end..].to_vec()
+}
+
+/// A manifest whose content behind the head is `content`, for the same.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn with_sound_head(content: &[u8]) -> Vec<u8> {
     let mut bytes = [&[0; CRC.end][..], content].concat();
     complete_head(&mut bytes);

@@ -15,14 +15,12 @@ use crate::address::{RECORD_ALIGN, SlotKind, size_class};
 use crate::damage::Damage;
 use crate::disk::Disk;
 use crate::key_file::{self, ExpiryPosition, KeyFile, RecoveryRecord};
+use crate::readable::read_readable;
 use crate::record::{Decoded, HEADER_BYTES, RecordRef, decode, flag};
 use crate::segment::{self, SEGMENT_HEADER_BYTES};
 use crate::shared::{key_hash, page_hash};
 use crate::store::SEGMENT_BYTES;
 use crate::tiering::segment_file_name;
-
-/// What is read at once: of what the device cannot read no more than this is lost.
-const PIECE_BYTES: usize = 4096;
 
 /// Entries of an expiry column that are compared at a time.
 const EXPIRING_AT_ONCE: usize = 64 * 1024;
@@ -64,8 +62,12 @@ impl Aligned {
         let bytes = vec![0; len + RECORD_ALIGN];
         let skip = bytes.as_ptr().align_offset(RECORD_ALIGN);
         let mut aligned = Aligned { bytes, skip };
-        aligned.bytes.truncate(len + skip);
+        aligned.truncate(len);
         aligned
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.bytes.truncate(self.skip + len);
     }
 }
 
@@ -136,7 +138,7 @@ impl Survey {
         if rest.len() < HEADER_BYTES {
             return Err("the file ends before the record");
         }
-        match decode(rest, self.segment_bytes - offset) {
+        match decode(rest, self.segment_bytes.saturating_sub(offset)) {
             Decoded::Record(record) => Ok(record),
             Decoded::Longer(_) => Err("the file ends within the record"),
             Decoded::Damaged(why) => Err(why),
@@ -184,18 +186,14 @@ impl Survey {
             .segment_bytes
             .map_or(*SEGMENT_BYTES.end(), |bytes| bytes as usize);
         let mut bytes = Aligned::zeroed(len.min(most as u64) as usize);
-        let mut offset = 0;
-        for piece in bytes.chunks_mut(PIECE_BYTES) {
-            // What the device does not give is zeroes, which are no record.
-            if let Err(error) = file.read_exact_at(piece, offset) {
-                piece.fill(0);
-                self.damaged(path.clone(), offset, error.to_string());
-            }
-            offset += piece.len() as u64;
-        }
+        read_readable(&*file, &mut bytes, 0, &mut |offset, error| {
+            self.damaged(path.clone(), offset, error.to_string());
+        });
         file.drop_cached();
         if expected.segment_bytes.is_none() {
             self.segment_bytes = segment::bytes_of_header(&bytes).unwrap_or(bytes.len());
+            // Whatever lies behind the segment is no part of it.
+            bytes.truncate(self.segment_bytes);
         }
         let size = self.segment_bytes as u64;
         if len != size {
@@ -230,9 +228,14 @@ impl Survey {
         let segment_path = disk.path(&segment_file_name(expected.file_id));
         // What lies behind the end of the file has been told of.
         let end = self.bytes.as_deref().map_or(0, <[u8]>::len);
+        // Where the last sound record ends.
+        let mut free_from = SEGMENT_HEADER_BYTES;
         for record in listed {
-            match self.check_record(expected.seed, &record) {
-                Ok(()) => self.sound.push(record),
+            match self.check_record(expected.seed, &record, free_from) {
+                Ok(bytes) => {
+                    free_from = record.offset as usize + bytes;
+                    self.sound.push(record);
+                }
                 Err(what) => {
                     if (record.offset as usize) < end {
                         self.damaged(segment_path.clone(), u64::from(record.offset), what);
@@ -250,16 +253,29 @@ impl Survey {
         file.drop_cached();
     }
 
-    fn check_record(&self, seed: Option<u64>, listed: &RecoveryRecord) -> Result<(), &'static str> {
+    /// The length of a listed record, if it is what the list says; it must not begin before `free_from`.
+    fn check_record(
+        &self,
+        seed: Option<u64>,
+        listed: &RecoveryRecord,
+        free_from: usize,
+    ) -> Result<usize, &'static str> {
         let record = self.decoded(listed.offset as usize)?;
-        if listed.size_class != size_class(record.flags(), record.record_bytes()) {
+        let bytes = record.record_bytes();
+        if (listed.offset as usize) < free_from {
+            return Err("the record begins within the one before it");
+        }
+        if record.flags() & flag::VOID != 0 {
+            return Err("the record is void, and its key file lists it");
+        }
+        if listed.size_class != size_class(record.flags(), bytes) {
             return Err("the record has another length than its key file lists");
         }
         match seed {
             Some(seed) if hash_of(seed, &record) != (listed.hash, listed.kind) => {
                 Err("the record has another key than its key file lists")
             }
-            _ => Ok(()),
+            _ => Ok(bytes),
         }
     }
 

@@ -207,7 +207,12 @@ impl Live {
                 Some(newest) => newest.contains_key(&(shadow.hash, SlotKind::Root)),
                 None => self.fronts.contains(&shadow.hash),
             };
-            if has_newer {
+            if has_newer && self.newest.is_some() {
+                // Of one hash, so it is the same key here; and if it were kept, nothing but the new deaths file would tell that
+                // it is the older one, which a repair after an interruption may not find.
+                self.large.remove(&shadow.place);
+                self.dead.push(shadow.place);
+            } else if has_newer {
                 // Its expiry counts as long as nobody has looked into it.
                 let count = self.counts.entry(shadow.namespace).or_default();
                 count.expiring += i64::from(shadow.expires);
@@ -223,6 +228,9 @@ impl Live {
 
     /// The roots of values that have lost a page.
     fn without_all_pages(&self) -> Vec<Counted> {
+        if self.lost_pages.is_empty() && !self.some_lost_are_unknown {
+            return Vec::new();
+        }
         let is_broken = |large: &&Large| {
             let mut pages = (0..large.pages).map(|page| self.page(large.object, page));
             pages.any(|page| {

@@ -1,15 +1,15 @@
-//! Command logs of a damaged directory: they are cut where the first damage is, and those behind it dropped.
+//! Command logs of a damaged directory: they are cut where the first damage is, or the first place that the device cannot
+//! read, and those behind it dropped.
 
 use std::collections::HashSet;
-use std::fs;
 use std::io;
 
 use super::Repair;
 use crate::Namespace;
 use crate::check::check_frame;
-use crate::command_log::{self, Blobs, Effect, generation_of_log, log_name, sound_end};
+use crate::command_log::{Blobs, Effect, generation_of_log, log_name, sound_end};
 use crate::damage::Damage;
-use crate::disk::Disk;
+use crate::readable::{self, ReadableDisk};
 use crate::shared::key_hash;
 use crate::survey::name_of;
 
@@ -26,17 +26,11 @@ impl Repair<'_> {
                 });
             })
         };
-        let replayed = command_log::replay(&self.disk, self.manifest.generation, &mut each);
+        let replayed = readable::replay(self.disk, self.manifest.generation, &mut each);
         for note in changed.notes {
             self.note(note);
         }
-        match replayed {
-            Ok(_) => Ok(None),
-            Err(error) => match Damage::of(&error) {
-                Some(damage) => Ok(Some(damage.clone())),
-                None => Err(error),
-            },
-        }
+        Ok(replayed?.err())
     }
 
     /// Cuts the logs at the damage, and at what is found behind it, until a start can replay what is left.
@@ -81,13 +75,13 @@ impl Repair<'_> {
     /// Keeps the sound blocks that end at `offset` or before.
     fn cut_log(&mut self, generation: u64, offset: u64) -> io::Result<()> {
         let name = log_name(generation);
-        let end = sound_end(&self.disk, generation, offset)?;
+        let end = sound_end(&ReadableDisk::new(self.disk), generation, offset)?;
         if end == 0 {
             return self.drop_log(generation);
         }
         let file = self.disk.open(&name)?;
         let bytes = file.len()?.saturating_sub(end);
-        fs::copy(self.disk.path(&name), self.free_name(&name))?;
+        self.keep_copy(&name)?;
         self.repaired.files += 1;
         file.truncate(end)?;
         file.sync()?;

@@ -5,22 +5,24 @@
 //!    file names what is not live any more. All of it is new files, synced.
 //! 3. The new manifest is stored in the place of the old one.
 //! 4. Command logs are cut at the first damage (`logs.rs`).
-//! 5. What is no part of the data any more is moved into a directory of its own. Nothing is removed.
+//! 5. What is no part of the data any more gets another name. Nothing is removed: of what is replaced or cut there is a copy,
+//!    synced before that.
 //!
 //! So until step 3 nothing has changed for who looks at the directory, and from then on it is the repaired one; after an
 //! interruption a second repair does the rest, and so it does where there is no manifest.
 //!
 //! Without a manifest all segments, deaths files and logs that are there are taken for the data. It cannot be known then what
 //! was deleted since the last deaths file, and the seed of the hashes is lost, so all key files are
-//! written anew, the old ones being moved aside.
+//! written anew, the old ones getting other names.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 mod live;
 mod logs;
 mod rebuild;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
@@ -33,6 +35,7 @@ use crate::disk::{Directory, Disk};
 use crate::key_file::{self, KeyFile};
 use crate::manifest::{self, Manifest, SegmentEntry};
 use crate::open::{OpenError, io_error, lock_directory};
+use crate::readable::ReadableDisk;
 use crate::segment;
 use crate::store::SEGMENT_BYTES;
 use crate::survey::{Expected, Survey, hash_of, survey};
@@ -42,8 +45,11 @@ use live::{Live, Place, Reason, has, marks_of};
 /// Deaths files that repairs write have numbers from here on, which no generation has.
 const DEATHS_NUMBERS_FROM: u64 = 1 << 32;
 
-/// Where everything goes that is no part of the data any more.
-const DROPPED: &str = "dropped-by-repair";
+/// At the end of the names of files that are no part of the data any more.
+const DROPPED: &str = ".dropped";
+
+/// So much of a file is copied at once.
+const COPIED_BYTES: usize = 1 << 20;
 
 /// What a repair has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +62,7 @@ pub struct Repaired {
     pub records: u64,
     /// Bytes of command logs that were cut off.
     pub log_bytes: u64,
-    /// Files that were moved aside.
+    /// Files that were kept under other names.
     pub files: u64,
 }
 
@@ -75,7 +81,7 @@ impl fmt::Display for Repaired {
         write!(
             f,
             "repaired: {keys} live keys beside what the command log has; dropped {records} records, {log_bytes} bytes of \
-             command log; {files} files moved to {DROPPED}"
+             command log; {files} files are kept with names that end with {DROPPED}"
         )
     }
 }
@@ -87,14 +93,27 @@ impl fmt::Display for Repaired {
 ///
 /// [`OpenError::InUse`] if a store is open in it; [`OpenError::Io`]: nothing has been lost then, and it can be tried again.
 pub fn repair(directory: &Path, report: &mut dyn FnMut(Report)) -> Result<Repaired, OpenError> {
-    let names = fs::read_dir(directory).map(drop);
+    repair_on(&Directory::new(directory.to_path_buf()), directory, report)
+}
+
+/// As [`repair`], through a [`Disk`] that works in the directory.
+///
+/// # Errors
+///
+/// As [`repair`].
+pub fn repair_on(
+    disk: &dyn Disk,
+    directory: &Path,
+    report: &mut dyn FnMut(Report),
+) -> Result<Repaired, OpenError> {
+    let names = disk.names().map(drop);
     names.map_err(io_error("cannot repair", directory))?;
     let _lock = lock_directory(directory)?;
     let failed = io_error("cannot repair", directory);
-    let repaired = Repair::begin(directory, report).and_then(Repair::run);
+    let repaired = Repair::begin(disk, report).and_then(Repair::run);
     let repaired = repaired.map_err(failed)?;
     if repaired.was_damaged {
-        let checked = check_unlocked(directory, &mut |_| {})?;
+        let checked = check_unlocked(disk, directory, &mut |_| {})?;
         if checked.damages > 0 {
             let left = format!("{} damages are left: repair it again", checked.damages);
             let failed = io_error("cannot repair all of", directory);
@@ -113,7 +132,7 @@ struct Found {
 }
 
 struct Repair<'r> {
-    disk: Directory,
+    disk: &'r dyn Disk,
     report: &'r mut dyn FnMut(Report),
     names: Vec<String>,
     /// What the directory consists of: at first as it was found, then as it is to be.
@@ -123,22 +142,21 @@ struct Repair<'r> {
     deaths: HashMap<u64, FileDeaths>,
     live: Live,
     repaired: Repaired,
-    /// Names of files to be moved aside at the end.
+    /// Files that are to get other names at the end.
     dropped: Vec<String>,
 }
 
 impl<'r> Repair<'r> {
-    fn begin(directory: &Path, report: &'r mut dyn FnMut(Report)) -> io::Result<Repair<'r>> {
-        let disk = Directory::new(directory.to_path_buf());
+    fn begin(disk: &'r dyn Disk, report: &'r mut dyn FnMut(Report)) -> io::Result<Repair<'r>> {
         let names = disk.names()?;
-        check_access(&disk, &names)?;
-        if manifest::is_newer(&disk) {
+        check_access(disk, &names)?;
+        if manifest::is_newer(disk) {
             // All of it may be sound.
-            return Err(Manifest::load(&disk)
+            return Err(Manifest::load(disk)
                 .err()
                 .unwrap_or(ErrorKind::Other.into()));
         }
-        let (mut manifest, found) = manifest_or_guess(&disk, &names);
+        let (mut manifest, found) = manifest_or_guess(disk, &names);
         // Leftovers of a crash, or of a repair that was interrupted, have ids as well.
         let used = segment_ids(&names).last().copied();
         manifest.next_file_id = manifest
@@ -156,7 +174,7 @@ impl<'r> Repair<'r> {
             ));
             repaired.was_damaged = true;
         }
-        let (deaths, sound, damages) = sound_deaths(&disk, &manifest.deaths);
+        let (deaths, sound, damages) = sound_deaths(disk, &manifest.deaths);
         let knows_deaths = damages.is_empty() && !is_guessed;
         if !damages.is_empty() {
             repaired.was_damaged = true;
@@ -198,7 +216,6 @@ impl<'r> Repair<'r> {
         if !self.repaired.was_damaged {
             return Ok(self.repaired);
         }
-        fs::create_dir_all(self.disk.path(DROPPED))?;
         self.note_leftovers();
         self.rebuild(&found)?;
         self.store_manifest()?;
@@ -222,7 +239,7 @@ impl<'r> Repair<'r> {
     fn survey_of(&self, entry: &SegmentEntry) -> Survey {
         let known = |value| (!self.is_guessed).then_some(value);
         let mut survey = survey(
-            &self.disk,
+            self.disk,
             Expected {
                 file_id: entry.file_id,
                 segment_bytes: Some(self.manifest.segment_bytes),
@@ -308,7 +325,7 @@ impl<'r> Repair<'r> {
         if offsets.is_empty() {
             return keys;
         }
-        let Ok(file) = KeyFile::open(&self.disk, file_id) else {
+        let Ok(file) = KeyFile::open(self.disk, file_id) else {
             return keys;
         };
         let mut blocks = file.keys_from(0);
@@ -332,7 +349,7 @@ impl<'r> Repair<'r> {
             return;
         }
         for (found, entry) in found.iter().zip(self.manifest.segments.clone()) {
-            let file = KeyFile::open(&self.disk, found.file_id);
+            let file = KeyFile::open(self.disk, found.file_id);
             let listed = match file {
                 Ok(file) if found.is_sound && !self.is_guessed => file.sound_recovery().0,
                 _ => self.survey_of(&entry).sound,
@@ -395,34 +412,48 @@ impl<'r> Repair<'r> {
         let next_object_id = self.live.next_object_id();
         self.manifest.next_object_id = self.manifest.next_object_id.max(next_object_id);
         // A copy of the old one, which may tell somebody more than it tells us.
-        let path = self.disk.path(manifest::NAME);
-        if path.exists() {
-            fs::copy(&path, self.free_name(manifest::NAME))?;
+        match self.keep_copy(manifest::NAME) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => self.disk.sync_directory()?,
         }
-        self.disk.sync_directory()?;
-        self.manifest.store(&self.disk)
+        self.manifest.store(self.disk)
     }
 
-    /// Where a file can be moved to.
-    fn free_name(&self, name: &str) -> std::path::PathBuf {
-        let dropped = self.disk.path(DROPPED);
-        let numbered = (1..).map(|number| dropped.join(format!("{name}.{number}")));
-        let mut names = std::iter::once(dropped.join(name)).chain(numbered);
-        // There is always one: no directory has as many files as there are numbers.
-        names.find(|path| !path.exists()).unwrap_or(dropped)
+    /// A name for what is kept of a file.
+    fn kept_name(&self, name: &str) -> io::Result<String> {
+        let names = self.disk.names()?;
+        let numbered = (1u64..).map(|number| format!("{name}.{number}{DROPPED}"));
+        let mut kept = std::iter::once(format!("{name}{DROPPED}")).chain(numbered);
+        let free = kept.find(|kept| !names.contains(kept));
+        Ok(free.expect("no directory has as many files as there are numbers"))
+    }
+
+    /// Keeps a copy of a file that is about to be changed, as far as it can be read. It survives a power cut when this returns.
+    fn keep_copy(&self, name: &str) -> io::Result<()> {
+        let from = ReadableDisk::new(self.disk).open(name)?;
+        let to = self.disk.create(&self.kept_name(name)?)?;
+        let (len, mut offset) = (from.len()?, 0);
+        let mut piece = vec![0; COPIED_BYTES];
+        while offset < len {
+            piece.truncate((len - offset).min(COPIED_BYTES as u64) as usize);
+            from.read_exact_at(&mut piece, offset)?;
+            to.write_all_at(&piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        to.sync()?;
+        self.disk.sync_directory()
     }
 
     fn move_dropped(&mut self) -> io::Result<()> {
         for name in std::mem::take(&mut self.dropped) {
             self.set_aside(&name)?;
         }
-        fs::File::open(self.disk.path(DROPPED))?.sync_all()?;
         self.disk.sync_directory()
     }
 
-    /// Moves a file out of the way, if it is there.
+    /// Gives a file another name, if it is there.
     fn set_aside(&mut self, name: &str) -> io::Result<()> {
-        match fs::rename(self.disk.path(name), self.free_name(name)) {
+        match self.disk.rename(name, &self.kept_name(name)?) {
             Ok(()) => {
                 self.repaired.files += 1;
                 Ok(())
@@ -449,7 +480,9 @@ fn check_access(disk: &dyn Disk, names: &[String]) -> io::Result<()> {
 /// Ids of the segments of which there is a file, ascending.
 fn segment_ids(names: &[String]) -> BTreeSet<u64> {
     let id = |name: &String| tiering::file_id_of(name).or_else(|| key_file::file_id_of(name));
-    names.iter().filter_map(id).collect()
+    let ids = names.iter().filter_map(id);
+    // The last number is never given: there has to be a next one.
+    ids.filter(|&id| id < u64::MAX).collect()
 }
 
 /// A manifest in the place of one that is lost: all files that are there are the data. Its hash seed is a new one.

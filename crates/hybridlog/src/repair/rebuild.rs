@@ -7,7 +7,6 @@ use super::live::{has, marks_of};
 use super::{DEATHS_NUMBERS_FROM, Found, Repair};
 use crate::address::{RECORD_ALIGN, size_class};
 use crate::deaths::{DeathEntry, DeathsWriter, Mark};
-use crate::disk::Disk;
 use crate::key_file::{self, Listed, RecoveryRecord, SegmentRecords};
 use crate::manifest::SegmentEntry;
 use crate::record::{RecordRef, filler_header, flag};
@@ -61,6 +60,8 @@ impl Repair<'_> {
         self.dropped.push(segment_file_name(entry.file_id));
         self.dropped.push(key_file::file_name(entry.file_id));
         let file_id = self.manifest.next_file_id;
+        let next_file_id = file_id.checked_add(1);
+        let next_file_id = next_file_id.ok_or_else(|| io::Error::other("no file id is left"))?;
         let (known_dead, shadowed) = marks_of(&self.deaths, entry.file_id);
         let segment_bytes = self.manifest.segment_bytes as usize;
         let mut bytes = segment::header(segment_bytes, file_id).to_vec();
@@ -86,7 +87,8 @@ impl Repair<'_> {
             return Ok(None);
         }
         let used_bytes = bytes.len();
-        let unused = segment_bytes - used_bytes;
+        // Sound records do not overlap, so they fit.
+        let unused = segment_bytes.saturating_sub(used_bytes);
         if unused >= RECORD_ALIGN {
             bytes.extend_from_slice(&filler_header(unused));
         }
@@ -95,9 +97,9 @@ impl Repair<'_> {
         file.write_all_at(&bytes, 0)?;
         file.truncate(segment_bytes as u64)?;
         file.sync()?;
-        let new = survey(&self.disk, self.expected_without_keys(file_id));
+        let new = survey(self.disk, self.expected_without_keys(file_id));
         self.write_keys(file_id, &new)?;
-        self.manifest.next_file_id += 1;
+        self.manifest.next_file_id = next_file_id;
         self.note(format!(
             "{} goes on as {name} with {records} records",
             segment_file_name(entry.file_id)
@@ -106,7 +108,7 @@ impl Repair<'_> {
             file_id,
             used_bytes: self.manifest.segment_bytes,
             records,
-            dead_bytes: (segment_bytes - (used_bytes - SEGMENT_HEADER_BYTES)) as u32,
+            dead_bytes: (SEGMENT_HEADER_BYTES + unused) as u32,
         }))
     }
 
@@ -123,6 +125,8 @@ impl Repair<'_> {
     fn write_keys_anew(&mut self, entry: &SegmentEntry) -> io::Result<()> {
         let survey = self.survey_of(entry);
         self.set_aside(&key_file::file_name(entry.file_id))?;
+        // The old one has its other name before the new one takes this.
+        self.disk.sync_directory()?;
         self.write_keys(entry.file_id, &survey)
     }
 
@@ -136,7 +140,7 @@ impl Repair<'_> {
                 .map(|listed| (listed.offset, *listed))
                 .collect(),
         };
-        key_file::write(&self.disk, file_id, &records)?.file.sync()
+        key_file::write(self.disk, file_id, &records)?.file.sync()
     }
 
     /// Writes a deaths file of its own, if there is anything to be told in it.
@@ -148,7 +152,7 @@ impl Repair<'_> {
         let mut numbers = DEATHS_NUMBERS_FROM..=u64::MAX;
         let number = numbers.find(|number| !deaths.contains(number));
         let number = number.unwrap_or(u64::MAX);
-        let mut writer = DeathsWriter::create(&self.disk, number)?;
+        let mut writer = DeathsWriter::create(self.disk, number)?;
         for run in entries.chunks_mut(DEATHS_PER_RUN) {
             writer.write_run(run)?;
         }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,6 +108,8 @@ struct State {
     renamings: Vec<Renaming>,
     images: HashMap<FileId, Image>,
     files_made: u64,
+    /// Bytes that the device cannot read.
+    unreadable: Vec<(FileId, Range<u64>)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -142,6 +145,7 @@ impl SimulatedDisk {
             names,
             renamings: Vec::new(),
             images,
+            unreadable: Vec::new(),
         };
         SimulatedDisk(Arc::new(Machine {
             directory,
@@ -179,6 +183,13 @@ impl SimulatedDisk {
     /// All steps up to now.
     pub(crate) fn steps(&self) -> Vec<Step> {
         self.0.state.lock().steps.clone()
+    }
+
+    /// From now on the device cannot read these bytes of a file.
+    pub(crate) fn make_unreadable(&self, name: &str, bytes: Range<u64>) {
+        let state = &mut *self.0.state.lock();
+        let file = state.id_of(name).expect("a file");
+        state.unreadable.push((file, bytes));
     }
 
     /// Flips a bit of what is durable of a file.
@@ -464,7 +475,14 @@ impl DiskFile for SimulatedFile {
     }
 
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        let (_state, _) = self.step(Action::Read)?;
+        let (state, _) = self.step(Action::Read)?;
+        let end = offset + bytes.len() as u64;
+        let is_unreadable = |(file, bad): &(FileId, Range<u64>)| {
+            *file == self.id && offset < bad.end && bad.start < end
+        };
+        if state.unreadable.iter().any(is_unreadable) {
+            return Err(Fault::Refused.error(Action::Read, &self.name));
+        }
         let read = self.file.read_exact_at(bytes, offset);
         read.map_err(named(&self.name))
     }

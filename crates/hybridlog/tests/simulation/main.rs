@@ -10,4 +10,5 @@ mod faults;
 mod image;
 mod model;
 mod random;
+mod repair;
 mod workload;
