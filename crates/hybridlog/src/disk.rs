@@ -18,8 +18,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::sys;
+
+/// What is written past the page cache begins and ends at multiples of this: enough for any device.
+const UNCACHED_ALIGN_BYTES: usize = 4096;
 
 /// A data directory. Names are those of files directly in it; errors name the file.
 pub trait Disk: Send + Sync + Debug {
@@ -81,6 +85,16 @@ pub trait DiskFile: Send + Sync {
     ///
     /// Those of the system; a part may have been written then.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// As [`Self::write_all_at`], for what nobody is about to read: past the page cache, if the file system allows that and
+    /// `bytes`, in memory and in the file, begin and end at multiples of 4 KiB.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn write_uncached(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
 
     /// Fills `bytes` from `offset`.
     ///
@@ -157,7 +171,11 @@ impl Directory {
     fn opened(&self, name: &str, options: &OpenOptions, doing: &str) -> io::Result<RealFile> {
         let path = self.path(name);
         match options.open(&path) {
-            Ok(file) => Ok(RealFile { file, path }),
+            Ok(file) => Ok(RealFile {
+                file,
+                path,
+                uncached: OnceLock::new(),
+            }),
             Err(error) => Err(error_at(doing, &path)(error)),
         }
     }
@@ -218,6 +236,8 @@ impl Disk for Directory {
 struct RealFile {
     file: File,
     path: PathBuf,
+    /// The file for writing past the page cache, once that was wanted; `None` if it cannot be had.
+    uncached: OnceLock<Option<File>>,
 }
 
 impl RealFile {
@@ -233,6 +253,25 @@ impl DiskFile for RealFile {
             "write {} bytes at offset {offset} of",
             bytes.len()
         )))
+    }
+
+    fn write_uncached(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let is_aligned = |at: usize| at.is_multiple_of(UNCACHED_ALIGN_BYTES);
+        if [bytes.as_ptr().addr(), bytes.len(), offset as usize]
+            .into_iter()
+            .all(is_aligned)
+            && let Some(file) = self.uncached.get_or_init(|| sys::open_uncached(&self.path))
+        {
+            match file.write_all_at(bytes, offset) {
+                // So this file system does not allow it after all.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                written => {
+                    let doing = format_args!("write {} bytes at offset {offset} of", bytes.len());
+                    return written.map_err(self.error(doing));
+                }
+            }
+        }
+        self.write_all_at(bytes, offset)
     }
 
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {

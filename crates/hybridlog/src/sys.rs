@@ -178,6 +178,22 @@ pub(crate) fn write_back(file: &File) -> io::Result<()> {
     file.sync_data()
 }
 
+/// Opens a file to be written past the page cache; `None` where that cannot be done.
+pub(crate) fn open_uncached(path: &Path) -> Option<File> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let mut options = File::options();
+        options.write(true).custom_flags(libc::O_DIRECT);
+        options.open(path).ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        None
+    }
+}
+
 /// How many files this process may have open.
 pub(crate) fn open_files_max() -> u64 {
     let mut limit = libc::rlimit {

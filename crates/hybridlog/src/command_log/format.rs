@@ -13,9 +13,11 @@
 //! 40  zeroes                                             44  CRC32C          u32   over 0..44
 //! 64  blocks                                             48  payload
 //!
-//! payload of frames:  for each frame: length (LEB128), effects
+//! payload of frames:  for each frame: length (LEB128), effects; no frame is empty: zeroes up to the end are padding
 //! payload of a piece: blob number u64, bytes; the pieces of a blob follow each other, with other blocks between them
 //! ```
+//!
+//! Padding lets a long block end with a page of the file, so that the next can be written past the page cache.
 //!
 //! A block is written at once, so it is there as a whole or is not sound. Its log id and offset make sure that a header that
 //! is found by looking for its magic is not a copy that somebody has stored as a value.

@@ -3,6 +3,15 @@
 use super::format::BLOCK_HEADER_BYTES;
 use super::{Health, Position, SyncPolicy, varint};
 
+/// What is written past the page cache begins and ends with such a page, in memory and in the file.
+const PAGE_BYTES: usize = 4096;
+
+/// Shorter blocks are not padded: a log that little is appended to would be zeroes for the most part.
+const PADDED_MIN_BYTES: usize = 64 << 10;
+
+/// An empty block keeps up to this whatever was in it.
+const BLOCK_KEPT_BYTES: usize = 1 << 20;
+
 /// Frames of one generation, as the payload of the block that they will be.
 pub(super) struct Buffer {
     pub(super) generation: u64,
@@ -10,8 +19,7 @@ pub(super) struct Buffer {
     pub(super) logged: bool,
     /// Bytes of frames that the generation has.
     end: u64,
-    /// Room for a block header, and the frames.
-    block: Vec<u8>,
+    block: BlockBuffer,
 }
 
 impl Buffer {
@@ -20,7 +28,7 @@ impl Buffer {
             generation,
             logged,
             end: 0,
-            block: empty_block(),
+            block: BlockBuffer::new(),
         }
     }
 
@@ -30,26 +38,87 @@ impl Buffer {
     }
 
     pub(super) fn pending_bytes(&self) -> usize {
-        self.block.len() - BLOCK_HEADER_BYTES
+        self.block.payload_bytes()
     }
 
     fn push(&mut self, effects: &[u8]) {
-        let before = self.block.len();
-        varint::put(effects.len() as u64, &mut self.block);
-        self.block.extend_from_slice(effects);
-        self.end += (self.block.len() - before) as u64;
+        self.end += self.block.push(effects);
     }
 
     /// Gives the block away for an empty one.
-    pub(super) fn take(&mut self, empty: &mut Vec<u8>) {
-        debug_assert_eq!(empty.len(), BLOCK_HEADER_BYTES);
+    pub(super) fn take(&mut self, empty: &mut BlockBuffer) {
+        debug_assert!(empty.payload_bytes() == 0);
         std::mem::swap(&mut self.block, empty);
     }
 }
 
-/// A block without frames.
-pub(super) fn empty_block() -> Vec<u8> {
-    vec![0; BLOCK_HEADER_BYTES]
+/// A block in the making: room for its header, and frames. In memory it begins where a page does, so that it can be written
+/// past the page cache.
+pub(super) struct BlockBuffer {
+    bytes: Vec<u8>,
+    /// Where in `bytes` the block begins.
+    start: usize,
+}
+
+impl BlockBuffer {
+    /// A block without frames.
+    pub(super) fn new() -> BlockBuffer {
+        let mut block = BlockBuffer {
+            bytes: Vec::with_capacity(BLOCK_KEPT_BYTES),
+            start: 0,
+        };
+        block.begin();
+        block
+    }
+
+    fn begin(&mut self) {
+        self.bytes.clear();
+        self.start = self.bytes.as_ptr().align_offset(PAGE_BYTES) % PAGE_BYTES;
+        self.bytes.resize(self.start + BLOCK_HEADER_BYTES, 0);
+    }
+
+    /// Appends a frame, and says how many bytes it takes.
+    fn push(&mut self, effects: &[u8]) -> u64 {
+        debug_assert!(!effects.is_empty(), "an empty frame is padding");
+        let before = self.bytes.len();
+        varint::put(effects.len() as u64, &mut self.bytes);
+        self.bytes.extend_from_slice(effects);
+        (self.bytes.len() - before) as u64
+    }
+
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.len() - BLOCK_HEADER_BYTES
+    }
+
+    /// Bytes of the block, its header included.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Fills the block up with zeroes so that it ends with a page of its file, in which it begins at `offset`; if it is so long
+    /// that this does not matter.
+    pub(super) fn pad(&mut self, offset: u64) {
+        if self.len() >= PADDED_MIN_BYTES {
+            let end = offset as usize + self.len();
+            let padding = end.next_multiple_of(PAGE_BYTES) - end;
+            self.bytes.resize(self.bytes.len() + padding, 0);
+        }
+    }
+
+    /// The room for its header, and its payload.
+    pub(super) fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..]
+    }
+
+    /// Empties it, and gives memory back that the last ones have not needed.
+    pub(super) fn clear(&mut self) {
+        let (used, capacity) = (self.bytes.len(), self.bytes.capacity());
+        self.bytes.clear();
+        if used < capacity / 4 {
+            self.bytes.shrink_to((capacity / 2).max(BLOCK_KEPT_BYTES));
+        }
+        self.begin();
+    }
 }
 
 /// What the commit thread is doing, as far as those who append have to know.
@@ -136,9 +205,9 @@ impl Gathered {
     pub(super) fn shut(&mut self) {
         self.intake = Intake::Shut;
         self.in_flight_bytes = 0;
-        self.current.block = empty_block();
+        self.current.block = BlockBuffer::new();
         if let Some(next) = &mut self.next {
-            next.block = empty_block();
+            next.block = BlockBuffer::new();
         }
     }
 }

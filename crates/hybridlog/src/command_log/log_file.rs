@@ -7,6 +7,7 @@ use super::format::{
     BLOCK_HEADER_BYTES, BlockHeader, BlockKind, FILE_HEADER_BYTES, FileHeader, PIECE_HEADER_BYTES,
     log_name,
 };
+use super::gathered::BlockBuffer;
 use super::{BlobId, Position};
 use crate::disk::{Disk, DiskFile};
 
@@ -85,9 +86,19 @@ impl LogFile {
         self.durable == self.end
     }
 
-    /// Writes a block of frames: `block` is room for a block header, and the payload. The file ends where it did before if
-    /// this fails.
-    pub(super) fn write_frames(&mut self, block: &mut [u8]) -> io::Result<()> {
+    /// Writes a block of frames. The file ends where it did before if this fails.
+    pub(super) fn write_frames(&mut self, block: &mut BlockBuffer) -> io::Result<()> {
+        block.pad(self.end);
+        self.write_frames_of(block.as_mut())
+    }
+
+    /// Writes a block without frames, whose header says up to where the file is synced.
+    pub(super) fn write_mark(&mut self) -> io::Result<()> {
+        self.write_frames_of(&mut [0; BLOCK_HEADER_BYTES])
+    }
+
+    /// `block` is room for a block header, and the payload.
+    fn write_frames_of(&mut self, block: &mut [u8]) -> io::Result<()> {
         let payload = &block[BLOCK_HEADER_BYTES..];
         let header = self.header(BlockKind::Frames, payload.len(), crc32c::crc32c(payload));
         block[..BLOCK_HEADER_BYTES].copy_from_slice(&header.encode());
@@ -124,7 +135,7 @@ impl LogFile {
         self.cut_dirty_tail()?;
         let mut end = self.end;
         for part in parts {
-            if let Err(error) = self.file.write_all_at(part, end) {
+            if let Err(error) = self.file.write_uncached(part, end) {
                 self.tail_is_dirty = true;
                 // Gives back what the device has little of. If it fails, it is tried again before the next write.
                 let _ = self.cut_dirty_tail();

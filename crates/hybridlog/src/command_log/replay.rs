@@ -328,6 +328,13 @@ impl Log {
                 give(&mut batch)?;
                 return Err(self.damage(at, "a frame is longer than its block"));
             };
+            if effects.is_empty() {
+                if others.iter().any(|&byte| byte != 0) {
+                    give(&mut batch)?;
+                    return Err(self.damage(at, "the padding of the block is not zeroes"));
+                }
+                break;
+            }
             batch.push(Frame {
                 generation: self.generation,
                 at,

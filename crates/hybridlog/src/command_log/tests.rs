@@ -62,7 +62,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 fn frames_come_back_from_a_real_directory() {
     let directory = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(Directory::new(directory.path().to_owned()));
-    let frame = |number: u64| vec![number as u8; number as usize % 300];
+    let frame = |number: u64| vec![number as u8; number as usize % 300 + 1];
     for sync in [
         SyncPolicy::Always,
         SyncPolicy::EverySecond,
@@ -87,6 +87,35 @@ fn frames_come_back_from_a_real_directory() {
             (bytes, 0, last)
         );
     }
+}
+
+#[test]
+fn long_blocks_end_with_a_page_and_are_cut_and_replayed_like_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(Directory::new(directory.path().to_owned()));
+    let log = CommandLog::new(disk.clone(), SyncPolicy::EverySecond, BUFFER_BYTES);
+    log.start(1, true, None).unwrap();
+    let frames: Vec<_> = [5, 100_000, 7, 200_000, 70_000, 9, 66_000]
+        .map(|len| vec![len as u8; len])
+        .to_vec();
+    let mut ends = Vec::new();
+    for frame in &frames {
+        append_block(&log, 1, frame);
+        let end = log.stats().file_bytes;
+        assert_eq!(end.is_multiple_of(4096), frame.len() > 1000, "{end}");
+        ends.push(end);
+    }
+    drop(log);
+    let expected: Frames = frames.into_iter().map(|frame| (1, frame)).collect();
+    let (found, replayed) = replay_frames(&*disk, 0).unwrap();
+    assert_eq!(found, expected);
+    assert_eq!((replayed.bytes, replayed.cut_bytes), (ends[6], 0));
+    // Torn within the padding of the last block.
+    let file = disk.open(&log_name(1)).unwrap();
+    file.truncate(ends[6] - 1).unwrap();
+    let (found, replayed) = replay_frames(&*disk, 0).unwrap();
+    assert_eq!(found, expected[..6]);
+    assert_eq!(replayed.cut_bytes, ends[6] - 1 - ends[5]);
 }
 
 #[test]
@@ -124,7 +153,7 @@ fn every_flipped_byte_that_was_durable_is_damage() {
     let disk = TestDisk::default();
     let log = started(&disk, SyncPolicy::Always);
     let mut begins = vec![0];
-    for frame in [&b"first"[..], b"", &[3; 100], &[4; 50], b"last"] {
+    for frame in [&b"first"[..], b"\0", &[3; 100], &[4; 50], b"last"] {
         begins.push(log.stats().file_bytes);
         append_block(&log, 1, frame);
     }
@@ -500,7 +529,7 @@ fn what_was_durable_survives_any_power_cut() {
                         .unwrap();
                 }
                 _ => {
-                    let frame = vec![random.below(256) as u8; random.below(900) as usize];
+                    let frame = vec![random.below(256) as u8; random.below(900) as usize + 1];
                     let position = log.append(generation, &frame);
                     appended.push(((generation, frame), position));
                 }

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::format::BLOCK_HEADER_BYTES;
-use super::gathered::{Gathered, Intake, Phase, empty_block};
+use super::gathered::{BlockBuffer, Gathered, Intake, Phase};
 use super::log_file::LogFile;
 use super::{Health, LogStats, Position, SyncPolicy};
 use crate::disk::{Disk, DiskFile};
@@ -27,9 +27,6 @@ const GATHER_BYTES: usize = 256 << 10;
 
 /// A log is not to grow beyond this: far below what positions can tell.
 const LOG_MAX_BYTES: u64 = Position::BYTES_MAX / 2;
-
-/// An empty block keeps up to this whatever was in it.
-const BLOCK_KEPT_BYTES: usize = 1 << 20;
 
 /// What those who append, those who wait and the commit thread share.
 pub(super) struct Committer {
@@ -74,8 +71,8 @@ struct Writer {
     file: Option<LogFile>,
     /// Where the log that was replayed last ends, before the first generation of this process.
     replayed_end: Option<u64>,
-    /// What has been taken from the buffer and not been written: without frames it is a block header's room.
-    block: Vec<u8>,
+    /// What has been taken from the buffer and not been written.
+    block: BlockBuffer,
     /// Where its last frame ends.
     block_end: Position,
 }
@@ -91,7 +88,7 @@ impl Committer {
                 generation: 0,
                 file: None,
                 replayed_end: None,
-                block: empty_block(),
+                block: BlockBuffer::new(),
                 block_end: Position::START,
             }),
             syncing: Mutex::new(()),
@@ -261,7 +258,7 @@ impl Committer {
         {
             let mut gathered = self.gathered.lock();
             check_open(&gathered)?;
-            if writer.block.len() == BLOCK_HEADER_BYTES {
+            if writer.block.payload_bytes() == 0 {
                 let bytes = gathered.current.pending_bytes();
                 if bytes == 0 {
                     return Ok(false);
@@ -285,7 +282,7 @@ impl Committer {
             self.tell_progress();
         }
         self.count_written(writer.block.len(), file.end());
-        empty(&mut writer.block);
+        writer.block.clear();
         Ok(true)
     }
 
@@ -325,7 +322,7 @@ impl Committer {
     fn write_mark(&self, writer: &mut Writer) -> io::Result<()> {
         check_open(&self.gathered.lock())?;
         if let Some(file) = &mut writer.file {
-            file.write_frames(&mut empty_block())?;
+            file.write_mark()?;
             self.count_written(BLOCK_HEADER_BYTES, file.end());
         }
         Ok(())
@@ -391,14 +388,5 @@ fn why_shut(gathered: &Gathered) -> String {
     match &gathered.health {
         Health::Poisoned(why) => why.clone(),
         _ => "the command log has been shut down".to_owned(),
-    }
-}
-
-/// Empties a block, and gives memory back that the last ones have not needed.
-fn empty(block: &mut Vec<u8>) {
-    let used = block.len();
-    block.truncate(BLOCK_HEADER_BYTES);
-    if used < block.capacity() / 4 {
-        block.shrink_to((block.capacity() / 2).max(BLOCK_KEPT_BYTES));
     }
 }
