@@ -517,7 +517,9 @@ impl<I: Index> Shared<I> {
                 continue;
             }
             if !asked {
-                self.compact_for_checkpoint(COMPACTION_MAX, stop);
+                // Memory for more deaths may be what others wait for.
+                let is_urgent = || stop() || self.deaths_take_too_much();
+                self.compact_for_checkpoint(COMPACTION_MAX, &is_urgent);
             }
             if self.checkpoint().is_err() {
                 not_before = Instant::now() + RETRY;
@@ -528,7 +530,6 @@ impl<I: Index> Shared<I> {
     fn is_time_for_checkpoint(&self) -> bool {
         let checkpoints = &self.checkpoints;
         let bytes_max = checkpoints.bytes_max.load(Ordering::Relaxed);
-        let deaths_max = self.memory_bytes.load(Ordering::Relaxed) / DEATHS_SHARE;
         let appended = self.log.appended_bytes.load(Ordering::Relaxed)
             - checkpoints.appended_before.load(Ordering::Relaxed);
         // What turns the command log on is tried again, because those who write to it wait for that.
@@ -536,8 +537,13 @@ impl<I: Index> Shared<I> {
         log_waits()
             || self.command_log.stats().file_bytes >= bytes_max
             || appended >= bytes_max
-            || self.generations.bytes() >= deaths_max
+            || self.deaths_take_too_much()
             || self.is_time_to_remove()
+    }
+
+    /// Whether deaths that wait for a checkpoint take more than their share of the memory.
+    fn deaths_take_too_much(&self) -> bool {
+        self.generations.bytes() >= self.memory_bytes.load(Ordering::Relaxed) / DEATHS_SHARE
     }
 
     /// Whether the files of segments without live records have been kept long enough, or are too many.

@@ -214,7 +214,7 @@ impl<I: Index> Shared<I> {
     pub(crate) fn compact_for_checkpoint(&self, limit: Duration, stop: &dyn Fn() -> bool) {
         let is_due = &self.compaction.checkpoint_is_due;
         is_due.store(true, Ordering::Relaxed);
-        if self.candidate().is_some() {
+        if !stop() && self.candidate().is_some() {
             self.wait_for_compaction(limit, stop);
         }
         is_due.store(false, Ordering::Relaxed);
