@@ -105,26 +105,17 @@ fn look_at_clients(server: &Server, settings: &Settings) {
     evict_clients(clients, clients_total, server.memory.clients_bytes());
 }
 
-/// Closes clients that hold memory and have not moved for a while, if somebody has been waiting for memory as long.
+/// Closes clients that hold memory and have not moved for a while though it is their turn, if somebody has been waiting
+/// for memory as long.
 fn close_stalled_clients(server: &Server) {
     if server.memory.waiting() < MEMORY_PATIENCE {
         return;
     }
     let now_ms = server.uptime_ms();
     for client in server.clients.all() {
-        let still_ms = now_ms.saturating_sub(client.last_interaction_ms.load(Relaxed));
-        if client.memory_bytes() >= STALLED_BYTES
-            && u128::from(still_ms) >= MEMORY_PATIENCE.as_millis()
-            && !client.has_flag(client_flags::WAITING)
-            && !client.has_flag(client_flags::PAUSED)
+        if client.memory_bytes() >= STALLED_BYTES && client.is_awaited_for(MEMORY_PATIENCE, now_ms)
         {
-            log::warning(format_args!(
-                "Client id={} addr={} closed: it holds {} bytes of memory that others wait for, and does not go on.",
-                client.id,
-                client.addr,
-                client.memory_bytes()
-            ));
-            client.kill();
+            client.suspect();
         }
     }
 }

@@ -288,8 +288,6 @@ pub(crate) mod client_flags {
     pub(crate) const PAUSED: u32 = 1 << 4;
     /// Has to take replies before more of its requests are run.
     pub(crate) const BEHIND: u32 = 1 << 5;
-    /// Waits for memory, not for its client.
-    pub(crate) const WAITING: u32 = 1 << 6;
 }
 
 /// What can be seen of a client from everywhere. Counters and sizes are as of its latest batch of commands.
@@ -329,6 +327,11 @@ pub(crate) struct ClientEntry {
     pub(crate) output_capacity_bytes: AtomicU64,
     /// Cold records fetched for the commands that are being run.
     pub(crate) fetched_bytes: AtomicU64,
+    /// Since when it has been the client's turn to send or to take something, milliseconds since the server's start;
+    /// 0: it is the server's.
+    pub(crate) awaited_since_ms: AtomicU64,
+    /// The client is to be closed if it still has not moved when its connection looks.
+    is_suspect: AtomicBool,
     /// Since when the output has been over the soft limit, milliseconds since the server's start; 0: it is not.
     pub(crate) over_soft_limit_since_ms: AtomicU64,
     pub(crate) details: Mutex<ClientDetails>,
@@ -391,6 +394,8 @@ impl ClientEntry {
             output_pieces: AtomicU64::new(0),
             output_capacity_bytes: AtomicU64::new(0),
             fetched_bytes: AtomicU64::new(0),
+            awaited_since_ms: AtomicU64::new(0),
+            is_suspect: AtomicBool::new(false),
             over_soft_limit_since_ms: AtomicU64::new(0),
             details: Mutex::new(ClientDetails::default()),
             killed: AtomicBool::new(false),
@@ -406,6 +411,38 @@ impl ClientEntry {
 
     pub(crate) fn is_killed(&self) -> bool {
         self.killed.load(Relaxed)
+    }
+
+    /// It is the client's turn now, if it was not before.
+    pub(crate) fn begin_to_await(&self, now_ms: u64) {
+        if self.awaited_since_ms.load(Relaxed) == 0 {
+            self.awaited_since_ms.store(now_ms.max(1), Relaxed);
+            self.is_suspect.store(false, Relaxed);
+        }
+    }
+
+    /// The client has moved, or it is the server's turn.
+    pub(crate) fn end_to_await(&self) {
+        self.awaited_since_ms.store(0, Relaxed);
+    }
+
+    /// Whether it has been the client's turn for so long.
+    pub(crate) fn is_awaited_for(&self, duration: Duration, now_ms: u64) -> bool {
+        match self.awaited_since_ms.load(Relaxed) {
+            0 => false,
+            since_ms => u128::from(now_ms.saturating_sub(since_ms)) >= duration.as_millis(),
+        }
+    }
+
+    /// Has the connection look whether the client has moved meanwhile, and close it if not.
+    pub(crate) fn suspect(&self) {
+        self.is_suspect.store(true, Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Whether the connection is to close the client, which has not moved. It may have had no time to look before.
+    pub(crate) fn is_found_stalled(&self) -> bool {
+        self.is_suspect.swap(false, Relaxed) && self.awaited_since_ms.load(Relaxed) != 0
     }
 
     /// Bytes of memory held for this client's buffers.

@@ -183,7 +183,7 @@ impl<S: Socket> Connection<S> {
         }
         self.client.unwatch();
         self.server().clients.disconnect(self.client.id());
-        self.server().memory.note_held(self.client.id(), 0);
+        self.server().memory.note_held(self.client.id(), 0, 0);
         self.worker
             .give_buffer(std::mem::take(&mut self.input.buffer));
     }
@@ -224,6 +224,7 @@ impl<S: Socket> Connection<S> {
                 }
             }
         }
+        self.note_held_without(self.input.run_bytes());
         self.input.drop_run(&self.worker);
         self.check_input()?;
         if let Some(buffer) = self.output.take_buffer() {
@@ -302,6 +303,21 @@ impl<S: Socket> Connection<S> {
         Ok(())
     }
 
+    /// Closes a client that others wait for and that has not moved; its socket has just been tried.
+    fn check_stalled(&self) -> Result<(), Closed> {
+        let entry = &self.client.entry;
+        if !entry.is_found_stalled() {
+            return Ok(());
+        }
+        log::warning(format_args!(
+            "Client id={} addr={} closed: it holds {} bytes of memory that others wait for, and does not go on.",
+            entry.id,
+            entry.addr,
+            entry.memory_bytes()
+        ));
+        Err(Closed::Killed)
+    }
+
     /// Sends as much of the output as the socket takes now.
     async fn send(&mut self) -> Result<(), Closed> {
         if !self.output.has_pending() {
@@ -343,8 +359,9 @@ impl<S: Socket> Connection<S> {
         if sent == 0 {
             return Poll::Ready(Err(Closed::Gone));
         }
+        self.note_held_without(sent);
         self.output.advance(sent);
-        self.note_held();
+        self.client.entry.end_to_await();
         self.stats().net_output_bytes.add(sent as u64);
         self.stats().writes_processed.add(1);
         let entry = &self.client.entry;
@@ -380,9 +397,11 @@ impl<S: Socket> Connection<S> {
         let entry = Arc::clone(&self.client.entry);
         let mut wake = pin!(entry.wake.notified());
         let may_read = self.output.pending_bytes() < self.bounds.output_bytes;
+        entry.begin_to_await(self.server().uptime_ms());
         poll_fn(|cx| {
-            if wake.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(self.check_killed());
+            let is_woken = wake.as_mut().poll(cx).is_ready();
+            if is_woken {
+                self.check_killed()?;
             }
             let mut progress = false;
             if self.output.has_pending()
@@ -395,7 +414,10 @@ impl<S: Socket> Connection<S> {
                 read?;
                 progress = true;
             }
-            if progress {
+            if is_woken && !progress {
+                self.check_stalled()?;
+            }
+            if is_woken || progress {
                 Poll::Ready(Ok(()))
             } else {
                 Poll::Pending
@@ -408,6 +430,7 @@ impl<S: Socket> Connection<S> {
     /// hold none.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         std::task::ready!(self.socket.poll_read_ready(cx)).map_err(|_| Closed::Gone)?;
+        self.client.entry.end_to_await();
         if !self.may_read() {
             return Poll::Ready(Ok(()));
         }

@@ -47,8 +47,7 @@ pub(crate) fn reply_value(
         reply.bulk(&value);
         return Ok(());
     }
-    memory.ask(op.bytes_to_copy(record)?)?;
-    let pieces = op.pieces(record)?;
+    let pieces = op.pieces(record, |bytes| memory.ask(bytes))?;
     reply.bulk_header(record.len() as usize);
     for piece in pieces {
         reply.piece(piece);

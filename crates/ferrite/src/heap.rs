@@ -97,9 +97,10 @@ unsafe impl GlobalAlloc for Counted {
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        count((layout.size() as u64).wrapping_neg());
         // SAFETY: the caller's promises are the same, and the block came from there.
         unsafe { System.dealloc(block, layout) }
+        // Only now: giving a large block back takes milliseconds, in which others must not take its memory for free.
+        count((layout.size() as u64).wrapping_neg());
     }
 
     #[inline]

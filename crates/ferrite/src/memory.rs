@@ -79,10 +79,12 @@ struct State {
     /// To those who are about to allocate it.
     promised: u64,
     bounds: Bounds,
-    /// The client that may use the reserve, and how much it has taken with that right.
+    /// The client that may use the reserve, and the least that it holds.
     pass: Option<u64>,
     pass_since: Instant,
-    pass_bytes: u64,
+    pass_held: u64,
+    /// Of what is promised, how much to those who had the pass.
+    pass_promised: u64,
 }
 
 /// How far the heap may grow, by what it grows for, in bytes in use.
@@ -127,7 +129,8 @@ impl Memory {
                 bounds: Bounds::default(),
                 pass: None,
                 pass_since: Instant::now(),
-                pass_bytes: 0,
+                pass_held: 0,
+                pass_promised: 0,
             }),
             line: tokio::sync::Mutex::default(),
             waiting_ms: AtomicU64::new(0),
@@ -210,8 +213,9 @@ impl Memory {
     ) -> Result<Lease, Short> {
         let bounds = state.bounds;
         if state.pass == Some(client) {
-            let lease = self.take_up_to(state, bytes, bounds.reserve)?;
-            state.pass_bytes += bytes;
+            let mut lease = self.take_up_to(state, bytes, bounds.reserve)?;
+            lease.of_pass = true;
+            state.pass_promised += bytes;
             return Ok(lease);
         }
         let bound = match bytes {
@@ -245,6 +249,7 @@ impl Memory {
         Ok(Lease {
             memory: Arc::clone(self),
             bytes,
+            of_pass: false,
         })
     }
 
@@ -322,16 +327,29 @@ impl Memory {
         }
     }
 
-    /// The client, which may have the pass, holds `bytes` now. Who holds little gives the pass back.
-    pub(crate) fn note_held(&self, client: u64, bytes: u64) {
+    pub(crate) fn has_pass(&self, client: u64) -> bool {
+        self.state.lock().pass == Some(client)
+    }
+
+    /// The client, which may have the pass, is about to free `bytes`.
+    pub(crate) fn note_freed(&self, client: u64, bytes: u64) {
+        let mut state = self.state.lock();
+        if state.pass == Some(client) {
+            state.pass_held = state.pass_held.saturating_sub(bytes);
+        }
+    }
+
+    /// The client, which may have the pass, holds `bytes` now, of which `heap_bytes` at least are heap, also when it has
+    /// freed what it is about to free. Who holds little gives the pass back.
+    pub(crate) fn note_held(&self, client: u64, bytes: u64, heap_bytes: u64) {
         let mut state = self.state.lock();
         if state.pass != Some(client) {
             return;
         }
-        state.pass_bytes = state.pass_bytes.min(bytes);
+        state.pass_held = heap_bytes;
         if bytes <= SMALL_BYTES {
             state.pass = None;
-            state.pass_bytes = 0;
+            state.pass_held = 0;
         }
     }
 
@@ -360,9 +378,11 @@ fn heap_bytes(store: &Store) -> u64 {
 }
 
 impl State {
-    /// A bound for others than the holder of the pass, beside what that has taken.
+    /// A bound for others than the holder of the pass, beside what that has. Too much here, if only for a moment, and
+    /// others would hold what it waits for: so it is told before it frees something, and counts what it has allocated
+    /// late.
     fn with_pass(&self, bound: u64) -> u64 {
-        (bound + self.pass_bytes).min(self.bounds.reserve)
+        (bound + self.pass_held + self.pass_promised).min(self.bounds.reserve)
     }
 
     /// Asks for `bytes` and the margin, which must not take from the engine what it needs.
@@ -424,14 +444,30 @@ impl Drop for Waiting<'_> {
 pub(crate) struct Lease {
     memory: Arc<Memory>,
     bytes: u64,
+    /// Whether whom it was promised had the pass.
+    of_pass: bool,
 }
 
 impl Lease {
+    /// `bytes` of it, if it has so many.
+    pub(crate) fn split(&mut self, bytes: u64) -> Option<Lease> {
+        self.bytes = self.bytes.checked_sub(bytes)?;
+        Some(Lease {
+            memory: Arc::clone(&self.memory),
+            bytes,
+            of_pass: self.of_pass,
+        })
+    }
+
     /// Lets go of `bytes` of it.
     fn shrink_by(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        self.memory.state.lock().promised -= bytes;
+        let mut state = self.memory.state.lock();
+        state.promised -= bytes;
+        if self.of_pass {
+            state.pass_promised -= bytes;
+        }
     }
 }
 

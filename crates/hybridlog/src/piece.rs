@@ -64,53 +64,57 @@ impl Piece {
     }
 }
 
+/// A piece, or what is to be copied to make one.
+enum Part<'o> {
+    Piece(Piece),
+    ToCopy(&'o [u8]),
+}
+
 impl<I: Index> Operation<'_, I> {
     /// The whole value as pieces, for a reply that is written without a copy wherever the value cannot change: in mapped
-    /// segments and fetched buffers. What lies in the mutable region is copied.
+    /// segments and fetched buffers. What lies in the mutable region is copied, once `may_copy` has been asked whether so
+    /// many bytes may be.
     ///
     /// # Errors
     ///
-    /// As [`Self::value`].
-    pub fn pieces(&self, record: &Record<'_>) -> Result<Vec<Piece>, Stop> {
+    /// As [`Self::value`], and that of `may_copy`.
+    pub fn pieces<E: From<Stop>>(
+        &self,
+        record: &Record<'_>,
+        may_copy: impl FnOnce(u64) -> Result<(), E>,
+    ) -> Result<Vec<Piece>, E> {
         let found = &record.found;
-        if !found.is_chunked() {
-            return Ok(vec![self.piece(found, found.record.value().len())]);
+        let mut parts = Vec::new();
+        if found.is_chunked() {
+            self.for_parts(&found.record, 0, record.len(), |part, page| {
+                let have = page
+                    .as_ref()
+                    .map_or(0, |found| found.record.value().len().min(part.len()));
+                if let Some(found) = page.filter(|_| have > 0) {
+                    parts.push(self.part(&found, have));
+                }
+                if have < part.len() {
+                    parts.push(Part::Piece(Piece(Bytes::Zeroes(part.len() - have))));
+                }
+            })?;
+        } else {
+            parts.push(self.part(found, found.record.value().len()));
         }
-        let mut pieces = Vec::new();
-        self.for_parts(&found.record, 0, record.len(), |part, page| {
-            let have = page
-                .as_ref()
-                .map_or(0, |found| found.record.value().len().min(part.len()));
-            if let Some(found) = page.filter(|_| have > 0) {
-                pieces.push(self.piece(&found, have));
-            }
-            if have < part.len() {
-                pieces.push(Piece(Bytes::Zeroes(part.len() - have)));
-            }
-        })?;
-        Ok(pieces)
-    }
-
-    /// Bytes of the value that [`Self::pieces`] copies: those that lie in the mutable region.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::value`].
-    pub fn bytes_to_copy(&self, record: &Record<'_>) -> Result<u64, Stop> {
-        let copied = |tier, len| if tier == Tier::Hot { len as u64 } else { 0 };
-        let found = &record.found;
-        if !found.is_chunked() {
-            return Ok(copied(found.tier, found.record.value().len()));
-        }
-        let mut bytes = 0;
-        self.for_parts(&found.record, 0, record.len(), |part, page| {
-            bytes += page.map_or(0, |page| copied(page.tier, part.len()));
-        })?;
-        Ok(bytes)
+        // Only now is it certain: a page that was cold may have come back to memory when it was looked up.
+        let to_copy = parts.iter().map(|part| match part {
+            Part::Piece(_) => 0,
+            Part::ToCopy(bytes) => bytes.len() as u64,
+        });
+        may_copy(to_copy.sum())?;
+        let pieces = parts.into_iter().map(|part| match part {
+            Part::Piece(piece) => piece,
+            Part::ToCopy(bytes) => Piece(Bytes::Copied(bytes.to_vec())),
+        });
+        Ok(pieces.collect())
     }
 
     /// The first `len` bytes of the record's value.
-    fn piece(&self, found: &Found<'_>, len: usize) -> Piece {
+    fn part<'o>(&self, found: &Found<'o>, len: usize) -> Part<'o> {
         let lent = match found.tier {
             Tier::Hot => None,
             Tier::Warm => self.mapped(found, len),
@@ -126,12 +130,13 @@ impl<I: Index> Operation<'_, I> {
                     }
                 }),
         };
-        Piece(lent.unwrap_or_else(|| {
-            if found.tier == Tier::Warm {
-                count(&self.shared.counters.warm_copied_bytes, len as u64);
-            }
-            Bytes::Copied(found.record.value()[..len].to_vec())
-        }))
+        if found.tier == Tier::Warm && lent.is_none() {
+            count(&self.shared.counters.warm_copied_bytes, len as u64);
+        }
+        match lent {
+            Some(bytes) => Part::Piece(Piece(bytes)),
+            None => Part::ToCopy(&found.record.value()[..len]),
+        }
     }
 
     fn mapped(&self, found: &Found<'_>, len: usize) -> Option<Bytes> {
@@ -150,5 +155,55 @@ impl<I: Index> Operation<'_, I> {
             offset,
             len,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{KeyRef, LatchMode, Namespace, Options, Store};
+
+    /// Bytes of the pieces that are copies.
+    fn copied(pieces: &[Piece]) -> u64 {
+        let copies = pieces.iter().map(|piece| match &piece.0 {
+            Bytes::Copied(bytes) => bytes.len() as u64,
+            _ => 0,
+        });
+        copies.sum()
+    }
+
+    #[test]
+    fn what_is_copied_has_been_asked_for() {
+        const BYTES: usize = 1 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<Store> = Store::open(Options::new(dir.path())).unwrap();
+        let namespace = Namespace(0);
+        let value: Vec<u8> = (0..BYTES).map(|at| (at / 8) as u8).collect();
+        store.set(b"key", &value).unwrap();
+        store.force_cold().unwrap();
+        let latched = [KeyRef {
+            namespace,
+            key: b"key",
+            mode: LatchMode::Shared,
+        }];
+        // Cold; then read a second time, which brings it back to memory; then in memory.
+        let mut copies = 0;
+        for read in 1..=3 {
+            let mut asked = 0;
+            let pieces = store
+                .blocking(&latched, 1, |op| {
+                    let record = op.read(namespace, b"key")?.expect("the key");
+                    op.pieces(&record, |bytes| {
+                        asked = bytes;
+                        Ok(())
+                    })
+                })
+                .unwrap();
+            assert_eq!(copied(&pieces), asked, "read {read}");
+            copies += asked;
+            let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
+            assert!(bytes == value, "read {read}");
+        }
+        assert!(copies > 0, "nothing came back to memory");
     }
 }

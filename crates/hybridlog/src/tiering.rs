@@ -173,10 +173,10 @@ impl<I: Index> Shared<I> {
         let path = self.disk.path(&segment_file_name(segment.file_id));
         let mapping = FileMapping::new(&path, self.log.geometry.segment_bytes())
             .map_err(|error| error.to_string())?;
-        self.log
-            .table
-            .publish(segment, Some(mapping.base()), State::Warm);
+        let base = mapping.base();
+        // First this: whoever finds a record in a warm segment finds the mapping.
         *segment.mapping.lock() = Some(Arc::new(mapping));
+        self.log.table.publish(segment, Some(base), State::Warm);
         {
             let mut ages = self.log.ages.lock();
             ages.mutable.retain(|other| !Arc::ptr_eq(other, segment));

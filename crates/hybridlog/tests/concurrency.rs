@@ -158,7 +158,9 @@ impl<I: Index> Race<'_, I> {
             _ => {
                 let pieces = self.store.blocking(&latched, 1, |operation| {
                     let record = operation.read(NAMESPACE, &name)?;
-                    record.map(|record| operation.pieces(&record)).transpose()
+                    record
+                        .map(|record| operation.pieces(&record, |_| Ok(())))
+                        .transpose()
                 })?;
                 // They stay good after the operation, whatever moves.
                 pieces.map(|pieces| pieces.iter().flat_map(|piece| piece.to_vec()).collect())

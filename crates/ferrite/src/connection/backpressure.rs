@@ -45,6 +45,8 @@ impl<S: Socket> Connection<S> {
         }
         self.publish();
         self.waited_for_memory = true;
+        // Others shall not wait for this one's latches while it waits for theirs to make room.
+        self.client.kept_latches = None;
         let entry = Arc::clone(&self.client.entry);
         if self.client.exec.is_some() || self.client.is_half_done() {
             // It may hold latches that those with the memory wait for, and sends nothing before its end.
@@ -56,21 +58,27 @@ impl<S: Socket> Connection<S> {
         // Who does not take the replies he has shall not hold up others.
         self.catch_up_or(|| memory.take_spare(bytes).is_some())
             .await?;
-        entry.set_flag(client_flags::WAITING, true);
         let waiting = memory.wait(entry.id, bytes);
-        let waited = self.while_sending(waiting).await;
-        entry.set_flag(client_flags::WAITING, false);
-        waited
+        self.while_sending(waiting).await
     }
 
     /// Lets others have what only one client at a time can have, if this one has it and needs it no more.
     pub(super) fn note_held(&self) {
+        self.note_held_without(0);
+    }
+
+    /// As [`Self::note_held`], before `bytes` of its input and output are freed.
+    pub(super) fn note_held_without(&self, bytes: usize) {
         if self.waited_for_memory {
-            let held = self.input.buffer.capacity() + self.output.pending_bytes();
-            let held = (held + self.client.queued_bytes()) as u64;
-            // Between them a fetched value and the reply that is made of it may count twice.
-            let held = held + self.client.entry.fetched_bytes.load(Relaxed);
-            self.server().memory.note_held(self.client.id(), held);
+            let own = self.input.buffer.capacity() + self.client.queued_bytes();
+            let pending = self.output.pending_bytes();
+            let fetched = self.client.entry.fetched_bytes.load(Relaxed) as usize;
+            let held = (own + pending + fetched).saturating_sub(bytes) as u64;
+            // A reply may be made of what was fetched.
+            let in_heap = own + fetched.max(pending.saturating_sub(self.output.lent_bytes()));
+            let in_heap = in_heap.saturating_sub(bytes) as u64;
+            let memory = &self.server().memory;
+            memory.note_held(self.client.id(), held, in_heap);
         }
     }
 
@@ -89,11 +97,13 @@ impl<S: Socket> Connection<S> {
         let entry = Arc::clone(&self.client.entry);
         while self.output.pending_bytes() >= most && !may_fall_behind() {
             self.publish();
+            entry.begin_to_await(self.server().uptime_ms());
             entry.set_flag(client_flags::BEHIND, true);
             let waited = self.while_sending(tokio::time::sleep(LOOK_AGAIN)).await;
             entry.set_flag(client_flags::BEHIND, false);
             waited?;
         }
+        entry.end_to_await();
         Ok(())
     }
 
@@ -103,7 +113,8 @@ impl<S: Socket> Connection<S> {
         let mut wake = pin!(entry.wake.notified());
         let mut future = pin!(future);
         poll_fn(|cx| {
-            if wake.as_mut().poll(cx).is_ready() {
+            let is_woken = wake.as_mut().poll(cx).is_ready();
+            if is_woken {
                 self.check_killed()?;
                 wake.set(entry.wake.notified());
                 cx.waker().wake_by_ref();
@@ -112,6 +123,9 @@ impl<S: Socket> Connection<S> {
                 && let Poll::Ready(sent) = self.poll_send(cx)
             {
                 sent?;
+            }
+            if is_woken {
+                self.check_stalled()?;
             }
             future.as_mut().poll(cx).map(Ok)
         })

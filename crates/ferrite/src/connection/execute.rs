@@ -15,7 +15,7 @@ use crate::command::{Flags, Handler, Row, Stop};
 use crate::ctx::SlowCtx;
 use crate::dispatch::{self, Call, Ended, Finished, OUT_OF_MEMORY, Runner, Wait};
 use crate::exec::{Exec, Outcome};
-use crate::memory::TooMuch;
+use crate::memory::{Lease, TooMuch};
 use crate::output::{Mark, Output};
 use crate::server::unix_ms;
 use crate::sys::error_text;
@@ -71,12 +71,15 @@ impl ColdLease {
         self.client.fetched_bytes.store(self.bytes, Relaxed);
     }
 
+    /// Before what was fetched is let go of.
     fn release(&mut self) {
         if self.bytes == 0 {
             return;
         }
-        self.worker
-            .release_cold_bytes(std::mem::take(&mut self.bytes));
+        let bytes = std::mem::take(&mut self.bytes);
+        let memory = &self.worker.server.memory;
+        memory.note_freed(self.client.id, bytes);
+        self.worker.release_cold_bytes(bytes);
         self.client.fetched_bytes.store(0, Relaxed);
     }
 }
@@ -115,8 +118,8 @@ impl<S: Socket> Connection<S> {
                     next += 1;
                     if lease.bytes > COLD_KEPT_BYTES {
                         // So much is not held for what the commands behind might need of it.
-                        reads.clear();
                         lease.release();
+                        reads.clear();
                     }
                     self.attend().await?;
                 }
@@ -263,9 +266,11 @@ impl<S: Socket> Connection<S> {
         *latest_reply = reply_start;
         client.entry.last_command.store(command.id.0, Relaxed);
         if let Err(Stop::Memory(bytes)) = client.ask_to_queue(args) {
+            client.allowance.end();
             return Some(Wait::Memory(bytes));
         }
         if !command.row.flags.has(Flags::AT_ONCE) && client.queue(command, args) {
+            client.allowance.end();
             output.simple("QUEUED");
             if !client.wants_reply() {
                 output.rewind(reply_start);
@@ -317,10 +322,12 @@ impl<S: Socket> Connection<S> {
     ) -> Result<(), Closed> {
         let mut wait = first;
         let mut latch_tries = 0;
+        let mut promised = None;
         loop {
             match wait {
                 Wait::ColdReads => {
-                    if let Err(TooMuch) = self.fetch_for(i, reads, lease).await?
+                    let fetched = self.fetch_for(i, reads, lease, &mut promised).await?;
+                    if fetched.is_err()
                         && self.refuse_room(i, &NoRoomReason::OutOfMemory) == Refused::Command
                     {
                         return Ok(());
@@ -329,11 +336,13 @@ impl<S: Socket> Connection<S> {
                 Wait::Memory(bytes) => {
                     if lease.bytes + bytes > self.server().memory.request_bytes() {
                         // What was fetched has come back to memory meanwhile, or is fetched again.
-                        reads.clear();
                         lease.release();
+                        reads.clear();
                     }
-                    match self.have_memory(bytes).await? {
-                        Ok(memory) => self.client.allowance.begin(memory),
+                    let memory = self.memory_beside(bytes, reads, lease, &mut promised);
+                    match memory.await? {
+                        Ok(Some(memory)) => self.client.allowance.begin(memory),
+                        Ok(None) => {}
                         Err(TooMuch)
                             if self.refuse_room(i, &NoRoomReason::OutOfMemory)
                                 == Refused::Command =>
@@ -344,6 +353,9 @@ impl<S: Socket> Connection<S> {
                     }
                 }
                 Wait::Latch => {
+                    if !self.client.is_half_done() {
+                        self.check_killed()?;
+                    }
                     latch_tries += 1;
                     if latch_tries < LATCH_TRIES {
                         tokio::task::yield_now().await;
@@ -383,6 +395,7 @@ impl<S: Socket> Connection<S> {
         i: usize,
         reads: &mut ColdReads,
         lease: &mut ColdLease,
+        promised: &mut Option<Lease>,
     ) -> Result<Result<(), TooMuch>, Closed> {
         let server = self.server();
         if let Some(command) = self.input.command(i) {
@@ -406,11 +419,44 @@ impl<S: Socket> Connection<S> {
             self.fetch(reads, lease).await;
             return Ok(Ok(()));
         }
-        let memory = self.have_memory(bytes).await?;
-        if memory.is_ok() {
-            self.fetch(reads, lease).await;
+        match self.memory_beside(bytes, reads, lease, promised).await? {
+            Ok(Some(_memory)) => self.fetch(reads, lease).await,
+            Ok(None) => {}
+            Err(TooMuch) => return Ok(Err(TooMuch)),
         }
-        Ok(memory.map(drop))
+        Ok(Ok(()))
+    }
+
+    /// `bytes` of memory for a command, beside what it has fetched. Nobody waits in line with fetched records, which
+    /// those before him may be waiting for: the command lets go of them instead (`None`) and, with what it needs in all
+    /// `promised` to it, runs from the beginning.
+    async fn memory_beside(
+        &mut self,
+        bytes: u64,
+        reads: &mut ColdReads,
+        lease: &mut ColdLease,
+        promised: &mut Option<Lease>,
+    ) -> Result<Result<Option<Lease>, TooMuch>, Closed> {
+        if let Some(part) = promised.as_mut().and_then(|lease| lease.split(bytes)) {
+            return Ok(Ok(Some(part)));
+        }
+        *promised = None;
+        let (memory, id) = (&self.server().memory, self.client.id());
+        if let Some(lease) = memory.take(id, bytes) {
+            return Ok(Ok(Some(lease)));
+        }
+        let goes_on = self.client.exec.is_some() || self.client.is_half_done();
+        if lease.bytes == 0 || goes_on || memory.has_pass(id) {
+            return Ok(self.have_memory(bytes).await?.map(Some));
+        }
+        let all_bytes = lease.bytes + bytes;
+        lease.release();
+        reads.clear();
+        let memory = self.have_memory(all_bytes).await?;
+        Ok(memory.map(|lease| {
+            *promised = Some(lease);
+            None
+        }))
     }
 
     async fn wait_for_room(&mut self, bytes: u64) -> Result<Result<(), NoRoomReason>, Closed> {

@@ -124,6 +124,11 @@ impl Input {
         self.buffer.reserve_exact(capacity - self.buffer.len());
     }
 
+    /// Bytes that [`Self::drop_run`] will free, at most.
+    pub(super) fn run_bytes(&self) -> usize {
+        self.buffer.capacity() - (self.buffer.len() - self.parsed)
+    }
+
     /// Drops the bytes of commands that have been run, and the buffer if none are left.
     pub(super) fn drop_run(&mut self, worker: &Worker) {
         if self.parsed == self.buffer.len() {

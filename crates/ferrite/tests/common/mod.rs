@@ -128,6 +128,17 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Prints what an ended server has logged since it was ready, if the test fails.
+    fn print_log_of_failure(&mut self) {
+        if std::thread::panicking() {
+            let mut log = String::new();
+            let _ = self.log.read_to_string(&mut log);
+            eprintln!("the log of the server:\n{log}");
+        }
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         if let Ok(Some(status)) = self.child.try_wait() {
@@ -136,10 +147,12 @@ impl Drop for Server {
                 status.signal().is_none() || self.is_killed || std::thread::panicking(),
                 "the server crashed: {status}"
             );
+            self.print_log_of_failure();
             return;
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.print_log_of_failure();
     }
 }
 

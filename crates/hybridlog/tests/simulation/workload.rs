@@ -316,7 +316,7 @@ pub(crate) fn read<I: Index>(
         let Some(record) = op.read(NAMESPACE, key)? else {
             return Ok(None);
         };
-        let pieces = op.pieces(&record)?;
+        let pieces = op.pieces(&record, |_| Ok::<(), Stop>(()))?;
         let pieces: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
         assert_eq!(pieces, op.value(&record)?.as_ref(), "pieces");
         let meta = record.meta();
