@@ -53,7 +53,7 @@ impl Buffer {
 }
 
 /// A block in the making: room for its header, and frames. In memory it begins where a page does, so that it can be written
-/// past the page cache.
+/// past the page cache; but for one that has outgrown the memory it began in.
 pub(super) struct BlockBuffer {
     bytes: Vec<u8>,
     /// Where in `bytes` the block begins.
@@ -64,7 +64,7 @@ impl BlockBuffer {
     /// A block without frames.
     pub(super) fn new() -> BlockBuffer {
         let mut block = BlockBuffer {
-            bytes: Vec::with_capacity(BLOCK_KEPT_BYTES),
+            bytes: Vec::new(),
             start: 0,
         };
         block.begin();
