@@ -516,10 +516,13 @@ impl<I: Index> Shared<I> {
             if !asked && !is_time() {
                 continue;
             }
-            if !asked {
+            if !asked && self.is_log_long() {
                 // Memory for more deaths may be what others wait for.
-                let is_urgent = || stop() || self.deaths_take_too_much();
+                let is_asked = || *self.checkpoints.asked.lock();
+                let is_urgent = || stop() || self.deaths_take_too_much() || is_asked();
                 self.compact_for_checkpoint(COMPACTION_MAX, &is_urgent);
+                // Whoever has asked meanwhile gets this one.
+                *self.checkpoints.asked.lock() = false;
             }
             if self.checkpoint().is_err() {
                 not_before = Instant::now() + RETRY;
@@ -528,17 +531,20 @@ impl<I: Index> Shared<I> {
     }
 
     fn is_time_for_checkpoint(&self) -> bool {
+        self.is_log_long()
+            || self.deaths_take_too_much()
+            || self.is_time_to_remove()
+            // One that has failed is tried again. Those who write may wait for it, and for the space that it gives back.
+            || self.checkpoints.status.lock().error.is_some()
+    }
+
+    /// Whether so much has been written since the last checkpoint began that the next is due.
+    fn is_log_long(&self) -> bool {
         let checkpoints = &self.checkpoints;
         let bytes_max = checkpoints.bytes_max.load(Ordering::Relaxed);
         let appended = self.log.appended_bytes.load(Ordering::Relaxed)
             - checkpoints.appended_before.load(Ordering::Relaxed);
-        // What turns the command log on is tried again, because those who write to it wait for that.
-        let log_waits = || self.command_log.is_held() && checkpoints.status.lock().error.is_some();
-        log_waits()
-            || self.command_log.stats().file_bytes >= bytes_max
-            || appended >= bytes_max
-            || self.deaths_take_too_much()
-            || self.is_time_to_remove()
+        self.command_log.stats().file_bytes >= bytes_max || appended >= bytes_max
     }
 
     /// Whether deaths that wait for a checkpoint take more than their share of the memory.

@@ -264,7 +264,11 @@ impl DiskFile for RealFile {
         {
             match file.write_all_at(bytes, offset) {
                 // So this file system does not allow it after all.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+                    ) => {}
                 written => {
                     let doing = format_args!("write {} bytes at offset {offset} of", bytes.len());
                     return written.map_err(self.error(doing));

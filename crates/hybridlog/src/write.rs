@@ -716,6 +716,8 @@ impl<I: Index> Operation<'_, I> {
         if from == to {
             return Ok(true);
         }
+        // Over several slots a write is not blind: a restart could take a shadow among them for its live record.
+        self.overwritable(to.0, to.1)?;
         let meta = newest.record.meta();
         let new = self.append(&Draft {
             namespace: to.0,

@@ -432,6 +432,28 @@ fn damaged_deaths_lose_no_key() {
     }
 }
 
+/// What a repair writes takes no name of what it drops, which until its end is what the manifest names.
+#[test]
+fn deaths_that_a_repair_has_written_can_be_repaired() {
+    let fixture = Fixture::new();
+    let name = fixture.files(".deaths").remove(0);
+    let directory = fixture.copy();
+    fs::remove_file(directory.path().join(&name)).expect("it is there");
+    repaired(directory.path());
+    let before = names(directory.path());
+    let deaths = before.iter().filter(|name| name.ends_with(".deaths"));
+    let written = deaths.max().expect("the repair has written deaths");
+    assert!(fixture.files(".deaths").iter().all(|name| name < written));
+    flip(directory.path(), written, 4100);
+    assert_damaged(directory.path(), written);
+    let (values, _, reports) = repaired_values(&fixture, directory.path());
+    assert_eq!(
+        missing(&fixture.values, &values),
+        Vec::<String>::new(),
+        "{reports:#?}"
+    );
+}
+
 #[test]
 fn a_damaged_log_is_cut_and_what_was_before_that_stays() {
     let fixture = Fixture::new();

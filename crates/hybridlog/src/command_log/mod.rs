@@ -247,6 +247,7 @@ impl CommandLog {
     }
 
     /// Whether frames wait for such a checkpoint.
+    #[cfg(test)]
     pub(crate) fn is_held(&self) -> bool {
         self.committer.is_held()
     }

@@ -6,7 +6,7 @@ use std::io;
 use super::live::{has, marks_of};
 use super::{DEATHS_NUMBERS_FROM, Found, Repair};
 use crate::address::{RECORD_ALIGN, size_class};
-use crate::deaths::{DeathEntry, DeathsWriter, Mark};
+use crate::deaths::{self, DeathEntry, DeathsWriter, Mark};
 use crate::key_file::{self, Listed, RecoveryRecord, SegmentRecords};
 use crate::manifest::SegmentEntry;
 use crate::record::{RecordRef, filler_header, flag};
@@ -148,10 +148,14 @@ impl Repair<'_> {
         if entries.is_empty() {
             return Ok(());
         }
-        let deaths = &self.manifest.deaths;
+        // Until the new manifest is stored, the old one names what it named; and what is dropped is given another name.
+        let names = self.disk.names()?;
+        let is_free = |number: &u64| {
+            let name = deaths::FORMAT.file_name(*number);
+            !names.contains(&name) && !self.dropped.contains(&name)
+        };
         let mut numbers = DEATHS_NUMBERS_FROM..=u64::MAX;
-        let number = numbers.find(|number| !deaths.contains(number));
-        let number = number.unwrap_or(u64::MAX);
+        let number = numbers.find(is_free).unwrap_or(u64::MAX);
         let mut writer = DeathsWriter::create(self.disk, number)?;
         for run in entries.chunks_mut(DEATHS_PER_RUN) {
             writer.write_run(run)?;

@@ -135,6 +135,7 @@ impl Committer {
             .min(Position(self.held.load(Ordering::Acquire)))
     }
 
+    #[cfg(test)]
     pub(super) fn is_held(&self) -> bool {
         self.held.load(Ordering::Relaxed) != NOT_HELD
     }
