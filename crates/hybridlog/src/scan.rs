@@ -252,7 +252,6 @@ impl<I: Index> Shared<I> {
 
     /// Takes every key of `namespace` out of the index, reading cold records as needed. The namespace must not be in use.
     pub(crate) fn sweep(&self, namespace: Namespace) {
-        self.key_counts.reset(namespace);
         let mut position = Some(0);
         while let Some(at) = position {
             let mut reads = ColdReads::default();
@@ -267,6 +266,9 @@ impl<I: Index> Shared<I> {
                 reads.fetch_blocking(&self.blocking_reader);
             }
         }
+        // Not before, and while no checkpoint is being made: a manifest that counts no key tells a restart that none is left
+        // to be swept, and the namespace may be used again.
+        let _no_checkpoint = self.checkpoints.manifest.lock();
         self.key_counts.reset(namespace);
     }
 }
