@@ -208,6 +208,8 @@ pub(crate) struct Row {
     pub(crate) summary: &'static str,
     pub(crate) handler: Handler,
     pub(crate) subcommands: &'static [Row],
+    /// For clients of several servers, see [`tip`].
+    pub(crate) tips: &'static [&'static str],
 }
 
 impl Row {
@@ -223,7 +225,57 @@ impl Row {
     }
 }
 
+/// What a client of several servers is told about a command, with Redis's words ("command tips").
+pub(crate) mod tip {
+    pub(crate) const NONDETERMINISTIC: &[&str] = &["nondeterministic_output"];
+    pub(crate) const UNORDERED: &[&str] = &["nondeterministic_output_order"];
+    pub(crate) const ALL_NODES: &[&str] = &["request_policy:all_nodes", "nondeterministic_output"];
+    pub(crate) const ALL_NODES_SUCCEED: &[&str] =
+        &["request_policy:all_nodes", "response_policy:all_succeeded"];
+    pub(crate) const ALL_NODES_SUM: &[&str] =
+        &["request_policy:all_nodes", "response_policy:agg_sum"];
+    pub(crate) const ALL_NODES_SUM_NOW: &[&str] = &[
+        "request_policy:all_nodes",
+        "response_policy:agg_sum",
+        "nondeterministic_output",
+    ];
+    pub(crate) const ALL_NODES_SPECIAL: &[&str] = &[
+        "nondeterministic_output",
+        "request_policy:all_nodes",
+        "response_policy:special",
+    ];
+    pub(crate) const ALL_SHARDS: &[&str] =
+        &["request_policy:all_shards", "nondeterministic_output"];
+    pub(crate) const ALL_SHARDS_UNORDERED: &[&str] =
+        &["request_policy:all_shards", "nondeterministic_output_order"];
+    pub(crate) const ALL_SHARDS_SUCCEED: &[&str] =
+        &["request_policy:all_shards", "response_policy:all_succeeded"];
+    pub(crate) const ALL_SHARDS_SUM: &[&str] =
+        &["request_policy:all_shards", "response_policy:agg_sum"];
+    pub(crate) const ALL_SHARDS_MIN: &[&str] =
+        &["request_policy:all_shards", "response_policy:agg_min"];
+    pub(crate) const ALL_SHARDS_SPECIAL: &[&str] = &[
+        "nondeterministic_output",
+        "request_policy:all_shards",
+        "response_policy:special",
+    ];
+    pub(crate) const SPECIAL: &[&str] = &["nondeterministic_output", "request_policy:special"];
+    pub(crate) const MULTI_SHARD: &[&str] = &["request_policy:multi_shard"];
+    pub(crate) const MULTI_SHARD_SUCCEED: &[&str] = &[
+        "request_policy:multi_shard",
+        "response_policy:all_succeeded",
+    ];
+    pub(crate) const MULTI_SHARD_SUM: &[&str] =
+        &["request_policy:multi_shard", "response_policy:agg_sum"];
+    pub(crate) const MULTI_SHARD_MIN: &[&str] =
+        &["request_policy:multi_shard", "response_policy:agg_min"];
+}
+
 impl Row {
+    pub(crate) const fn with_tips(self, tips: &'static [&'static str]) -> Row {
+        Row { tips, ..self }
+    }
+
     /// What rows without keys that concern the whole server have in common.
     pub(crate) const SERVER: Row = Row {
         name: "",
@@ -237,6 +289,7 @@ impl Row {
         summary: "",
         handler: Handler::Container,
         subcommands: &[],
+        tips: &[],
     };
 
     /// What rows that concern the client's connection have in common.

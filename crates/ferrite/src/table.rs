@@ -249,6 +249,7 @@ const HELP: Row = Row {
     summary: "Describes the subcommands.",
     handler: Handler::Worker(help),
     subcommands: &[],
+    tips: &[],
 };
 
 fn help(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {

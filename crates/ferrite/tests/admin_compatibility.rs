@@ -68,18 +68,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "always off: there is no client tracking",
     ),
     (
-        "command",
-        "no tips: request policies are for cluster clients",
-    ),
-    (
         "command|docs",
         "summaries are our own; no history and no arguments",
     ),
     ("command|help", OWN_WORDS),
-    (
-        "command|info",
-        "no tips: request policies are for cluster clients",
-    ),
     ("commandlog|help", OWN_WORDS),
     (
         "config|get",

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::args::Args;
 use crate::client::{After, ClientEntry, client_flags};
-use crate::command::{Done, Flags, Handler, Keys, Row};
+use crate::command::{Done, Flags, Handler, Keys, Row, tip};
 use crate::commands::client_filter::{self, Filter};
 use crate::commands::help::{reply_help, unknown_or_wrong_number};
 use crate::commands::parse::{SYNTAX_ERROR, strict_integer};
@@ -30,6 +30,7 @@ pub(crate) const ROWS: &[Row] = &[Row {
     complexity: "Depends on subcommand.",
     summary: "A container for client connection commands.",
     handler: Handler::Container,
+    tips: &[],
     subcommands: &[
         row(
             "getname",
@@ -70,9 +71,11 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "6.2.0",
             "Returns what is known about the connection.",
             info,
-        ),
+        )
+        .with_tips(tip::NONDETERMINISTIC),
         row("kill", -3, ADMIN, "2.4.0", "Closes connections.", kill),
-        row("list", -2, ADMIN, "2.4.0", "Lists connections.", list),
+        row("list", -2, ADMIN, "2.4.0", "Lists connections.", list)
+            .with_tips(tip::NONDETERMINISTIC),
         row(
             "no-evict",
             3,
@@ -112,7 +115,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "7.2.0",
             "Sets what the connection's client library says about itself.",
             setinfo,
-        ),
+        )
+        .with_tips(tip::ALL_NODES_SUCCEED),
         row(
             "setname",
             3,
@@ -120,7 +124,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "2.6.9",
             "Sets the name of the connection.",
             setname,
-        ),
+        )
+        .with_tips(tip::ALL_NODES_SUCCEED),
         row(
             "trackinginfo",
             2,

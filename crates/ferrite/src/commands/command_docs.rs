@@ -1,14 +1,13 @@
 //! COMMAND: what the command table says about itself.
 //!
-//! Everything here is read off the rows. Two things cannot be: which access a writing command makes to each of its
-//! keys, and the request policies for cluster clients; the table [`ACCESS`] states the first where the flags of the
-//! row do not imply it, and Ferrite states none of the second.
+//! Everything here is read off the rows, but for one thing: which access a writing command makes to each of its keys.
+//! The table [`ACCESS`] states it where the flags of the row do not imply it.
 
 use std::iter;
 use std::ops::Range;
 
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
+use crate::command::{Done, Flags, Handler, Keys, Row, Stop, tip};
 use crate::commands::command_syntax::{self, Argument, Kind};
 use crate::commands::help::reply_help;
 use crate::commands::parse::SYNTAX_ERROR;
@@ -23,6 +22,7 @@ const PLAIN: Flags = Flags::LOADING.and(Flags::STALE);
 /// The rows of this family.
 pub(crate) const ROWS: &[Row] = &[Row {
     name: "command",
+    tips: tip::UNORDERED,
     arity: -1,
     flags: PLAIN,
     keys: Keys::None,
@@ -40,7 +40,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "O(N) where N is the number of commands to look up",
             "Returns documentation of commands.",
             docs,
-        ),
+        )
+        .with_tips(tip::UNORDERED),
         subcommand(
             "getkeys",
             -3,
@@ -68,14 +69,16 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "O(N) where N is the number of commands to look up",
             "Returns what the table says about commands.",
             info,
-        ),
+        )
+        .with_tips(tip::UNORDERED),
         subcommand(
             "list",
             -2,
             "O(N) where N is the number of commands",
             "Returns the names of all commands.",
             list,
-        ),
+        )
+        .with_tips(tip::UNORDERED),
     ],
 }];
 
@@ -98,6 +101,7 @@ const fn subcommand(
         summary,
         handler: Handler::Worker(handler),
         subcommands: &[],
+        tips: &[],
     }
 }
 
@@ -434,8 +438,8 @@ fn reply_info(reply: &mut Output, table: &CommandTable, command: &Command) {
     in_categories
         .iter()
         .for_each(|category| reply.simple(&format!("@{category}")));
-    // Tips, of which there are none.
-    reply.set(0);
+    reply.set(row.tips.len());
+    row.tips.iter().for_each(|tip| reply.bulk(tip.as_bytes()));
     let specs = key_specs(row);
     reply.set(specs.len());
     specs.iter().for_each(|spec| reply_key_spec(reply, spec));

@@ -1,7 +1,7 @@
 //! CONFIG: the configuration of the running server.
 
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Keys, Row};
+use crate::command::{Done, Flags, Handler, Keys, Row, tip};
 use crate::commands::help::reply_help;
 use crate::commands::parse::SYNTAX_ERROR;
 use crate::ctx::Ctx;
@@ -24,6 +24,7 @@ pub(crate) const ROWS: &[Row] = &[Row {
     complexity: "Depends on subcommand.",
     summary: "A container for server configuration commands.",
     handler: Handler::Container,
+    tips: &[],
     subcommands: &[
         row(
             "get",
@@ -51,7 +52,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "O(N) where N is the number of commands",
             "Sets the statistics back to zero.",
             resetstat,
-        ),
+        )
+        .with_tips(tip::ALL_NODES_SUCCEED),
         row(
             "rewrite",
             2,
@@ -60,7 +62,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "O(N) where N is the number of directives",
             "Writes the current values to the configuration file.",
             rewrite,
-        ),
+        )
+        .with_tips(tip::ALL_NODES_SUCCEED),
         row(
             "set",
             -4,
@@ -69,7 +72,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "O(N) where N is the number of directives set",
             "Sets directives while the server runs.",
             set,
-        ),
+        )
+        .with_tips(tip::ALL_NODES_SUCCEED),
     ],
 }];
 

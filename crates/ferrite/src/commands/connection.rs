@@ -7,7 +7,7 @@ use resp::Protocol;
 
 use crate::args::Args;
 use crate::client::{After, Client, ReplyMode, client_flags};
-use crate::command::{Done, Flags, Handler, Row, Stop};
+use crate::command::{Done, Flags, Handler, Row, Stop, tip};
 use crate::commands::client::check_name;
 use crate::commands::parse::{SYNTAX_ERROR, integer_32, strict_integer};
 use crate::ctx::Ctx;
@@ -63,7 +63,8 @@ pub(crate) const ROWS: &[Row] = &[
         "O(1)",
         "Returns PONG, or the given string.",
         ping,
-    ),
+    )
+    .with_tips(tip::ALL_SHARDS_SUCCEED),
     row(
         "quit",
         -1,

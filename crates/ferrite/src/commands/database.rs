@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hybridlog::Namespace;
 
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
+use crate::command::{Done, Flags, Handler, Keys, Row, Stop, tip};
 use crate::commands::generic_keys::DATABASE_OUT_OF_RANGE;
 use crate::commands::parse::{SYNTAX_ERROR, integer};
 use crate::ctx::Ctx;
@@ -30,11 +30,13 @@ const FLUSH: Row = Row {
     summary: "",
     handler: Handler::Container,
     subcommands: &[],
+    tips: &[],
 };
 
 pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "dbsize",
+        tips: tip::ALL_SHARDS_SUM,
         arity: 1,
         flags: Flags::READONLY.and(Flags::FAST).and(Flags::KEYSPACE),
         keys: Keys::None,
@@ -46,12 +48,14 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "flushdb",
+        tips: tip::ALL_SHARDS_SUCCEED,
         summary: "Removes all keys of the database.",
         handler: Handler::Worker(flushdb),
         ..FLUSH
     },
     Row {
         name: "flushall",
+        tips: tip::ALL_SHARDS_SUCCEED,
         summary: "Removes all keys of all databases.",
         handler: Handler::Worker(flushall),
         ..FLUSH

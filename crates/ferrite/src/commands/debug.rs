@@ -45,6 +45,7 @@ const SUBCOMMAND: Row = Row {
     summary: "",
     handler: Handler::Container,
     subcommands: &[],
+    tips: &[],
 };
 
 pub(crate) const ROWS: &[Row] = &[Row {

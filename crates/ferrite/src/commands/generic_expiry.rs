@@ -4,7 +4,7 @@
 //! whether or not its record has been removed yet; a time in the past removes the key at once.
 
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
+use crate::command::{Done, Flags, Handler, Keys, Row, Stop, tip};
 use crate::commands::parse::{ExpiryUnit, expiry_or_past};
 use crate::ctx::Ctx;
 
@@ -27,6 +27,7 @@ const READ: Row = Row {
     summary: "",
     handler: Handler::Container,
     subcommands: &[],
+    tips: &[],
 };
 const WRITE: Row = Row {
     arity: -3,
@@ -72,12 +73,14 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "ttl",
+        tips: tip::NONDETERMINISTIC,
         summary: "Tells in how many seconds a key expires.",
         handler: Handler::Worker(ttl),
         ..READ
     },
     Row {
         name: "pttl",
+        tips: tip::NONDETERMINISTIC,
         since: "2.6.0",
         summary: "Tells in how many milliseconds a key expires.",
         handler: Handler::Worker(pttl),

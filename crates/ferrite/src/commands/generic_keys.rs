@@ -3,7 +3,7 @@
 use hybridlog::{Meta, Namespace};
 
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Keys, OtherDatabase, Row, Stop};
+use crate::command::{Done, Flags, Handler, Keys, OtherDatabase, Row, Stop, tip};
 use crate::commands::object::type_name;
 use crate::commands::parse::{SYNTAX_ERROR, integer_32};
 use crate::ctx::Ctx;
@@ -26,6 +26,7 @@ const GENERIC: Row = Row {
     summary: "",
     handler: Handler::Container,
     subcommands: &[],
+    tips: &[],
 };
 const ONE_KEY: Keys = Keys::Range {
     first: 1,
@@ -46,6 +47,7 @@ const ALL_KEYS: Keys = Keys::Range {
 pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "del",
+        tips: tip::MULTI_SHARD_SUM,
         arity: -2,
         flags: Flags::WRITE,
         keys: ALL_KEYS,
@@ -56,6 +58,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "unlink",
+        tips: tip::MULTI_SHARD_SUM,
         arity: -2,
         flags: Flags::WRITE.and(Flags::FAST),
         keys: ALL_KEYS,
@@ -67,6 +70,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "exists",
+        tips: tip::MULTI_SHARD_SUM,
         arity: -2,
         flags: Flags::READONLY.and(Flags::FAST),
         keys: ALL_KEYS,
@@ -77,6 +81,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "touch",
+        tips: tip::MULTI_SHARD_SUM,
         arity: -2,
         flags: Flags::READONLY.and(Flags::FAST),
         keys: ALL_KEYS,

@@ -1,7 +1,7 @@
 //! Commands that walk the keys of a database: SCAN, KEYS, RANDOMKEY.
 
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
+use crate::command::{Done, Flags, Handler, Keys, Row, Stop, tip};
 use crate::commands::object::type_name;
 use crate::commands::parse::{SYNTAX_ERROR, integer};
 use crate::ctx::{Ctx, SlowCtx};
@@ -26,11 +26,13 @@ const ROW: Row = Row {
     summary: "",
     handler: Handler::Container,
     subcommands: &[],
+    tips: &[],
 };
 
 pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "scan",
+        tips: tip::SPECIAL,
         arity: -2,
         since: "2.8.0",
         complexity: "O(1) a call, O(N) for a full iteration over N keys",
@@ -40,6 +42,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "keys",
+        tips: tip::ALL_SHARDS_UNORDERED,
         arity: 2,
         categories: &["keyspace", "dangerous"],
         complexity: "O(N) for N keys in the database",
@@ -49,6 +52,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "randomkey",
+        tips: tip::ALL_SHARDS,
         arity: 1,
         summary: "Picks a key at random.",
         handler: Handler::Worker(randomkey),

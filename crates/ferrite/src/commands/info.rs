@@ -2,7 +2,7 @@
 //! [`info_sections`](super::info_sections).
 
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Keys, Row};
+use crate::command::{Done, Flags, Handler, Keys, Row, tip};
 use crate::commands::{info_persistence, info_sections as sections};
 use crate::ctx::Ctx;
 use crate::server::Server;
@@ -10,6 +10,7 @@ use crate::server::Server;
 /// The rows of this family.
 pub(crate) const ROWS: &[Row] = &[Row {
     name: "info",
+    tips: tip::ALL_SHARDS_SPECIAL,
     arity: -1,
     flags: Flags::LOADING.and(Flags::STALE),
     keys: Keys::None,

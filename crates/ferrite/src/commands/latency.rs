@@ -2,7 +2,7 @@
 //! histograms of what commands took.
 
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Keys, Row};
+use crate::command::{Done, Flags, Handler, Keys, Row, tip};
 use crate::commands::help::reply_help;
 use crate::ctx::Ctx;
 use crate::latency::{Event, Sample};
@@ -26,6 +26,7 @@ pub(crate) const ROWS: &[Row] = &[Row {
     complexity: "Depends on subcommand.",
     summary: "A container for latency diagnostics commands.",
     handler: Handler::Container,
+    tips: &[],
     subcommands: &[
         row(
             "doctor",
@@ -34,7 +35,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "2.8.13",
             "Returns a report about latency in words.",
             doctor,
-        ),
+        )
+        .with_tips(tip::ALL_NODES_SPECIAL),
         row(
             "graph",
             3,
@@ -42,7 +44,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "2.8.13",
             "Returns a graph of the latest samples of an event.",
             graph,
-        ),
+        )
+        .with_tips(tip::ALL_NODES_SPECIAL),
         row(
             "help",
             2,
@@ -58,7 +61,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "7.0.0",
             "Returns how often commands took how long.",
             histogram,
-        ),
+        )
+        .with_tips(tip::ALL_NODES_SPECIAL),
         row(
             "history",
             3,
@@ -66,7 +70,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "2.8.13",
             "Returns the samples of an event.",
             history,
-        ),
+        )
+        .with_tips(tip::ALL_NODES_SPECIAL),
         row(
             "latest",
             2,
@@ -74,8 +79,9 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "2.8.13",
             "Returns the latest sample of every event.",
             latest,
-        ),
-        row("reset", -2, ADMIN, "2.8.13", "Forgets events.", reset),
+        )
+        .with_tips(tip::ALL_NODES_SPECIAL),
+        row("reset", -2, ADMIN, "2.8.13", "Forgets events.", reset).with_tips(tip::ALL_NODES_SUM),
     ],
 }];
 

@@ -32,6 +32,7 @@ pub(crate) const ROWS: &[Row] = &[Row {
     summary: "Draws a ferrite that cools down, and shows the version.",
     handler: Handler::Worker(lolwut),
     subcommands: &[],
+    tips: &[],
 }];
 
 fn lolwut(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {

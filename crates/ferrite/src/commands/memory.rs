@@ -1,7 +1,7 @@
 //! MEMORY: what memory is used for.
 
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Keys, Row};
+use crate::command::{Done, Flags, Handler, Keys, Row, tip};
 use crate::commands::help::reply_help;
 use crate::commands::parse::{SYNTAX_ERROR, integer};
 use crate::ctx::Ctx;
@@ -26,7 +26,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "O(1)",
             "Returns a report about memory in words.",
             doctor,
-        ),
+        )
+        .with_tips(tip::ALL_SHARDS_SPECIAL),
         row(
             "help",
             2,
@@ -42,7 +43,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "O(1)",
             "Returns statistics of the memory allocator.",
             malloc_stats,
-        ),
+        )
+        .with_tips(tip::ALL_SHARDS_SPECIAL),
         row(
             "purge",
             2,
@@ -50,7 +52,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "O(1)",
             "Asks the memory allocator to give memory back.",
             purge,
-        ),
+        )
+        .with_tips(tip::ALL_SHARDS_SUCCEED),
         row(
             "stats",
             2,
@@ -58,7 +61,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "O(N) where N is the number of clients",
             "Returns what memory is used for.",
             stats,
-        ),
+        )
+        .with_tips(tip::ALL_SHARDS_SPECIAL),
         Row {
             keys: Keys::Range {
                 first: 2,

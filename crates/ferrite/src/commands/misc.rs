@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Row};
+use crate::command::{Done, Flags, Handler, Row, tip};
 use crate::commands::help::reply_help;
 use crate::ctx::Ctx;
 
@@ -28,7 +28,8 @@ pub(crate) const ROWS: &[Row] = &[
                 "4.0.0",
                 "Returns the loaded modules, of which there are none.",
                 module_list,
-            ),
+            )
+            .with_tips(tip::UNORDERED),
         ],
         handler: Handler::Container,
         ..row(
@@ -40,14 +41,17 @@ pub(crate) const ROWS: &[Row] = &[
             module_list,
         )
     },
-    row(
-        "role",
-        1,
-        Flags::NOSCRIPT.and(ANY_TIME).and(Flags::FAST),
-        "2.8.12",
-        "Returns the role of the server in replication.",
-        role,
-    ),
+    Row {
+        categories: &["admin", "dangerous"],
+        ..row(
+            "role",
+            1,
+            Flags::NOSCRIPT.and(ANY_TIME).and(Flags::FAST),
+            "2.8.12",
+            "Returns the role of the server in replication.",
+            role,
+        )
+    },
     row(
         "time",
         1,
@@ -55,7 +59,8 @@ pub(crate) const ROWS: &[Row] = &[
         "2.6.0",
         "Returns the server's time.",
         time,
-    ),
+    )
+    .with_tips(tip::NONDETERMINISTIC),
 ];
 
 const fn row(

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use hybridlog::{Operation, Record};
 
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Keys, Row};
+use crate::command::{Done, Flags, Handler, Keys, Row, tip};
 use crate::commands::help::reply_help;
 use crate::commands::parse::{INTEGER_MAX_BYTES, strict_integer};
 use crate::ctx::Ctx;
@@ -58,6 +58,7 @@ const SUBCOMMAND: Row = Row {
     summary: "",
     handler: Handler::Container,
     subcommands: &[],
+    tips: &[],
 };
 
 pub(crate) const ROWS: &[Row] = &[Row {
@@ -71,12 +72,14 @@ pub(crate) const ROWS: &[Row] = &[Row {
     subcommands: &[
         Row {
             name: "encoding",
+            tips: tip::NONDETERMINISTIC,
             summary: "Tells how a value would be held by Redis.",
             handler: Handler::Worker(object_encoding),
             ..SUBCOMMAND
         },
         Row {
             name: "freq",
+            tips: tip::NONDETERMINISTIC,
             since: "4.0.0",
             summary: "Tells how often a key is used, under an LFU policy.",
             handler: Handler::Worker(object_freq),
@@ -94,12 +97,14 @@ pub(crate) const ROWS: &[Row] = &[Row {
         },
         Row {
             name: "idletime",
+            tips: tip::NONDETERMINISTIC,
             summary: "Tells for how many seconds a key has not been used.",
             handler: Handler::Worker(object_idletime),
             ..SUBCOMMAND
         },
         Row {
             name: "refcount",
+            tips: tip::NONDETERMINISTIC,
             summary: "Tells how many references there are to a value.",
             handler: Handler::Worker(object_refcount),
             ..SUBCOMMAND

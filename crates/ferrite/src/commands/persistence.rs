@@ -7,7 +7,7 @@ use hybridlog::Position;
 
 use crate::args::Args;
 use crate::client::{After, Awaited};
-use crate::command::{Done, Flags, Handler, Row, Stop};
+use crate::command::{Done, Flags, Handler, Row, Stop, tip};
 use crate::commands::parse::{SYNTAX_ERROR, integer, strict_integer};
 use crate::config::ShutdownOptions;
 use crate::ctx::{Ctx, SlowCtx};
@@ -57,6 +57,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "lastsave",
+        tips: tip::NONDETERMINISTIC,
         arity: 1,
         flags: Flags::LOADING.and(Flags::STALE).and(Flags::FAST),
         categories: &["admin", "dangerous"],
@@ -87,6 +88,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "wait",
+        tips: tip::ALL_SHARDS_MIN,
         arity: 3,
         since: "3.0.0",
         summary: "Waits until so many replicas have the client's writes; there are none.",
@@ -95,6 +97,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "waitaof",
+        tips: tip::ALL_SHARDS_MIN,
         arity: 4,
         since: "7.2.0",
         summary: "Waits until the client's writes would survive a power cut.",

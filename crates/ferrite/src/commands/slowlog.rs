@@ -1,7 +1,7 @@
 //! SLOWLOG and COMMANDLOG: the commands that stood out (see [`slowlog`](crate::slowlog)).
 
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
+use crate::command::{Done, Flags, Handler, Keys, Row, Stop, tip};
 use crate::commands::help::{reply_help, unknown_or_wrong_number};
 use crate::commands::parse::strict_integer;
 use crate::ctx::Ctx;
@@ -25,6 +25,7 @@ pub(crate) const ROWS: &[Row] = &[
         complexity: "Depends on subcommand.",
         summary: "A container for slow log commands.",
         handler: Handler::Container,
+        tips: &[],
         subcommands: &[
             admin(
                 "get",
@@ -33,7 +34,8 @@ pub(crate) const ROWS: &[Row] = &[
                 "O(N) where N is the number of entries returned",
                 "Returns the slow log's entries.",
                 slowlog_get,
-            ),
+            )
+            .with_tips(tip::ALL_NODES),
             plain(
                 "help",
                 "6.2.0",
@@ -47,7 +49,8 @@ pub(crate) const ROWS: &[Row] = &[
                 "O(1)",
                 "Returns the number of entries in the slow log.",
                 slowlog_len,
-            ),
+            )
+            .with_tips(tip::ALL_NODES_SUM_NOW),
             admin(
                 "reset",
                 2,
@@ -55,7 +58,8 @@ pub(crate) const ROWS: &[Row] = &[
                 "O(N) where N is the number of entries in the slow log",
                 "Clears all entries from the slow log.",
                 slowlog_reset,
-            ),
+            )
+            .with_tips(tip::ALL_NODES_SUCCEED),
         ],
     },
     Row {
@@ -69,6 +73,7 @@ pub(crate) const ROWS: &[Row] = &[
         complexity: "Depends on subcommand.",
         summary: "A container for commands about the logs of slow commands, large requests and large replies.",
         handler: Handler::Container,
+        tips: &[],
         subcommands: &[
             admin(
                 "get",
@@ -77,7 +82,8 @@ pub(crate) const ROWS: &[Row] = &[
                 "O(N) where N is the number of entries returned",
                 "Returns entries of one log.",
                 get,
-            ),
+            )
+            .with_tips(tip::ALL_NODES),
             plain(
                 "help",
                 "8.1.0",
@@ -91,7 +97,8 @@ pub(crate) const ROWS: &[Row] = &[
                 "O(1)",
                 "Returns the number of entries in one log.",
                 len,
-            ),
+            )
+            .with_tips(tip::ALL_NODES_SUM_NOW),
             admin(
                 "reset",
                 3,
@@ -99,7 +106,8 @@ pub(crate) const ROWS: &[Row] = &[
                 "O(N) where N is the number of entries in the log",
                 "Clears all entries from one log.",
                 reset,
-            ),
+            )
+            .with_tips(tip::ALL_NODES_SUCCEED),
         ],
     },
 ];
@@ -125,6 +133,7 @@ const fn admin(
         summary,
         handler: Handler::Worker(handler),
         subcommands: &[],
+        tips: &[],
     }
 }
 

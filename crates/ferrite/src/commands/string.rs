@@ -28,6 +28,7 @@ pub(super) const STRING_ROW: Row = Row {
     summary: "",
     handler: Handler::Container,
     subcommands: &[],
+    tips: &[],
 };
 
 /// What most rows of bit commands have in common.

@@ -7,7 +7,7 @@ use super::string::{GROW, STRING_ROW};
 use super::string_condition::Condition;
 use super::string_write::{Lifetime, OptionSet, StoreOptions, store};
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
+use crate::command::{Done, Flags, Handler, Keys, Row, Stop, tip};
 use crate::ctx::Ctx;
 
 /// What pages of large values take that are not full.
@@ -19,6 +19,7 @@ const FEW_BYTES: u64 = PAGES_BYTES + (64 << 10);
 pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "mset",
+        tips: tip::MULTI_SHARD_SUCCEED,
         arity: -3,
         flags: GROW.and(Flags::BLIND),
         keys: Keys::Range {
@@ -34,6 +35,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "msetnx",
+        tips: tip::MULTI_SHARD_MIN,
         arity: -3,
         flags: GROW,
         keys: Keys::Range {
@@ -49,6 +51,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "msetex",
+        tips: tip::MULTI_SHARD_SUCCEED,
         arity: -4,
         flags: GROW.and(Flags::MOVABLEKEYS).and(Flags::BLIND),
         keys: Keys::Counted { count: 1, step: 2 },

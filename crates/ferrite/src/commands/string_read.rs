@@ -4,7 +4,7 @@ use super::parse::integer;
 use super::string::{READ, READ_FAST, STRING_ROW, resolve_range};
 use super::{KIND_STRING, read_string};
 use crate::args::Args;
-use crate::command::{Done, Handler, Keys, Row, Stop};
+use crate::command::{Done, Handler, Keys, Row, Stop, tip};
 use crate::ctx::{Ctx, reply_value};
 
 pub(crate) const ROWS: &[Row] = &[
@@ -18,6 +18,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "mget",
+        tips: tip::MULTI_SHARD,
         arity: -2,
         flags: READ_FAST,
         keys: Keys::Range {

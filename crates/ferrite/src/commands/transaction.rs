@@ -21,6 +21,7 @@ const ROW: Row = Row {
     summary: "",
     handler: Handler::Container,
     subcommands: &[],
+    tips: &[],
 };
 
 /// The rows of this family.

@@ -10,6 +10,7 @@ mod check;
 #[path = "../common/mod.rs"]
 mod common;
 mod coverage;
+mod descriptions;
 mod generators;
 mod oracle;
 mod random;
@@ -115,6 +116,13 @@ fn seed() -> u64 {
         .duration_since(UNIX_EPOCH)
         .expect("a time after 1970");
     now.as_nanos() as u64
+}
+
+#[test]
+fn commands_are_described_as_in_redis() {
+    let ferrite = Server::start(FERRITE);
+    let address = Address::Tcp(ferrite.port);
+    descriptions::compare(&mut Connection::open(&address).expect("a connection"));
 }
 
 #[test]
