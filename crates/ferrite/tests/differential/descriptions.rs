@@ -8,6 +8,8 @@ use crate::wire::{Connection, Reply};
 /// What has changed in Redis after 7.0, which is what there is to compare with: command and field.
 const NEWER: &[(&str, &str)] = &[
     ("client|setname", "tips"),
+    ("command|getkeys", "arity"),
+    ("command|getkeysandflags", "arity"),
     ("config|resetstat", "tips"),
     ("config|rewrite", "tips"),
     ("latency|reset", "tips"),
