@@ -27,7 +27,7 @@ use resp::Reply;
 
 use self::find::find;
 use self::oracle::{Found, Oracle};
-use self::work::{Abilities, Expected, Work};
+use self::work::{Abilities, Work};
 use crate::Verdict;
 use crate::connection::Connection;
 use crate::random::Random;
@@ -459,7 +459,11 @@ fn load_batch(
     transactions: bool,
 ) -> Result<Result<(), String>, String> {
     let flushes = owner.number < OWN_DATABASES;
-    let Owner { oracle, random, .. } = owner;
+    let Owner {
+        number,
+        oracle,
+        random,
+    } = owner;
     if random.below(READ_ONE_IN) == 0 {
         let key = random.below(oracle.key_count() as u64) as usize;
         let found = match find(connection, &[oracle.name(key)]) {
@@ -467,8 +471,10 @@ fn load_batch(
             Err(lost) => return Ok(Err(lost)),
         };
         if !found.iter().all(|found| oracle.is_current(key, found)) {
-            let key = oracle.name(key).escape_ascii();
-            return Err(format!("GET {key} returned what was not written last"));
+            let (key, steps) = (oracle.name(key).escape_ascii(), oracle.step_count());
+            return Err(format!(
+                "connection {number}, after {steps} steps: GET {key} returned what was not written last"
+            ));
         }
     }
     let abilities = Abilities {
@@ -484,36 +490,17 @@ fn load_batch(
     if let Err(lost) = connection.send(&batch.bytes) {
         return Ok(Err(lost));
     }
-    for (expected, step) in batch.expected {
+    for at in 0..batch.len() {
         let reply = match connection.reply() {
             Ok(reply) => reply,
             Err(lost) => return Ok(Err(lost)),
         };
-        if !is_expected(&reply, &expected) {
-            return Err(format!("the reply was {reply:?} instead of {expected:?}"));
-        }
-        if let Some(step) = step {
+        let acknowledged = batch.acknowledged(at, &reply);
+        if let Some(step) = acknowledged.map_err(|wrong| format!("connection {number}, {wrong}"))? {
             oracle.acknowledge(step);
         }
     }
     Ok(Ok(()))
-}
-
-fn is_expected(reply: &Reply, expected: &Expected) -> bool {
-    match (expected, reply) {
-        (Expected::Ok, Reply::Simple(text)) => text == b"OK",
-        (Expected::Queued, Reply::Simple(text)) => text == b"QUEUED",
-        (Expected::Integer(expected), Reply::Integer(number)) => number == expected,
-        (Expected::AnyInteger, Reply::Integer(_)) => true,
-        (Expected::All(expected), Reply::Array(replies)) => {
-            replies.len() == expected.len()
-                && replies
-                    .iter()
-                    .zip(expected)
-                    .all(|(reply, expected)| is_expected(reply, expected))
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! `bench restart`: how long a server takes from its start to its first answer.
 //!
-//! All keys are written. A round makes a checkpoint, overwrites a share of the keys, at random, kills the server with SIGKILL, starts
-//! it again, and asks for a key until it is answered: the time is from the start of the process to that answer, which must be the key's
-//! value. So the checkpoint and that much of the command log are what it starts from. Then the server is stopped as SHUTDOWN does
+//! All keys are written. A round compacts what the last one has overwritten, which ends with a checkpoint, overwrites a share of the keys,
+//! at random, kills the server with SIGKILL, starts it again, and asks for a key until it is answered: the time is from the start of the
+//! process to that answer, which must be the key's value. So the checkpoint and that much of the command log are what it starts from;
+//! were more dead when the keys are overwritten, the server would compact meanwhile, and make a checkpoint for that. Then the server is stopped as SHUTDOWN does
 //! it, and started again: there is nothing to replay. Medians of the rounds count. Processor time, all threads together, until the
 //! answer is told beside: a busy machine does not change it.
 //!
@@ -34,7 +35,7 @@ const STOPPED_GOAL: f64 = 2.0;
 /// It is asked so often whether it is there.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A server that takes longer does not start.
+/// A server that takes longer does not start, or does not compact.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The options of one run.
@@ -136,10 +137,10 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, String> {
     Ok(Verdict::AllRight)
 }
 
-/// Makes a checkpoint and writes what a kill leaves to the command log; returns how long that is.
+/// Compacts, which ends with a checkpoint, and writes what a kill leaves to the command log; returns how long that is.
 fn overwrite(testbed: &Testbed, percent: u64) -> Result<u64, String> {
-    let mut connection = testbed.connect()?;
-    connection.order(&[b"SAVE"])?;
+    let mut connection = testbed.connect()?.with_patience(PATIENCE);
+    connection.order(&[b"COMPACT"])?;
     let generation = |connection: &mut Connection| {
         Info::ask(connection)?.number::<u64>("last_checkpoint_generation")
     };

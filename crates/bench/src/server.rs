@@ -1,15 +1,20 @@
 //! The server under test: started from a command line, killed, started again on what it left.
 
+#![allow(unsafe_code)] // A server ends with the process that started it, which the child itself has to arrange.
+
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use resp::Reply;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{
+    Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
+};
 use tempfile::TempDir;
 
 use crate::connection::Connection;
@@ -34,7 +39,8 @@ pub(crate) struct Launch {
     group: Option<PathBuf>,
 }
 
-/// A running server. Killed when dropped.
+/// A running server. Killed when dropped, and by the kernel when the thread that has started it ends: that is the first of the
+/// process, so no signal that ends the process leaves a server behind.
 pub(crate) struct Server {
     process: Child,
 }
@@ -89,7 +95,8 @@ impl Launch {
             .group
             .as_deref()
             .map(|group| group.join("cgroup.procs"));
-        let process = Command::new("sh")
+        let mut command = Command::new("sh");
+        command
             .arg("-c")
             .arg(format!(
                 "[ -z \"$1\" ] || echo $$ >\"$1\"; shift; exec {} \"$@\"",
@@ -104,8 +111,20 @@ impl Launch {
             .arg(&self.data)
             .stdin(Stdio::null())
             .stdout(log)
-            .stderr(errors)
-            .spawn();
+            .stderr(errors);
+        let parent = getpid();
+        let die_with_parent = move || {
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            match getppid() == Some(parent) {
+                true => Ok(()),
+                // It has ended before the kernel was told.
+                false => Err(io::ErrorKind::NotConnected.into()),
+            }
+        };
+        // SAFETY: between fork and exec only what is safe in a signal handler may run: two system calls, and errors that hold a
+        // number. Nothing is allocated, and no lock is taken.
+        let command = unsafe { command.pre_exec(die_with_parent) };
+        let process = command.spawn();
         let process = process.map_err(|error| format!("cannot start a shell: {error}"))?;
         Ok(Server { process })
     }

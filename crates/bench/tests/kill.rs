@@ -3,9 +3,12 @@
 //!
 //! Where `redis-server` is not installed, the tests say so and pass.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tempfile::TempDir;
 
 /// Runs six short cycles against this server; None where none is installed.
@@ -128,4 +131,45 @@ fn a_server_that_promises_nothing_is_refused() {
         "{}",
         text(&output)
     );
+}
+
+#[test]
+fn a_signal_that_ends_it_ends_its_server() {
+    let dir = tempfile::tempdir().unwrap();
+    if Command::new("redis-server")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        println!("skipped: no redis-server");
+        return;
+    }
+    let id = dir.path().join("id");
+    let script = dir.path().join("server");
+    let text = format!("echo $$ >{}\nexec redis-server \"$@\"", id.display());
+    std::fs::write(&script, text).unwrap();
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["kill", "--run-ms", "60000", "--dir"])
+        .arg(dir.path())
+        .args([
+            "--server",
+            &format!("sh {} {REDIS} {ALWAYS}", script.display()),
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(bench.stdout.take().unwrap()).lines();
+    let answers = lines.find(|line| line.as_ref().unwrap() == "appendfsync always");
+    assert!(answers.is_some(), "the server runs");
+    let id: i32 = std::fs::read_to_string(id).unwrap().trim().parse().unwrap();
+    let server = pidfd_open(Pid::from_raw(id).unwrap(), PidfdFlags::empty()).unwrap();
+
+    kill_process(Pid::from_child(&bench), Signal::TERM).unwrap();
+    bench.wait().unwrap();
+    let patience = Timespec {
+        tv_sec: 30,
+        tv_nsec: 0,
+    };
+    let ended = poll(&mut [PollFd::new(&server, PollFlags::IN)], Some(&patience));
+    assert_eq!(ended, Ok(1), "the server has ended, too");
 }

@@ -4,7 +4,10 @@
 //! Keys are of three kinds, so that every reply can be foreseen: counters; keys that expire soon,
 //! which are written and removed without looking; and strings, which everything else works on.
 
-use std::collections::VecDeque;
+use std::fmt::Write;
+use std::ops::Range;
+
+use resp::Reply;
 
 use super::oracle::{Content, Expiry, Oracle};
 use crate::connection::append_command;
@@ -19,6 +22,9 @@ const BIG_BYTES: (u64, u64) = (70_000, 1_500_000);
 /// The longest pipeline.
 const MAX_PIPELINE: u64 = 32;
 
+/// A longer argument is not shown in a message.
+const SHOWN_BYTES: usize = 32;
+
 /// What a reply must be.
 #[derive(Clone, Debug)]
 pub(crate) enum Expected {
@@ -30,17 +36,115 @@ pub(crate) enum Expected {
     All(Vec<Expected>),
 }
 
+impl Expected {
+    fn is(&self, reply: &Reply) -> bool {
+        match (self, reply) {
+            (Expected::Ok, Reply::Simple(text)) => text == b"OK",
+            (Expected::Queued, Reply::Simple(text)) => text == b"QUEUED",
+            (Expected::Integer(expected), Reply::Integer(number)) => number == expected,
+            (Expected::AnyInteger, Reply::Integer(_)) => true,
+            (Expected::All(expected), Reply::Array(replies)) => {
+                replies.len() == expected.len()
+                    && expected
+                        .iter()
+                        .zip(replies)
+                        .all(|(expected, reply)| expected.is(reply))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Of a step, what a reply acknowledges.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Nothing yet: the step has further commands.
+    Begin,
+    All,
+}
+
+/// A command that is sent, and the reply that it must get.
+struct Request {
+    /// Where it is in the batch.
+    bytes: Range<usize>,
+    expected: Expected,
+    step: usize,
+    acknowledges: Part,
+}
+
 /// Requests that are sent at once, with the replies to come.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) bytes: Vec<u8>,
-    /// With each reply, the step that it acknowledges.
-    pub(crate) expected: VecDeque<(Expected, Option<usize>)>,
+    requests: Vec<Request>,
 }
 
 impl Batch {
     fn command(&mut self, arguments: &[&[u8]]) {
         append_command(&mut self.bytes, arguments);
+    }
+
+    /// The command that has just been appended is of this step and must be answered so.
+    fn expect(&mut self, expected: Expected, step: usize, acknowledges: Part) {
+        let begin = self.requests.last().map_or(0, |request| request.bytes.end);
+        self.requests.push(Request {
+            bytes: begin..self.bytes.len(),
+            expected,
+            step,
+            acknowledges,
+        });
+    }
+
+    /// How many replies there are to come.
+    pub(crate) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Which step the reply to the request at this place acknowledges, if one; the error is one line about a reply that is wrong.
+    pub(crate) fn acknowledged(&self, at: usize, reply: &Reply) -> Result<Option<usize>, String> {
+        let request = &self.requests[at];
+        if !request.expected.is(reply) {
+            return Err(self.wrong(at, reply));
+        }
+        Ok((request.acknowledges == Part::All).then_some(request.step))
+    }
+
+    fn wrong(&self, at: usize, reply: &Reply) -> String {
+        let Request { expected, step, .. } = &self.requests[at];
+        // Of a transaction the first command that was answered wrongly.
+        if let (Expected::All(all), Reply::Array(replies)) = (expected, reply)
+            && all.len() == replies.len()
+            && let Some(wrong) = (0..all.len()).find(|&wrong| !all[wrong].is(&replies[wrong]))
+        {
+            let (command, of) = (self.command_text(at - all.len() + wrong), all.len());
+            let (reply, expected) = (&replies[wrong], &all[wrong]);
+            return format!(
+                "step {step}: command {} of {of} in a transaction, {command}, was answered {reply:?} instead of {expected:?}",
+                wrong + 1
+            );
+        }
+        let command = self.command_text(at);
+        format!("step {step}: {command} was answered {reply:?} instead of {expected:?}")
+    }
+
+    /// A command, with the lengths of arguments that are long.
+    fn command_text(&self, at: usize) -> String {
+        let mut text = String::new();
+        let request = resp::decode(&self.bytes[self.requests[at].bytes.clone()]);
+        if let Ok(Some((Reply::Array(arguments), _))) = request {
+            for argument in arguments {
+                let Reply::Bulk(argument) = argument else {
+                    continue;
+                };
+                let gap = if text.is_empty() { "" } else { " " };
+                let written = match argument.len() {
+                    0..=SHOWN_BYTES => write!(text, "{gap}{}", argument.escape_ascii()),
+                    len => write!(text, "{gap}<{len} bytes>"),
+                };
+                written.expect("a string takes any text");
+            }
+        }
+        text
     }
 }
 
@@ -93,7 +197,7 @@ impl Work<'_> {
                 self.flush(&mut batch, step);
             } else {
                 let expected = self.write(&mut batch, step);
-                batch.expected.push_back((expected, Some(step)));
+                batch.expect(expected, step, Part::All);
             }
         }
         batch
@@ -101,20 +205,19 @@ impl Work<'_> {
 
     fn transaction(&mut self, batch: &mut Batch, step: usize) {
         batch.command(&[b"MULTI"]);
-        batch.expected.push_back((Expected::Ok, None));
+        batch.expect(Expected::Ok, step, Part::Begin);
         let mut replies = Vec::new();
         for _ in 0..2 + self.random.below(6) {
             replies.push(self.write(batch, step));
-            batch.expected.push_back((Expected::Queued, None));
+            batch.expect(Expected::Queued, step, Part::Begin);
         }
         batch.command(&[b"EXEC"]);
-        let expected = Expected::All(replies);
-        batch.expected.push_back((expected, Some(step)));
+        batch.expect(Expected::All(replies), step, Part::All);
     }
 
     fn flush(&mut self, batch: &mut Batch, step: usize) {
         batch.command(&[b"FLUSHDB"]);
-        batch.expected.push_back((Expected::Ok, Some(step)));
+        batch.expect(Expected::Ok, step, Part::All);
         let keys: Vec<usize> = self.oracle.existing().collect();
         keys.into_iter()
             .for_each(|key| self.oracle.change(key, None));
@@ -311,4 +414,41 @@ fn integer(bytes: &[u8]) -> i64 {
         .ok()
         .and_then(|text| text.parse().ok());
     number.expect("a counter holds a number: only INCR and INCRBY write it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_wrong_reply_names_step_command_and_key() {
+        let mut batch = Batch::default();
+        batch.command(&[b"MULTI"]);
+        batch.expect(Expected::Ok, 7, Part::Begin);
+        batch.command(&[b"SET", b"3:17", &[b'v'; 100]]);
+        batch.expect(Expected::Queued, 7, Part::Begin);
+        batch.command(&[b"INCR", b"3:8"]);
+        batch.expect(Expected::Queued, 7, Part::Begin);
+        batch.command(&[b"EXEC"]);
+        let all = vec![Expected::Ok, Expected::Integer(5)];
+        batch.expect(Expected::All(all), 7, Part::All);
+
+        let queued = Reply::Simple(b"QUEUED".to_vec());
+        assert_eq!(batch.acknowledged(1, &queued), Ok(None));
+        let wrong = batch.acknowledged(1, &Reply::Null).unwrap_err();
+        assert!(
+            wrong.starts_with("step 7: SET 3:17 <100 bytes> was"),
+            "{wrong}"
+        );
+        let replies = |number| {
+            let ok = Reply::Simple(b"OK".to_vec());
+            Reply::Array(vec![ok, Reply::Integer(number)])
+        };
+        assert_eq!(batch.acknowledged(3, &replies(5)), Ok(Some(7)));
+        let wrong = batch.acknowledged(3, &replies(4)).unwrap_err();
+        assert!(
+            wrong.contains("step 7: command 2 of 2 in a transaction, INCR 3:8, was"),
+            "{wrong}"
+        );
+    }
 }
