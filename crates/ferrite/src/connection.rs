@@ -205,6 +205,10 @@ impl<S: Socket> Connection<S> {
                 .query_bytes
                 .store(self.input.buffer.len() as u64, Relaxed);
             self.run_slice().await?;
+            if matches!(more, Ok(More::No)) {
+                // Sending may have to wait until a sync: not with a buffer in hand.
+                self.drop_run();
+            }
             self.send().await?;
             self.check_output()?;
             match more {
@@ -224,8 +228,7 @@ impl<S: Socket> Connection<S> {
                 }
             }
         }
-        self.note_held_without(self.input.run_bytes());
-        self.input.drop_run(&self.worker);
+        self.drop_run();
         self.check_input()?;
         if let Some(buffer) = self.output.take_buffer() {
             self.worker.give_buffer(buffer);
@@ -233,6 +236,12 @@ impl<S: Socket> Connection<S> {
         self.publish();
         self.note_held();
         self.wait().await
+    }
+
+    /// Lets go of what has been run of the input.
+    fn drop_run(&mut self) {
+        self.note_held_without(self.input.run_bytes());
+        self.input.drop_run(&self.worker);
     }
 
     /// Closes the client if its unsent replies are over the hard limit.

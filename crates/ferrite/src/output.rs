@@ -16,6 +16,8 @@ use crate::memory::Allowance;
 
 /// Sent bytes in front of those that are pending are dropped when they are more than this.
 const DROP_BYTES: usize = 64 * 1024;
+/// So many encoded bytes need no large buffer while they wait.
+const FEW_BYTES: usize = 512;
 /// Bytes of a bulk string beside its body, at most.
 const BULK_BYTES: usize = 32;
 
@@ -93,6 +95,16 @@ impl Output {
         (!self.has_pending()).then(|| {
             self.written = 0;
             std::mem::take(self.encoder.buffer_mut())
+        })
+    }
+
+    /// The buffer, if the encoded bytes are few; they go on in one of their size.
+    pub(crate) fn take_large_buffer(&mut self) -> Option<Vec<u8>> {
+        let buffer = self.encoder.buffer_mut();
+        let is_large = buffer.len() <= FEW_BYTES && buffer.capacity() > 2 * FEW_BYTES;
+        is_large.then(|| {
+            let few = buffer.as_slice().to_vec();
+            std::mem::replace(buffer, few)
         })
     }
 

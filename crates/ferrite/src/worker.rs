@@ -121,10 +121,10 @@ impl Worker {
         })
     }
 
-    /// Takes a buffer back that is done with; one that grew large is freed.
+    /// Takes a buffer back that is done with; one that grew, or began small, is freed.
     pub(crate) fn give_buffer(&self, mut buffer: Vec<u8>) {
         let mut buffers = self.buffers.borrow_mut();
-        if (1..=self.buffer_bytes).contains(&buffer.capacity()) && buffers.len() < BUFFERS_KEPT {
+        if buffer.capacity() == self.buffer_bytes && buffers.len() < BUFFERS_KEPT {
             buffer.clear();
             buffers.push(buffer);
         }

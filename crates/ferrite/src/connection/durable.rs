@@ -29,6 +29,10 @@ impl<S: Socket> Connection<S> {
         if self.server().store.durable() >= position {
             return Ok(());
         }
+        // Many connections wait at a time, most of them with a few bytes.
+        if let Some(buffer) = self.output.take_large_buffer() {
+            self.worker.give_buffer(buffer);
+        }
         let server = Arc::clone(self.server());
         let refused = self.interruptible(until_durable_or_refused(&server, position));
         let Some(error) = refused.await? else {
