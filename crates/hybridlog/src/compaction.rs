@@ -11,13 +11,18 @@
 //!
 //! What must hold:
 //! * A record is moved without the latch of its key: it cannot change, and its slot is replaced only if it still leads to it.
+//!   Only one that is not the newest of its hash is looked into under the latch, to find out whether it is a shadow.
 //! * Whoever looked a slot up before its record was moved must be able to find the copy in memory: so the copies' segment
 //!   leaves memory only after an epoch barrier that follows the last copy.
 //! * The copies' segment belongs to one generation. The lock on it is held while records are moved and while a checkpoint
 //!   begins a generation, which completes it first; so a segment is gone in a generation in which all its copies are complete.
 //! * A segment without dead records is never rewritten.
-#![allow(unsafe_code)] // Writes copies into a frame of its own.
+#![allow(unsafe_code)] // Fills and seals a frame of its own.
 
+mod moving;
+mod window;
+
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -25,22 +30,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, MutexGuard};
 
-use crate::address::{CLASS_BYTES, Slot, SlotKind};
+use crate::address::{CLASS_BYTES, Slot};
 use crate::epoch;
 use crate::index::Index;
-use crate::io::ReadBuffer;
 use crate::key_file::{KeyFile, RecoveryRecord};
-use crate::latch::LatchMode;
-use crate::log::Urgency;
-use crate::open_files::FileKind;
-use crate::operation::{draft_of, now_ms};
 use crate::reads::ColdReads;
-use crate::record::{Decoded, RecordRef, decode, write_filler};
+use crate::record::write_filler;
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, State};
 use crate::shared::Shared;
 use crate::stats::count;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Mutex, planted, sleep};
+use crate::sync::{Mutex, sleep};
 
 /// Disk space may be so many hundredths of that of the live records before anything is rewritten.
 const SPACE_TARGET: u64 = 130;
@@ -49,39 +49,26 @@ const SPACE_TARGET: u64 = 130;
 /// those were rewritten at once the next checkpoint would seal what they have become.
 const SEGMENTS_UNUSED: u64 = 4;
 
-/// From here on compaction does not pause.
-const SPACE_URGENT: u64 = 150;
-
 /// A segment is rewritten when this share of it is dead, at least: more than is lost at the end of a segment into which the
 /// next of the largest records does not fit, so that what has been rewritten is not rewritten again.
 const DEAD_SHARE_MIN: u64 = 8;
-
-/// What is read of a segment at a time.
-const WINDOW_BYTES: usize = 256 * 1024;
-
-/// Records that are moved under one pin.
-const RECORDS_PER_PIN: usize = 64;
 
 /// So many records ahead the index is being loaded where a lookup finds out whether a record is live.
 const PREFETCHED: usize = 16;
 
 /// What had to wait is tried again so often before the segment is left alone.
-const ROUNDS_MAX: usize = 1000;
-
-/// Records that are read at once to find out whose shadows there are.
-const READS_MAX: usize = 1024;
-
-/// Bytes a second that are read while nothing is urgent.
-const RATE: u64 = 128 << 20;
+const ROUNDS_MAX: usize = 100;
 
 /// How often the thread looks whether there is something to do.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// After an error nothing is compacted for so long.
+/// After an error a segment is left alone for so long, and for so long if something was in the way that passes.
 const RETRY: Duration = Duration::from_secs(5);
+const RETRY_BUSY: Duration = Duration::from_millis(500);
 
-/// How long a key that is latched by others is waited for at a time.
+/// How long keys that others keep latched are waited for, then for twice as long, and so on.
 const LATCH_PAUSE: Duration = Duration::from_micros(100);
+const LATCH_PAUSE_MAX: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 pub(crate) struct Compaction {
@@ -90,6 +77,8 @@ pub(crate) struct Compaction {
     asked: AtomicBool,
     /// What the next checkpoint writes counts as written.
     checkpoint_is_due: AtomicBool,
+    /// Segments that could not be rewritten, by their file ids.
+    left_alone: Mutex<HashMap<u64, LeftAlone>>,
     /// Rounds that have found nothing to do, for those who wait for that.
     idle_rounds: Mutex<u64>,
     idle: Condvar,
@@ -131,6 +120,14 @@ pub struct Space {
     pub unwritten_live_bytes: u64,
 }
 
+/// A segment that could not be rewritten.
+#[derive(Clone, Copy)]
+struct LeftAlone {
+    until: Instant,
+    /// What failed may fail again: its space must not be counted on.
+    has_failed: bool,
+}
+
 /// A live record, and where it ends at the latest.
 #[derive(Clone, Copy)]
 struct Live {
@@ -138,13 +135,10 @@ struct Live {
     end: usize,
 }
 
-/// What became of a record that was to be moved.
-enum Outcome {
-    Done,
-    /// Something is in its way that will pass.
-    Later,
-    /// There is no room for a copy.
-    Full,
+/// How long to wait each time before what is in the way is tried again.
+fn pauses() -> impl Iterator<Item = Duration> {
+    let longer = |pause: &Duration| Some((*pause * 2).min(LATCH_PAUSE_MAX));
+    std::iter::successors(Some(LATCH_PAUSE), longer).take(ROUNDS_MAX)
 }
 
 impl Compaction {
@@ -194,7 +188,7 @@ impl<I: Index> Shared<I> {
                     self.compaction.idle.notify_all();
                     self.compaction.sleep(LOOK);
                 }
-                // Nothing is lost; whoever reads the records is told what is wrong with them.
+                // The copies could not be written. They stay in memory.
                 Err(_) => {
                     count(&self.counters.compaction_errors, 1);
                     self.compaction.sleep(RETRY);
@@ -277,16 +271,28 @@ impl<I: Index> Shared<I> {
         if !asked && !is_enough {
             return None;
         }
-        self.compactable()
+        let mut segments = self.compactable();
+        {
+            let left_alone = self.compaction.left_alone.lock();
+            let is_due = |left: &LeftAlone| left.until <= Instant::now();
+            segments.retain(|segment| left_alone.get(&segment.file_id).is_none_or(is_due));
+        }
+        segments
             .into_iter()
             .max_by_key(|segment| self.log.table.dead_bytes(segment))
     }
 
-    /// Bytes of dead records that compaction would give back if it were asked.
+    /// Bytes of dead records that compaction would give back if it were asked, now or when what is in its way has passed.
     pub(crate) fn compactable_bytes(&self) -> u64 {
         let segment_bytes = self.log.geometry.segment_bytes() as u64;
+        let mut segments = self.compactable();
+        {
+            let left_alone = self.compaction.left_alone.lock();
+            let has_failed = |left: &LeftAlone| left.has_failed;
+            segments.retain(|segment| !left_alone.get(&segment.file_id).is_some_and(has_failed));
+        }
         let dead = |segment: &Arc<Segment>| self.log.table.dead_bytes(segment).min(segment_bytes);
-        self.compactable().iter().map(dead).sum()
+        segments.iter().map(dead).sum()
     }
 
     /// The segments that are worth being rewritten.
@@ -303,7 +309,7 @@ impl<I: Index> Shared<I> {
         segments
     }
 
-    /// Rewrites one segment; `false` if none is worth it.
+    /// Rewrites one segment, or finds that it cannot be done now; `false` if none is worth it.
     pub(crate) fn compact_one(&self, stop: &dyn Fn() -> bool) -> io::Result<bool> {
         while self.free_buried_pages(stop) {}
         let Some(segment) = self.candidate() else {
@@ -311,12 +317,51 @@ impl<I: Index> Shared<I> {
             self.complete_output(&mut output)?;
             return Ok(false);
         };
-        self.resolve_shadows_in(&segment);
-        let mut left = self.live_records(&segment)?;
+        let result = self.compact_segment(&segment, stop);
+        let has_failed = result.is_err();
+        if has_failed {
+            // If it is the copies that cannot be written, they stay in memory, and the segment is not to blame.
+            self.complete_output(&mut self.compaction.pause())?;
+            // Else nothing is lost; whoever reads the records is told what is wrong with them. Others can be compacted.
+            count(&self.counters.compaction_errors, 1);
+        }
+        let mut left_alone = self.compaction.left_alone.lock();
+        if result.is_ok_and(|is_done| is_done) {
+            left_alone.remove(&segment.file_id);
+            return Ok(true);
+        }
+        let time = match has_failed {
+            true => RETRY,
+            false => RETRY_BUSY,
+        };
+        let until = Instant::now() + time;
+        left_alone.insert(segment.file_id, LeftAlone { until, has_failed });
+        drop(left_alone);
+        self.forget_left_alone();
+        Ok(!stop())
+    }
+
+    /// Forgets what is known about segments that are gone.
+    fn forget_left_alone(&self) {
+        let there: HashSet<u64> = self
+            .log
+            .table
+            .all()
+            .iter()
+            .map(|segment| segment.file_id)
+            .collect();
+        let mut left_alone = self.compaction.left_alone.lock();
+        left_alone.retain(|file_id, _| there.contains(file_id));
+    }
+
+    /// Rewrites a segment; `false` if something is in the way that will pass.
+    fn compact_segment(&self, segment: &Arc<Segment>, stop: &dyn Fn() -> bool) -> io::Result<bool> {
+        self.resolve_shadows_in(segment);
+        let mut left = self.live_records(segment)?;
         // What was latched, or had no room, is tried again; others may make it dead meanwhile.
         let mut reads = ColdReads::default();
-        for _ in 0..ROUNDS_MAX {
-            left = self.move_records(&segment, left, &reads, stop)?;
+        for pause in pauses() {
+            left = self.move_records(segment, left, &reads, stop)?;
             if left.is_empty() || stop() {
                 break;
             }
@@ -324,7 +369,7 @@ impl<I: Index> Shared<I> {
             if reads.is_wanting() {
                 reads.fetch_blocking(&self.blocking_reader);
             } else {
-                sleep(LATCH_PAUSE);
+                sleep(pause);
             }
         }
         if !left.is_empty() {
@@ -332,14 +377,17 @@ impl<I: Index> Shared<I> {
         }
         // Those noted since name it as well. Who found a slot of it before its record was moved has noted that after this.
         epoch::barrier();
-        while !self.resolve_shadows_in(&segment) {
-            if stop() {
-                return Ok(false);
+        for pause in pauses() {
+            if self.resolve_shadows_in(segment) {
+                self.forget_segment(segment);
+                return Ok(true);
             }
-            std::thread::sleep(LATCH_PAUSE);
+            if stop() {
+                break;
+            }
+            sleep(pause);
         }
-        self.forget_segment(&segment);
-        Ok(true)
+        Ok(false)
     }
 
     /// The records of the segment that slots lead to.
@@ -376,204 +424,14 @@ impl<I: Index> Shared<I> {
         Ok(live)
     }
 
-    fn slot_of(&self, segment: &Segment, record: &RecoveryRecord) -> Option<Slot> {
+    /// The slot that leads to a listed record, if one does.
+    pub(crate) fn slot_of(&self, segment: &Segment, record: &RecoveryRecord) -> Option<Slot> {
         let geometry = self.log.geometry;
         let address = geometry.address(segment.number, record.offset as usize);
         let candidates = self.index.candidates(record.hash, record.kind);
         candidates
             .into_iter()
             .find(|slot| slot.address() == address)
-    }
-
-    /// Moves the records, which are in the order of the segment. Returns those that are still there.
-    fn move_records(
-        &self,
-        segment: &Arc<Segment>,
-        records: Vec<Live>,
-        reads: &ColdReads,
-        stop: &dyn Fn() -> bool,
-    ) -> io::Result<Vec<Live>> {
-        let mut left = Vec::new();
-        let mut at = 0;
-        while at < records.len() && !stop() {
-            let begin = Instant::now();
-            let window_end = records[at].record.offset as usize + WINDOW_BYTES;
-            let some = records[at..]
-                .iter()
-                .take_while(|live| live.end <= window_end)
-                .count();
-            let some = &records[at..at + some.max(1)];
-            at += some.len();
-            let window = Window::read(self, segment, some)?;
-            for some in some.chunks(RECORDS_PER_PIN) {
-                self.move_some(segment, &window, some, reads, &mut left)?;
-            }
-            let read = window.bytes();
-            count(&self.compaction.read_bytes, read);
-            self.keep_to_the_rate(read, begin.elapsed());
-        }
-        left.extend_from_slice(&records[at..]);
-        Ok(left)
-    }
-
-    fn keep_to_the_rate(&self, bytes: u64, took: Duration) {
-        let space = self.space();
-        let live = space.live_bytes + space.unwritten_live_bytes;
-        let is_urgent = (space.disk_bytes - space.gone_bytes) * 100 > live * SPACE_URGENT
-            || self.compaction.asked.load(Ordering::Relaxed);
-        let time = Duration::from_nanos(bytes * 1_000_000_000 / RATE);
-        if let Some(rest) = time.checked_sub(took).filter(|_| !is_urgent) {
-            std::thread::sleep(rest);
-        }
-    }
-
-    /// Moves some records under one pin.
-    fn move_some(
-        &self,
-        segment: &Arc<Segment>,
-        window: &Window,
-        records: &[Live],
-        reads: &ColdReads,
-        left: &mut Vec<Live>,
-    ) -> io::Result<()> {
-        let mut at = 0;
-        while at < records.len() {
-            let mut output = self.compaction.pause();
-            if segment.retired.load(Ordering::Relaxed) {
-                // Everything has been forgotten at once: a copy would bring it back. That is done under this lock.
-                return Ok(());
-            }
-            // While the lock is held no generation begins.
-            let generation = self.generations.current();
-            let is_fit = |output: &Output| output.segment.generation == generation;
-            if !output.as_ref().is_some_and(is_fit) {
-                self.complete_output(&mut output)?;
-                *output = self.open_output(generation);
-            }
-            let Some(current) = &mut *output else {
-                left.extend_from_slice(&records[at..]);
-                return Ok(());
-            };
-            let pin = epoch::pin();
-            let mut is_full = false;
-            for live in &records[at..] {
-                match self.move_one(segment, window, &live.record, reads, current)? {
-                    Outcome::Done => {}
-                    Outcome::Later => left.push(*live),
-                    Outcome::Full => {
-                        is_full = true;
-                        break;
-                    }
-                }
-                at += 1;
-            }
-            drop(pin);
-            if is_full {
-                self.complete_output(&mut output)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Moves one record if it is still live. The caller is pinned.
-    fn move_one(
-        &self,
-        segment: &Segment,
-        window: &Window,
-        listed: &RecoveryRecord,
-        reads: &ColdReads,
-        output: &mut Output,
-    ) -> io::Result<Outcome> {
-        let Some(slot) = self.slot_of(segment, listed) else {
-            return Ok(Outcome::Done);
-        };
-        let Some(record) = window.record(self, segment, listed)? else {
-            return Ok(Outcome::Later);
-        };
-        let hash = listed.hash;
-        if listed.kind == SlotKind::Page && self.is_buried(&record) {
-            if self.index.remove(hash, slot) {
-                self.died(output.segment.generation, slot, record.record_bytes());
-            }
-            return Ok(Outcome::Done);
-        }
-        if listed.kind == SlotKind::Root {
-            let has_expired = record.expires_at_ms().is_some_and(|at| at <= now_ms());
-            let first = self
-                .index
-                .candidates(hash, SlotKind::Root)
-                .into_iter()
-                .next();
-            if (has_expired || first != Some(slot))
-                && let Some(outcome) = self.drop_dead(hash, &record, slot, reads)
-            {
-                return Ok(outcome);
-            }
-        }
-        if self.log.table.state(segment.number) == State::Warm {
-            let generation = output.segment.generation;
-            let moved = self.relocate(hash, slot, &record, Urgency::Normal, generation);
-            return Ok(match moved || self.slot_of(segment, listed).is_none() {
-                true => Outcome::Done,
-                false => Outcome::Later,
-            });
-        }
-        Ok(self.copy(hash, slot, &record, output))
-    }
-
-    /// Copies a record to the output and lets its slot lead there. The caller is pinned and holds the output.
-    fn copy(&self, hash: u64, slot: Slot, record: &RecordRef<'_>, output: &mut Output) -> Outcome {
-        let draft = draft_of(record);
-        let bytes = draft.record_bytes();
-        if self.log.geometry.segment_bytes() - output.at < bytes {
-            return Outcome::Full;
-        }
-        let address = self.log.geometry.address(output.segment.number, output.at);
-        let kind = slot.kind();
-        // SAFETY: `bytes` at `at` are inside the frame, as just checked, and nobody else's: no slot leads there yet.
-        unsafe { draft.write(output.base.as_ptr().add(output.at)) };
-        let copy = Slot::new(address, draft.flags, bytes);
-        // If the slot has changed, the next copy takes the place.
-        let mut replaced = self.index.replace(hash, slot, copy);
-        if !replaced && planted!("compacted_in_front") {
-            self.index.insert(hash, copy);
-            replaced = true;
-        }
-        if replaced {
-            output.at += bytes;
-            let generation = output.segment.generation;
-            self.died(generation, slot, record.record_bytes());
-            // A blind write may have gone in front of it: it marks what it finds behind itself, which was the copy or the old
-            // slot; in the latter case it is seen here. Both look after they have changed the bucket.
-            let first = self.index.candidates(hash, kind).into_iter().next();
-            if kind == SlotKind::Root && first != Some(copy) {
-                self.shadowed(generation, copy);
-            }
-            count(&self.compaction.moved_bytes, bytes as u64);
-        }
-        Outcome::Done
-    }
-
-    /// Removes the slot of an expired or shadowed record, under the latch of its key. `None` if it is neither.
-    fn drop_dead(
-        &self,
-        hash: u64,
-        record: &RecordRef<'_>,
-        slot: Slot,
-        reads: &ColdReads,
-    ) -> Option<Outcome> {
-        if reads.wanted() >= READS_MAX {
-            return Some(Outcome::Later);
-        }
-        let Some(operation) = self.operation_on_hash(hash, LatchMode::Exclusive, reads, now_ms())
-        else {
-            return Some(Outcome::Later);
-        };
-        match operation.drop_if_dead(hash, record, slot) {
-            Ok(false) => None,
-            Ok(true) => Some(Outcome::Done),
-            Err(_) => Some(Outcome::Later),
-        }
     }
 
     /// The slot leads nowhere any more: the segment's files go with the next checkpoint.
@@ -645,72 +503,31 @@ impl<I: Index> Shared<I> {
     }
 }
 
-/// Records of a segment, read from the device in one piece.
-struct Window {
-    /// What was read, from this offset of the segment on; `None` if the segment is mapped.
-    read: Option<(usize, ReadBuffer)>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BucketIndex, Options, Store};
 
-impl Window {
-    fn read<I: Index>(
-        shared: &Shared<I>,
-        segment: &Segment,
-        records: &[Live],
-    ) -> io::Result<Window> {
-        let (Some(first), Some(last)) = (records.first(), records.last()) else {
-            return Ok(Window { read: None });
-        };
-        if shared.log.table.state(segment.number) == State::Warm {
-            return Ok(Window { read: None });
+    /// What cannot be given back for the moment is not made up for by evicting keys; what cannot be given back at all is.
+    #[test]
+    fn dead_bytes_are_counted_on_unless_compaction_has_failed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = Options::new(directory.path()).memory_bytes(64 << 20);
+        let store = Store::<BucketIndex>::open(options).expect("the directory opens");
+        store.set(b"key", b"value").expect("it is set");
+        store.force_cold().expect("it goes cold");
+        let shared = &store.shared;
+        // Nearly all of the segment is unused.
+        let bytes = shared.compactable_bytes();
+        assert!(bytes > 0);
+        let until = Instant::now() + RETRY;
+        for (has_failed, expected) in [(false, bytes), (true, 0)] {
+            let left = LeftAlone { until, has_failed };
+            let file_id = shared.log.table.all()[0].file_id;
+            shared.compaction.left_alone.lock().insert(file_id, left);
+            assert_eq!(shared.compactable_bytes(), expected);
+            shared.compaction.ask();
+            assert!(shared.candidate().is_none(), "it is left alone");
         }
-        let read = read_part(shared, segment, first.record.offset as usize, last.end)?;
-        Ok(Window { read: Some(read) })
     }
-
-    fn bytes(&self) -> u64 {
-        self.read
-            .as_ref()
-            .map_or(0, |(_, buffer)| buffer.len() as u64)
-    }
-
-    /// A record that was asked for; `None` if it was in memory and is not any more. The caller is pinned.
-    fn record<'w, I: Index>(
-        &'w self,
-        shared: &'w Shared<I>,
-        segment: &Segment,
-        listed: &RecoveryRecord,
-    ) -> io::Result<Option<RecordRef<'w>>> {
-        let offset = listed.offset as usize;
-        let Some((start, buffer)) = &self.read else {
-            let Some(base) = shared.log.table.base(segment.number) else {
-                return Ok(None);
-            };
-            // SAFETY: a key file lists where records begin; the segment is sealed, and the caller pinned.
-            return Ok(Some(unsafe { RecordRef::new(base.as_ptr().add(offset)) }));
-        };
-        let longest = shared.log.geometry.segment_bytes() - offset;
-        let why = match decode(&buffer[offset - start..], longest) {
-            Decoded::Record(record) => return Ok(Some(record)),
-            Decoded::Longer(_) => "the record is longer than its place",
-            Decoded::Damaged(why) => why,
-        };
-        let path = shared.open_files.path(segment.file_id, FileKind::Records);
-        let what = format!("{} at offset {offset}: {why}", path.display());
-        Err(io::Error::new(io::ErrorKind::InvalidData, what))
-    }
-}
-
-/// Reads at least `from..to` of a segment's file, past the page cache. Returns where what was read begins.
-fn read_part<I: Index>(
-    shared: &Shared<I>,
-    segment: &Segment,
-    from: usize,
-    to: usize,
-) -> io::Result<(usize, ReadBuffer)> {
-    let file = shared.open_files.get(segment, FileKind::Records)?;
-    let alignment = file.alignment() as usize;
-    let start = from - from % alignment;
-    let end = to.next_multiple_of(alignment);
-    let buffer = file.read_at_blocking(start as u64, end - start)?;
-    Ok((start, buffer))
 }

@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
@@ -38,6 +38,10 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 /// How often the space is looked at while there is a limit, and when nothing could be done about it.
 const LOOK: Duration = Duration::from_millis(50);
 const LOOK_WHEN_FULL: Duration = Duration::from_millis(500);
+/// Where nothing could be evicted it is tried again after so long, and while nothing has changed, after twice as long each
+/// time.
+const EVICT_AGAIN: Duration = Duration::from_millis(500);
+const EVICT_AGAIN_MAX: Duration = Duration::from_secs(8);
 /// Space is given back from this share of the limit below it on, but at least from so many segments; and then three times as
 /// much is made free.
 const SLACK_SHARE: u64 = 16;
@@ -101,17 +105,81 @@ struct Setting {
 /// What the thread remembers between its rounds.
 #[derive(Default)]
 struct Round {
+    eviction: Eviction,
     /// File ids of segments in which nothing (more) can be evicted.
     exhausted: HashSet<u64>,
+    /// Since those have been looked at without evicting anything.
+    in_vain: Option<InVain>,
+}
+
+/// Every segment has been looked at, and nothing has been evicted since.
+struct InVain {
+    at: Instant,
+    /// After how long that is done again.
+    pause: Duration,
+    /// How many keys there were that the policy lets go of.
+    keys: u64,
+    /// What was in the way of some key will pass.
+    will_pass: bool,
+}
+
+impl Round {
+    /// Every segment is exhausted: whether they are to be looked at again now that the policy lets go of `keys`.
+    fn is_again(&mut self, keys: u64) -> bool {
+        let pause = match &self.in_vain {
+            None => EVICT_AGAIN,
+            Some(before) => {
+                let is_new = before.will_pass || before.keys != keys;
+                let wait = if is_new { EVICT_AGAIN } else { before.pause };
+                if before.at.elapsed() < wait {
+                    return false;
+                }
+                match is_new {
+                    true => EVICT_AGAIN,
+                    false => (before.pause * 2).min(EVICT_AGAIN_MAX),
+                }
+            }
+        };
+        self.in_vain = Some(InVain {
+            at: Instant::now(),
+            pause,
+            keys,
+            will_pass: false,
+        });
+        self.exhausted.clear();
+        true
+    }
+
+    /// What the look at a segment has come to.
+    fn note(&mut self, segment: &Segment, evicted: &Evicted) {
+        if evicted.keys > 0 {
+            self.in_vain = None;
+            return;
+        }
+        self.exhausted.insert(segment.file_id);
+        if let Some(in_vain) = &mut self.in_vain {
+            in_vain.will_pass |= evicted.will_pass;
+        }
+    }
 }
 
 /// What became of a key that was to be evicted.
 enum Outcome {
     Evicted,
-    /// It has changed, or others are using it.
+    /// It has changed, or cannot be read.
     Left,
+    /// Others are using it.
+    Busy,
     /// The command log takes nothing.
     Unlogged,
+}
+
+/// What became of the keys of a segment.
+#[derive(Default)]
+struct Evicted {
+    keys: u64,
+    /// What was in the way of some will pass.
+    will_pass: bool,
 }
 
 impl DiskLimit {
@@ -200,6 +268,12 @@ impl<I: Index> Shared<I> {
             };
             self.refuse_above(enough, was_full);
             return;
+        }
+        if round.eviction != setting.eviction {
+            *round = Round {
+                eviction: setting.eviction,
+                ..Round::default()
+            };
         }
         let slack = (max / SLACK_SHARE).max(SLACK_SEGMENTS * segment_bytes);
         if self.data_bytes() > max - slack.min(max) {
@@ -313,8 +387,10 @@ impl<I: Index> Shared<I> {
         round.exhausted.retain(is_there);
         victims.retain(|segment| !round.exhausted.contains(&segment.file_id));
         if victims.is_empty() {
+            if !round.is_again(self.evictable_keys(eviction)) {
+                return false;
+            }
             // What could not be evicted may be possible now. And what is only in memory yet can be once it is written.
-            round.exhausted.clear();
             let _ = self.seal_all();
             victims = self.victims(eviction);
         }
@@ -331,13 +407,11 @@ impl<I: Index> Shared<I> {
                 .unwrap_or_else(|_| {
                     // Whoever compacts it is told what is wrong with its key file.
                     count(&self.counters.compaction_errors, 1);
-                    0
+                    Evicted::default()
                 });
-            if evicted == 0 {
-                round.exhausted.insert(segment.file_id);
-            }
-            count(&self.disk_limit.evicted, evicted);
-            evicted_some |= evicted > 0;
+            round.note(&segment, &evicted);
+            count(&self.disk_limit.evicted, evicted.keys);
+            evicted_some |= evicted.keys > 0;
             let died = self
                 .log
                 .table
@@ -348,18 +422,30 @@ impl<I: Index> Shared<I> {
         evicted_some
     }
 
-    /// Evicts keys of one segment; returns how many. Leaves the rest when the command log takes nothing, or `stop` says so.
+    /// How many keys the policy lets go of, wherever they are.
+    fn evictable_keys(&self, eviction: Eviction) -> u64 {
+        let all = self.key_counts.used().into_iter();
+        all.map(|namespace| match eviction {
+            Eviction::Never => 0,
+            Eviction::AllKeys => self.key_counts.keys(namespace),
+            Eviction::Expiring | Eviction::SoonestExpiring => self.key_counts.expiring(namespace),
+        })
+        .sum()
+    }
+
+    /// Evicts keys of one segment. Leaves the rest when the command log takes nothing, or `stop` says so.
     fn evict_from(
         &self,
         segment: &Segment,
         eviction: Eviction,
         stop: &dyn Fn() -> bool,
-    ) -> io::Result<u64> {
+    ) -> io::Result<Evicted> {
         let file = KeyFile::open(&*self.disk, segment.file_id)?;
+        let mut evicted = Evicted::default();
         if eviction != Eviction::AllKeys && file.expiring() == 0 {
-            return Ok(0);
+            return Ok(evicted);
         }
-        let (mut blocks, mut evicted) = (file.keys_from(0), 0);
+        let mut blocks = file.keys_from(0);
         let mut is_over = false;
         while blocks.read(|entry| {
             let may_go = eviction == Eviction::AllKeys || entry.meta.expires_at_ms.is_some();
@@ -367,13 +453,15 @@ impl<I: Index> Shared<I> {
                 return;
             }
             match self.evict(segment, &entry) {
-                Outcome::Evicted => evicted += 1,
+                Outcome::Evicted => evicted.keys += 1,
                 Outcome::Left => {}
+                Outcome::Busy => evicted.will_pass = true,
                 Outcome::Unlogged => is_over = true,
             }
             is_over |= stop();
         })? && !is_over
         {}
+        evicted.will_pass |= is_over;
         file.drop_cached();
         Ok(evicted)
     }
@@ -385,9 +473,9 @@ impl<I: Index> Shared<I> {
             mode: LatchMode::Exclusive,
         };
         let mut reads = ColdReads::default();
-        let mut left = Outcome::Left;
+        let mut left = Outcome::Busy;
         for _ in 0..TRIES {
-            left = Outcome::Left;
+            left = Outcome::Busy;
             if let Some(mut operation) = self.operation(&[key], &reads, now_ms()) {
                 match operation.evict(segment, entry) {
                     Err(Stop::Cold) => {}
@@ -448,5 +536,74 @@ impl<I: Index> Operation<'_, I> {
         shared.died(self.generation, *slot, bytes);
         self.note(&Effect::Remove { namespace, key });
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BucketIndex, Meta, Namespace, Options, Store};
+
+    fn store() -> (tempfile::TempDir, Arc<Store<BucketIndex>>) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = Options::new(directory.path()).memory_bytes(64 << 20);
+        let store = Store::open(options).expect("the directory opens");
+        (directory, store)
+    }
+
+    /// Whether anything could be evicted, and how many segments are in memory then.
+    fn evict_expiring(store: &Store<BucketIndex>, round: &mut Round) -> (bool, u64) {
+        let shared = &store.shared;
+        let evicted = shared.evict_some(Eviction::Expiring, 0, round, &|| false);
+        (evicted, store.stats().mutable_segments)
+    }
+
+    #[test]
+    fn where_nothing_can_be_evicted_it_is_not_tried_again_and_again() {
+        let (_directory, store) = store();
+        let mut round = Round::default();
+        let found = [(); 2].map(|()| {
+            store.set(b"for ever", b"stays").expect("it is set");
+            evict_expiring(&store, &mut round)
+        });
+        // Only the first time all that is in memory was written so that it could be evicted.
+        assert_eq!(found, [(false, 0), (false, 1)]);
+    }
+
+    /// The pause has become long meanwhile.
+    #[test]
+    fn where_nothing_could_be_evicted_it_is_tried_as_soon_as_there_are_other_keys() {
+        let (_directory, store) = store();
+        let mut round = Round::default();
+        store.set(b"for ever", b"stays").expect("it is set");
+        assert_eq!(evict_expiring(&store, &mut round), (false, 0));
+        let in_vain = round.in_vain.as_mut().expect("nothing was evicted");
+        in_vain.pause = EVICT_AGAIN_MAX;
+        in_vain.at -= EVICT_AGAIN;
+        assert_eq!(evict_expiring(&store, &mut round), (false, 0));
+        let meta = Meta {
+            kind: 0,
+            expires_at_ms: Some(now_ms() + 1_000_000),
+        };
+        store
+            .set_with(b"for a while", b"goes", meta)
+            .expect("it is set");
+        assert_eq!(evict_expiring(&store, &mut round), (true, 0));
+        assert_eq!(store.len(Namespace::default()), 1);
+    }
+
+    /// What others keep latched is let go of one day.
+    #[test]
+    fn what_was_in_use_is_tried_again_soon() {
+        let mut round = Round::default();
+        assert!(round.is_again(7));
+        let in_vain = round.in_vain.as_mut().expect("it has been noted");
+        in_vain.pause = EVICT_AGAIN_MAX;
+        in_vain.at -= EVICT_AGAIN;
+        assert!(!round.is_again(7), "nothing has changed");
+        let in_vain = round.in_vain.as_mut().expect("it has been noted");
+        in_vain.will_pass = true;
+        assert!(round.is_again(7));
+        assert!(!round.is_again(7), "not at once");
     }
 }

@@ -579,13 +579,16 @@ impl<'s, I: Index> Operation<'s, I> {
         } else if self.reads.first_use(found.slot.address())
             && self.shared.disk_room() == DiskRoom::Free
             && self.shared.recent_cold_reads.second_read(hash)
-            && self.shared.relocate(
-                hash,
-                found.slot,
-                &found.record,
-                Urgency::Normal,
-                self.generation,
-            )
+            && self
+                .shared
+                .relocate(
+                    hash,
+                    found.slot,
+                    &found.record,
+                    Urgency::Normal,
+                    self.generation,
+                )
+                .is_some()
         {
             count(&self.shared.counters.promotions, 1);
         }

@@ -111,7 +111,8 @@ impl<I: Index> Shared<I> {
         appended
     }
 
-    /// Copies an immutable record to the tail and lets its slot name the copy, unless the slot has changed meanwhile.
+    /// Copies an immutable record to the tail and lets its slot name the copy, which is returned; `None` if the slot has
+    /// changed meanwhile, or there is no room.
     /// Needs no key latch: the record cannot change, and the slot is replaced only if it still names it. The caller is
     /// pinned and has been since it read the record and the generation.
     pub(crate) fn relocate(
@@ -121,13 +122,11 @@ impl<I: Index> Shared<I> {
         record: &RecordRef<'_>,
         urgency: Urgency,
         generation: u64,
-    ) -> bool {
+    ) -> Option<Slot> {
         if !self.generations.may_relocate() {
-            return false;
+            return None;
         }
-        let Ok(copy) = self.append(&draft_of(record), urgency, generation) else {
-            return false;
-        };
+        let copy = self.append(&draft_of(record), urgency, generation).ok()?;
         let mut replaced = self.index.replace(hash, slot, copy);
         if !replaced && planted!("relocated_in_front") {
             self.index.insert(hash, copy);
@@ -138,7 +137,7 @@ impl<I: Index> Shared<I> {
         } else {
             self.log.make_void(copy);
         }
-        replaced
+        replaced.then_some(copy)
     }
 
     /// An operation of `generation` has taken `slot` out of the index, or put another in its place: its record of

@@ -318,16 +318,20 @@ impl<I: Index> Shared<I> {
             }
             let (hash, kind) = self.hash_of(&record);
             let address = self.log.geometry.address(segment.number, offset);
-            // A record that no slot names is dead.
-            let slot = self
-                .index
-                .candidates(hash, kind)
-                .into_iter()
-                .find(|slot| slot.address() == address);
-            let relocated = slot.is_some_and(|slot| {
+            // A record that no slot names is dead. And one behind another may be a shadow, of which no unmarked copy must be
+            // made. The newest is none, nor does it become one: no write is blind over what is in memory.
+            let slot = match kind {
+                SlotKind::Root => self.index.newest(hash, kind),
+                SlotKind::Page => {
+                    let mut candidates = self.index.candidates(hash, kind).into_iter();
+                    candidates.find(|slot| slot.address() == address)
+                }
+            };
+            let slot = slot.filter(|slot| slot.address() == address);
+            let copy = slot.and_then(|slot| {
                 self.relocate(hash, slot, &record, Urgency::Emergency, generation)
             });
-            if relocated {
+            if copy.is_some() {
                 copied += record.record_bytes();
                 moved += 1;
             }

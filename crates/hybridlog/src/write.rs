@@ -598,7 +598,8 @@ impl<I: Index> Operation<'_, I> {
     ///
     /// # Errors
     ///
-    /// [`Stop::Cold`] if other records must be read to tell.
+    /// [`Stop::Cold`] if other records must be read to tell; [`Stop::Io`] if one in front of it cannot be, so that nobody
+    /// knows whether it is a shadow.
     pub(crate) fn drop_if_dead(
         &self,
         hash: u64,
@@ -608,6 +609,7 @@ impl<I: Index> Operation<'_, I> {
         self.assert_latched(hash, LatchMode::Exclusive);
         let (namespace, key) = (record.namespace(), record.key());
         let (mut is_shadow, mut is_last, mut is_cold) = (false, true, false);
+        let mut unreadable = None;
         let candidates = self.shared.index.candidates(hash, SlotKind::Root);
         let Some(place) = candidates.iter().position(|other| *other == slot) else {
             return Ok(false);
@@ -621,12 +623,15 @@ impl<I: Index> Operation<'_, I> {
                 // Goes on, so that all that is missing is fetched together.
                 Err(Stop::Cold) => is_cold = true,
                 // One that cannot be read may be anybody's.
-                Err(_) => return Ok(false),
+                Err(stop) if at < place => unreadable = Some(stop),
+                Err(_) => is_last = false,
                 Ok(_) => {}
             }
         }
-        if is_cold {
-            return Err(Stop::Cold);
+        match unreadable.filter(|_| !is_shadow) {
+            _ if is_cold => return Err(Stop::Cold),
+            Some(stop) => return Err(stop),
+            None => {}
         }
         let keys = match (is_shadow, self.is_expired(record)) {
             (true, _) => 0,

@@ -400,3 +400,39 @@ fn forgetting_everything_while_compaction_is_at_work_leaves_nothing() {
         Some(&b"all"[..])
     );
 }
+
+/// The segment that would give back most cannot be rewritten. The others can.
+#[test]
+fn a_damaged_segment_does_not_keep_others_from_being_compacted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open::<BucketIndex>(directory.path());
+    let keys = 20_000;
+    for version in 1..=2 {
+        for n in 0..keys {
+            store
+                .set(&key(n), &value(n, version))
+                .expect("there is room");
+        }
+        store.force_cold().expect("it goes cold");
+    }
+    let mut lists: Vec<_> = fs::read_dir(directory.path())
+        .expect("the directory")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "keys")
+        })
+        .collect();
+    lists.sort();
+    fs::write(&lists[0], b"no list of keys").expect("it is overwritten");
+    let begin = Instant::now();
+    while store.stats().compaction_reclaimed_bytes < 4 * MIB {
+        assert!(begin.elapsed() < LIMIT, "{:?}", store.stats());
+        store.compact(LIMIT);
+    }
+    assert!(store.stats().compaction_errors > 0, "{:?}", store.stats());
+    for n in 0..keys {
+        let found = store.get(&key(n)).expect("it can be read");
+        assert_eq!(found, Some(value(n, 2)), "key {n}");
+    }
+}

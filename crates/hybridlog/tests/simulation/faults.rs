@@ -103,3 +103,36 @@ fn what_is_refused_has_changed_nothing() {
     }
     assert!(refused > 0);
 }
+
+/// While nothing can be written compaction fails, whatever it takes. No segment is to blame for that: afterwards their dead
+/// records are given back, and at once.
+#[test]
+fn compaction_goes_on_when_its_copies_can_be_written_again() {
+    let disk = SimulatedDisk::new(1);
+    let options = Options {
+        segment_bytes: Some(1 << 20),
+        disk: Some(Arc::new(disk.clone())),
+        ..Options::new(disk.directory())
+            .memory_bytes(12 << 20)
+            .command_log(false)
+    };
+    let store = Store::<BucketIndex>::open(options).expect("an empty directory opens");
+    let keys = 0..40_000u32;
+    for n in keys.clone() {
+        store.set(&n.to_le_bytes(), &[1; 200]).expect("it is set");
+    }
+    store.force_cold().expect("it goes cold");
+    disk.inject(|step| {
+        let is_of_segment = step.action == Action::Create && step.name.ends_with(".seg");
+        is_of_segment.then_some(Fault::Full)
+    });
+    for n in keys.step_by(4) {
+        assert!(store.delete(&n.to_le_bytes()).expect("it can be removed"));
+    }
+    let is_done = store.compact(Duration::from_secs(1));
+    assert!(!is_done, "the copies cannot be written");
+    disk.inject(|_| None);
+    assert!(store.compact(Duration::from_secs(20)));
+    let stats = store.stats();
+    assert!(stats.compaction_reclaimed_bytes > 5 << 20, "{stats:?}");
+}
