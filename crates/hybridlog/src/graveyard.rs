@@ -1,8 +1,9 @@
-//! Large values that have lost their root: their pages are dead, wherever they are.
+//! Large values and collections that have lost their root: their pages are dead, wherever they are.
 //!
-//! Pages in memory lose their slots with the root. Those on the device would have to be read first, so the object is buried,
-//! and the compaction thread looks after its pages: it reads them, some at a time, and takes their slots out. Object ids are
-//! never reused, so there is no hurry.
+//! Pages of a value that are in memory lose their slots with the root. Those on the device would have to be read first, so the
+//! object is buried, and the compaction thread looks after its pages: it reads them, some at a time, and takes their slots out.
+//! A collection may have millions of pages: it is always buried, so that to remove it takes as long as to remove its root.
+//! Object ids are never reused, so there is no hurry.
 //!
 //! A burial belongs to the generation of the operation that removed the root, and its end to that of the last slot taken out:
 //! a manifest names those that are buried in its generation and not over in it.
@@ -115,8 +116,7 @@ impl<I: Index> Shared<I> {
 
     fn free_some_pages(&self, object: u64, pages: std::ops::Range<u32>) {
         let mut reads = ColdReads::default();
-        // What was cold has been read the second time, and what was longer than told the third; what moves meanwhile is in
-        // memory.
+        // What was cold has been read the second time, and what was longer than told the third.
         for _ in 0..3 {
             let operation = Operation::new(self, Held::none(&self.latches), &reads, 0);
             for page in pages.clone() {
@@ -126,9 +126,8 @@ impl<I: Index> Shared<I> {
                     // Of one that cannot be read only the space is lost.
                     if let Ok(Some(found)) = operation.found(slot)
                         && found.record.key() == key
-                        && self.index.remove(hash, slot)
                     {
-                        operation.died(&found);
+                        operation.remove_page(object, page, &found);
                     }
                 }
             }

@@ -21,6 +21,7 @@ use crate::operation::{Found, Operation, Tier};
 use crate::record::{Draft, RecordRef, flag};
 use crate::segment::Place;
 use crate::stats::count;
+use crate::tree::TreePages;
 use crate::write::Over;
 use crate::{Meta, Namespace, Stop};
 
@@ -72,6 +73,43 @@ impl Root {
     pub(crate) fn pages(self) -> u32 {
         self.len.div_ceil(PAGE_BYTES) as u32
     }
+}
+
+/// The pages that a root record owns.
+#[derive(Clone, Copy)]
+pub(crate) enum OwnedPages {
+    OfValue(Root),
+    OfCollection(TreePages),
+}
+
+impl OwnedPages {
+    /// `None` if the record owns no pages, or does not say which.
+    pub(crate) fn of(record: &RecordRef<'_>) -> Option<OwnedPages> {
+        if record.flags() & flag::CHUNKED != 0 {
+            return Root::of(record).ok().map(OwnedPages::OfValue);
+        }
+        TreePages::of(record).map(OwnedPages::OfCollection)
+    }
+
+    pub(crate) fn object(self) -> u64 {
+        match self {
+            OwnedPages::OfValue(root) => root.object,
+            OwnedPages::OfCollection(pages) => pages.object,
+        }
+    }
+
+    /// The numbers of the pages are below this.
+    pub(crate) fn below(self) -> u32 {
+        match self {
+            OwnedPages::OfValue(root) => root.pages(),
+            OwnedPages::OfCollection(pages) => pages.below,
+        }
+    }
+}
+
+/// Whether a root record owns pages, as far as it can be read.
+pub(crate) fn owns_pages(record: &RecordRef<'_>) -> bool {
+    record.flags() & flag::CHUNKED != 0 || TreePages::of(record).is_some()
 }
 
 pub(crate) fn page_key(object: u64, page: u32) -> [u8; 12] {
@@ -239,7 +277,7 @@ impl<I: Index> Operation<'_, I> {
                 Ok(len)
             }
             Err(stop) => {
-                self.free_pages(Some(root));
+                self.free_value_pages(root);
                 self.urgency.set(urgency);
                 Err(with_need(stop, needed))
             }
@@ -271,7 +309,7 @@ impl<I: Index> Operation<'_, I> {
         Ok(())
     }
 
-    fn append_page(
+    pub(crate) fn append_page(
         &self,
         object: u64,
         page: u32,
@@ -291,7 +329,7 @@ impl<I: Index> Operation<'_, I> {
     }
 
     /// Makes `new` the slot of a page that is at `previous`, or was not there.
-    fn publish_page<'o>(
+    pub(crate) fn publish_page<'o>(
         &'o self,
         object: u64,
         page: u32,
@@ -427,17 +465,44 @@ impl<I: Index> Operation<'_, I> {
         self.append_page(object, number, &content, slack_bytes)
     }
 
-    pub(crate) fn pages_of(&self, found: &Found<'_>) -> Option<Root> {
-        if found.is_chunked() {
-            Root::of(&found.record).ok()
-        } else {
-            None
+    pub(crate) fn pages_of(&self, found: &Found<'_>) -> Option<OwnedPages> {
+        OwnedPages::of(&found.record)
+    }
+
+    /// Frees the pages of a root that has gone. Those of a collection may be very many: they are buried. Those of a value that
+    /// are in memory are taken out of the index; cold ones are dead too, and are looked after later.
+    pub(crate) fn free_pages(&self, owned: Option<OwnedPages>) {
+        match owned {
+            None => {}
+            Some(OwnedPages::OfValue(root)) => self.free_value_pages(root),
+            Some(OwnedPages::OfCollection(pages)) => {
+                let graveyard = &self.shared.graveyard;
+                graveyard.bury(pages.object, pages.below, self.generation);
+            }
         }
     }
 
-    /// Takes the pages that are in memory out of the index; cold ones are dead too, and are looked after later.
-    pub(crate) fn free_pages(&self, root: Option<Root>) {
-        let Some(root) = root else { return };
+    /// Takes a page that a collection no longer needs out of the index, wherever a relocation may have moved it meanwhile.
+    pub(crate) fn remove_page(&self, object: u64, page: u32, found: &Found<'_>) {
+        let key = page_key(object, page);
+        let hash = self.shared.page_hash(&key);
+        let mut slot = found.slot;
+        while !self.shared.index.remove(hash, slot) {
+            // A relocation only ever moves a record into memory: find it there.
+            let candidates = self.shared.index.candidates(hash, SlotKind::Page);
+            let moved = candidates
+                .into_iter()
+                .find_map(|slot| self.page_in_memory(slot, &key));
+            match moved {
+                Some(found) => slot = found.slot,
+                None => return,
+            }
+        }
+        let bytes = found.record.record_bytes();
+        self.shared.died(self.generation, slot, bytes);
+    }
+
+    fn free_value_pages(&self, root: Root) {
         let mut has_cold = false;
         for page in 0..root.pages() {
             let key = page_key(root.object, page);

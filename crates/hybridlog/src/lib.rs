@@ -56,6 +56,10 @@
 //! [`Store::checkpoint`] makes everything up to now durable without it, and is made by itself when the log gets long. A store
 //! that is opened again holds all of it; what is damaged is refused with the file and the place, never silently.
 
+/// Tests that are the crate's own and those of its users at the same time name it as these do.
+#[cfg(test)]
+extern crate self as hybridlog;
+
 mod address;
 mod block;
 mod check;
@@ -118,6 +122,7 @@ mod suspended;
 mod sync;
 mod sys;
 mod tiering;
+mod tree;
 mod unlatched;
 mod watch;
 mod write;
@@ -146,6 +151,10 @@ pub use stats::Stats;
 pub use stop::Stop;
 pub use store::{Pin, Store};
 pub use suspended::Suspended;
+pub use tree::{
+    Collection, Direction, Element, Layout, Order, Put, ScannedElements, TREES_MAX, TreeLayout,
+    WalkFrom,
+};
 pub use watch::{MovedWatches, Watch};
 
 /// Separates key spaces that share one log and one index.

@@ -106,6 +106,10 @@ impl Found<'_> {
     pub(crate) fn is_chunked(&self) -> bool {
         self.record.flags() & flag::CHUNKED != 0
     }
+
+    pub(crate) fn is_tree(&self) -> bool {
+        self.record.flags() & flag::TREE != 0
+    }
 }
 
 pub(crate) type Stripes = SmallVec<[(u32, LatchMode); 2]>;
@@ -654,7 +658,7 @@ pub(crate) fn draft_of<'a>(record: &RecordRef<'a>) -> Draft<'a> {
         key: record.key(),
         value: record.value(),
         meta: record.meta(),
-        flags: record.flags() & (flag::CHUNKED | flag::PAGE),
+        flags: record.flags() & (flag::CHUNKED | flag::PAGE | flag::TREE),
         slack_bytes: 0,
     }
 }

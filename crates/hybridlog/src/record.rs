@@ -43,6 +43,8 @@ pub(crate) mod flag {
     pub(crate) const FILLER: u8 = 8;
     /// A relocated copy that lost the race for its slot; never live.
     pub(crate) const VOID: u8 = 16;
+    /// The value is the root of a collection.
+    pub(crate) const TREE: u8 = 32;
 }
 
 /// What a new record is made of.
@@ -52,7 +54,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
     pub(crate) meta: Meta,
-    /// PAGE or CHUNKED or none.
+    /// PAGE, CHUNKED, TREE or none.
     pub(crate) flags: u8,
     /// Room for the value to grow in place, in bytes.
     pub(crate) slack_bytes: usize,

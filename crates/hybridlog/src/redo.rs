@@ -377,6 +377,12 @@ fn change_keys<I: Index>(
         } => op.set_expiry(namespace, key, expires_at_ms).map(drop),
         Effect::Remove { namespace, key } => op.remove(namespace, key).map(drop),
         Effect::Rename { from, to } => op.rename(from, to).map(drop),
+        Effect::Collection {
+            namespace,
+            key,
+            effect,
+        } => op.redo_tree(namespace, key, &effect),
+        Effect::CopyCollection { from, to } => op.copy_collection(from, to).map(drop),
         Effect::RetireEverything | Effect::Clear { .. } | Effect::State { .. } => Ok(()),
     }
 }

@@ -15,6 +15,7 @@ use crate::address::{RECORD_ALIGN, SlotKind, size_class};
 use crate::damage::Damage;
 use crate::disk::Disk;
 use crate::key_file::{self, ExpiryPosition, KeyFile, RecoveryRecord};
+use crate::large::owns_pages;
 use crate::readable::read_readable;
 use crate::record::{Decoded, HEADER_BYTES, RecordRef, decode, flag};
 use crate::segment::{self, SEGMENT_HEADER_BYTES};
@@ -287,7 +288,7 @@ impl Survey {
             let is_same = |record: RecordRef<'_>| {
                 record.is(entry.namespace, entry.key)
                     && record.meta() == entry.meta
-                    && (record.flags() & flag::CHUNKED != 0) == entry.large
+                    && owns_pages(&record) == entry.large
             };
             if self
                 .sound_at(entry.offset)

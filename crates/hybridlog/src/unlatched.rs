@@ -42,7 +42,7 @@ fn copy_other(base: NonNull<u8>, namespace: Namespace, key: &[u8], buffer: &mut 
     // SAFETY: as in `copy_newest`.
     let record = unsafe { RecordRef::new(base.as_ptr()) };
     record.is(namespace, key)
-        && record.flags() & flag::CHUNKED == 0
+        && record.flags() & (flag::CHUNKED | flag::TREE) == 0
         && record.expires_at_ms().is_none_or(|at| at > now_ms())
         && record.copy_value(buffer)
 }

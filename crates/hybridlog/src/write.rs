@@ -13,7 +13,7 @@ use crate::address::{Slot, SlotKind};
 use crate::command_log::{BlobId, Effect};
 use crate::disk_limit::DiskRoom;
 use crate::index::Index;
-use crate::large::Root;
+use crate::large::OwnedPages;
 use crate::latch::LatchMode;
 use crate::log::Urgency;
 use crate::operation::{Found, Meta, Operation};
@@ -42,7 +42,7 @@ pub(crate) enum Over<'a> {
 }
 
 /// Bytes of a value for the command log.
-enum Content<'v> {
+pub(crate) enum Content<'v> {
     /// They go into the frame.
     Bytes(&'v [u8]),
     /// They are in the log already.
@@ -105,7 +105,7 @@ impl<I: Index> Operation<'_, I> {
     }
 
     /// Writes a large value to the command log ahead of the frame that will name it.
-    fn log_ahead<'v>(&self, bytes: &'v [u8]) -> Result<Content<'v>, Stop> {
+    pub(crate) fn log_ahead<'v>(&self, bytes: &'v [u8]) -> Result<Content<'v>, Stop> {
         let log = &self.shared.command_log;
         if bytes.len() <= crate::large::INLINE_MAX_BYTES || !log.is_logged(self.generation) {
             return Ok(Content::Bytes(bytes));
@@ -161,7 +161,7 @@ impl<I: Index> Operation<'_, I> {
         let fits = value.len() <= capacity
             && !wasteful
             && (has_expiry_field || meta.expires_at_ms.is_none());
-        if !found.mutable || found.is_chunked() || !fits {
+        if !found.mutable || found.is_chunked() || found.is_tree() || !fits {
             return false;
         }
         let had = record.expires_at_ms().is_some();
@@ -344,6 +344,10 @@ impl<I: Index> Operation<'_, I> {
         let found = self.find(hash, namespace, key)?;
         let content = self.log_ahead(bytes)?;
         let found = found.filter(|found| !self.is_expired(&found.record));
+        if found.is_some_and(|found| found.is_tree()) {
+            let text = "the key holds a collection, not a value";
+            return Err(Stop::Io(std::io::Error::new(ErrorKind::InvalidInput, text)));
+        }
         let len = self.write_range_over(found, (namespace, key), offset, bytes, kind)?;
         if found.is_none() {
             // A replay expires nothing: it may find an old value that has expired, here or in a checkpoint, and would change
@@ -650,9 +654,7 @@ impl<I: Index> Operation<'_, I> {
                 .shared
                 .died(self.generation, slot, record.record_bytes()),
         }
-        if record.flags() & flag::CHUNKED != 0 {
-            self.free_pages(Root::of(record).ok());
-        }
+        self.free_pages(OwnedPages::of(record));
         Ok(true)
     }
 

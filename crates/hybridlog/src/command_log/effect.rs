@@ -3,7 +3,7 @@
 //! ```text
 //! effect      tag u8, fields in the order of the variant's
 //! tag         1 Set, 2 SetBlob, 3 WriteRange, 4 WriteRangeBlob, 5 SetExpiry, 6 Remove, 7 Rename, 8 RetireEverything,
-//!             9 Clear, 10 State; plus 0x80: an expiry follows
+//!             9 Clear, 10 State, 11 Collection, 12 CopyCollection; plus 0x80: an expiry follows
 //! numbers     LEB128
 //! keys, bytes length, bytes
 //! expiry      u64, little-endian, Unix milliseconds; last of all fields
@@ -13,6 +13,7 @@
 //! Effects say what has become of a key, not what was asked for: doing one again needs no clock, no choice, and nothing but
 //! the keys that it names.
 
+use super::tree_effect::TreeEffect;
 use super::{BlobId, varint};
 use crate::{Meta, Namespace};
 
@@ -62,6 +63,17 @@ pub(crate) enum Effect<'a> {
         from: (Namespace, &'a [u8]),
         to: (Namespace, &'a [u8]),
     },
+    /// The collection of a key has changed.
+    Collection {
+        namespace: Namespace,
+        key: &'a [u8],
+        effect: TreeEffect<'a>,
+    },
+    /// The second key holds what the first one, a collection, holds.
+    CopyCollection {
+        from: (Namespace, &'a [u8]),
+        to: (Namespace, &'a [u8]),
+    },
     /// All keys of all namespaces are gone.
     RetireEverything,
     /// All keys of a namespace are gone.
@@ -81,6 +93,8 @@ mod tag {
     pub(super) const RETIRE_EVERYTHING: u8 = 8;
     pub(super) const CLEAR: u8 = 9;
     pub(super) const STATE: u8 = 10;
+    pub(super) const COLLECTION: u8 = 11;
+    pub(super) const COPY_COLLECTION: u8 = 12;
     /// An expiry follows.
     pub(super) const EXPIRY: u8 = 0x80;
 }
@@ -94,8 +108,11 @@ impl Effect<'_> {
             | Effect::WriteRange { namespace, key, .. }
             | Effect::WriteRangeBlob { namespace, key, .. }
             | Effect::SetExpiry { namespace, key, .. }
+            | Effect::Collection { namespace, key, .. }
             | Effect::Remove { namespace, key } => (Some((namespace, key)), None),
-            Effect::Rename { from, to } => (Some(from), Some(to)),
+            Effect::Rename { from, to } | Effect::CopyCollection { from, to } => {
+                (Some(from), Some(to))
+            }
             Effect::RetireEverything | Effect::Clear { .. } | Effect::State { .. } => (None, None),
         };
         one.into_iter().chain(other)
@@ -159,11 +176,23 @@ impl Effect<'_> {
                 put_expiry(expires_at_ms, frame);
             }
             Effect::Remove { namespace, key } => put_head(tag::REMOVE, None, namespace, key, frame),
-            Effect::Rename { from, to } => {
-                put_head(tag::RENAME, None, from.0, from.1, frame);
-                varint::put(u64::from(to.0.0), frame);
-                put_bytes(to.1, frame);
+            Effect::Collection {
+                namespace,
+                key,
+                effect,
+            } => {
+                put_head(
+                    tag::COLLECTION,
+                    effect.expires_at_ms(),
+                    namespace,
+                    key,
+                    frame,
+                );
+                effect.encode(frame);
+                put_expiry(effect.expires_at_ms(), frame);
             }
+            Effect::Rename { from, to } => put_two(tag::RENAME, from, to, frame),
+            Effect::CopyCollection { from, to } => put_two(tag::COPY_COLLECTION, from, to, frame),
             Effect::RetireEverything => frame.push(tag::RETIRE_EVERYTHING),
             Effect::Clear { namespace } => {
                 frame.push(tag::CLEAR);
@@ -194,7 +223,13 @@ fn put_head(
     put_bytes(key, frame);
 }
 
-fn put_bytes(bytes: &[u8], frame: &mut Vec<u8>) {
+fn put_two(tag: u8, from: (Namespace, &[u8]), to: (Namespace, &[u8]), frame: &mut Vec<u8>) {
+    put_head(tag, None, from.0, from.1, frame);
+    varint::put(u64::from(to.0.0), frame);
+    put_bytes(to.1, frame);
+}
+
+pub(super) fn put_bytes(bytes: &[u8], frame: &mut Vec<u8>) {
     varint::put(bytes.len() as u64, frame);
     frame.extend_from_slice(bytes);
 }
@@ -246,6 +281,10 @@ fn decode<'a>(fields: &mut Fields<'a>) -> Result<(Effect<'a>, &'a [u8]), &'stati
             bytes: fields.bytes()?,
         },
         tag::RENAME if !has_expiry => Effect::Rename {
+            from: (fields.namespace()?, fields.bytes()?),
+            to: (fields.namespace()?, fields.bytes()?),
+        },
+        tag::COPY_COLLECTION if !has_expiry => Effect::CopyCollection {
             from: (fields.namespace()?, fields.bytes()?),
             to: (fields.namespace()?, fields.bytes()?),
         },
@@ -314,22 +353,27 @@ fn decode_of_key<'a>(
             kind: fields.byte()?,
         },
         tag::REMOVE if !has_expiry => Effect::Remove { namespace, key },
+        tag::COLLECTION => Effect::Collection {
+            namespace,
+            key,
+            effect: TreeEffect::decode(fields, has_expiry)?,
+        },
         _ => return Err("no effect begins with this byte"),
     })
 }
 
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    fn byte(&mut self) -> Result<u8, &'static str> {
+    pub(super) fn byte(&mut self) -> Result<u8, &'static str> {
         let (&byte, rest) = self.rest.split_first().ok_or("the effect is cut short")?;
         self.rest = rest;
         Ok(byte)
     }
 
-    fn number(&mut self) -> Result<u64, &'static str> {
+    pub(super) fn number(&mut self) -> Result<u64, &'static str> {
         varint::take(&mut self.rest).ok_or("the effect has a number that is cut short or too big")
     }
 
@@ -339,7 +383,7 @@ impl<'a> Fields<'a> {
         Ok(Namespace(number))
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], &'static str> {
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], &'static str> {
         let len = self.number()?;
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         let (bytes, rest) = self
@@ -350,7 +394,7 @@ impl<'a> Fields<'a> {
         Ok(bytes)
     }
 
-    fn expiry(&mut self, is_there: bool) -> Result<Option<u64>, &'static str> {
+    pub(super) fn expiry(&mut self, is_there: bool) -> Result<Option<u64>, &'static str> {
         if !is_there {
             return Ok(None);
         }
@@ -375,7 +419,7 @@ mod tests {
         };
         let blob = BlobId(u64::MAX);
         let (offset, kind, value) = (1 << 40, 255, bytes);
-        vec![
+        [
             Effect::Set {
                 namespace,
                 key,
@@ -426,7 +470,20 @@ mod tests {
             Effect::RetireEverything,
             Effect::Clear { namespace },
             Effect::State { bytes },
+            Effect::CopyCollection {
+                from: (namespace, key),
+                to: (Namespace(0), bytes),
+            },
         ]
+        .into_iter()
+        .chain(
+            TreeEffect::one_of_each(bytes).map(|effect| Effect::Collection {
+                namespace,
+                key,
+                effect,
+            }),
+        )
+        .collect()
     }
 
     #[test]
@@ -449,7 +506,7 @@ mod tests {
                 assert!(matches!(decoded[..], [Err(_)]), "{effect:?} cut to {len}");
             }
         }
-        for tag in [0, 11, 0x80, 0x80 | tag::REMOVE, 0x80 | tag::CLEAR, 0xff] {
+        for tag in [0, 13, 0x80, 0x80 | tag::REMOVE, 0x80 | tag::CLEAR, 0xff] {
             let frame = [&[tag][..], &[0; 20]].concat();
             assert!(matches!(Effects::new(&frame).next(), Some(Err(_))), "{tag}");
         }

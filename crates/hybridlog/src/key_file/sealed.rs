@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use super::write::{Listed, SegmentRecords, WrittenKeyFile, write};
 use crate::address::{SlotKind, size_class};
 use crate::index::Index;
+use crate::large::owns_pages;
 use crate::record::{RecordRef, flag};
 use crate::segment::Segment;
 use crate::shared::Shared;
@@ -45,7 +46,7 @@ impl<I: Index> SealedRecords<'_, I> {
             },
             namespace: record.namespace(),
             meta: record.meta(),
-            large: record.flags() & flag::CHUNKED != 0,
+            large: owns_pages(record),
             key: record.key(),
         }
     }

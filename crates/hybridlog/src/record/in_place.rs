@@ -121,6 +121,36 @@ impl RecordRef<'_> {
         }
     }
 
+    /// Replaces `removed` bytes of the value at `offset` by `inserted`.
+    ///
+    /// # Safety
+    /// As [`Self::write_in_place`], of the length that the value has afterwards; the record is a page or the root of a
+    /// collection, which nobody copies without the latch.
+    pub(crate) unsafe fn splice_in_place(
+        &mut self,
+        offset: usize,
+        removed: usize,
+        inserted: &[u8],
+    ) {
+        let (value_at, old_len) = (self.value_at(), self.layout.value_len);
+        let len = old_len + inserted.len() - removed;
+        let kind = self.layout.kind;
+        // SAFETY: what is moved ends within the value's room, as its new length is within it. Then `inserted` covers all of
+        // the new value that is neither old nor slack: moved bytes are old ones.
+        unsafe {
+            if removed != inserted.len() {
+                let from = self.base.cast_mut().add(value_at + offset + removed);
+                let to = self.base.cast_mut().add(value_at + offset + inserted.len());
+                to.copy_from(from, old_len - offset - removed);
+            }
+            self.write_in_place(offset, inserted, len, kind);
+        }
+        let room = self.value_capacity();
+        self.layout.value_len = len;
+        let end = (value_at + len).next_multiple_of(RECORD_ALIGN);
+        self.layout.slack_bytes = value_at + room - end;
+    }
+
     /// Stores `bytes` at `at` so that they may be copied at the same time.
     ///
     /// # Safety

@@ -2,7 +2,8 @@
 //!
 //! A record is live unless a deaths file says that it is dead. What cannot be read any more takes with it:
 //!
-//! * the large value that a lost page belongs to, since a page that is not there reads as zeroes;
+//! * the large value that a lost page belongs to, since a page that is not there reads as zeroes, and the collection, which
+//!   cannot be searched without it;
 //! * older values of a lost key that a blind write has left behind, or they would come back.
 //!
 //! Where deaths are unknown, of several records of a key the one in the segment with the highest number is taken for the
@@ -14,9 +15,9 @@ use crate::Namespace;
 use crate::address::SlotKind;
 use crate::deaths::FileDeaths;
 use crate::key_file::RecoveryRecord;
-use crate::large::{Root, page_key};
+use crate::large::{OwnedPages, page_key};
 use crate::manifest::{Buried, NamespaceKeys};
-use crate::record::{RecordRef, flag};
+use crate::record::RecordRef;
 use crate::shared::page_hash;
 
 /// Where a record is.
@@ -35,11 +36,18 @@ struct Counted {
     expires: bool,
 }
 
-/// A value in pages.
+/// A value or a collection with pages.
 struct Large {
     root: Counted,
-    object: u64,
-    pages: u32,
+    pages: OwnedPages,
+}
+
+/// Pages of an object that are there.
+#[derive(Default)]
+struct Present {
+    /// Their numbers are below this.
+    below: u32,
+    count: u32,
 }
 
 /// Keys and keys that expire of a namespace.
@@ -55,9 +63,9 @@ pub(super) struct Live {
     newest: Option<HashMap<(u64, SlotKind), Counted>>,
     counts: HashMap<Namespace, Keys>,
     large: HashMap<Place, Large>,
-    /// Hashes of the pages that are there, and how many pages each object has at least.
+    /// Hashes of the pages that are there, and which each object has.
     pages: HashSet<u64>,
-    pages_of: HashMap<u64, u32>,
+    pages_of: HashMap<u64, Present>,
     shadows: Vec<Counted>,
     /// Hashes that a shadow has and a newer record as well.
     fronts: HashSet<u64>,
@@ -117,19 +125,9 @@ impl Live {
             self.add_page(listed.hash, record);
             return;
         }
-        if record.flags() & flag::CHUNKED != 0
-            && let Ok(Root { len, object }) = Root::of(record)
-        {
-            let pages = Root { len, object }.pages();
+        if let Some(pages) = OwnedPages::of(record) {
             let root = counted;
-            self.large.insert(
-                counted.place,
-                Large {
-                    root,
-                    object,
-                    pages,
-                },
-            );
+            self.large.insert(counted.place, Large { root, pages });
         }
         if is_shadowed {
             self.shadows.push(counted);
@@ -144,10 +142,10 @@ impl Live {
             return;
         };
         let [object @ .., a, b, c, d] = key;
-        let pages = self.pages_of.entry(u64::from_le_bytes(object)).or_default();
+        let present = self.pages_of.entry(u64::from_le_bytes(object)).or_default();
         let number = u32::from_le_bytes([a, b, c, d]);
-        *pages = (*pages).max(number.saturating_add(1));
-        self.pages.insert(hash);
+        present.below = present.below.max(number.saturating_add(1));
+        present.count += u32::from(self.pages.insert(hash));
     }
 
     /// The record takes the place of an older one, if deaths are unknown.
@@ -232,11 +230,23 @@ impl Live {
             return Vec::new();
         }
         let is_broken = |large: &&Large| {
-            let mut pages = (0..large.pages).map(|page| self.page(large.object, page));
-            pages.any(|page| {
-                self.lost_pages.contains(&page)
-                    || self.some_lost_are_unknown && !self.pages.contains(&page)
-            })
+            let object = large.pages.object();
+            let mut pages = (0..large.pages.below()).map(|page| self.page(object, page));
+            match large.pages {
+                OwnedPages::OfValue(_) => pages.any(|page| {
+                    self.lost_pages.contains(&page)
+                        || self.some_lost_are_unknown && !self.pages.contains(&page)
+                }),
+                // Of its numbers some are free: where nobody knows which records are lost, there are too few.
+                OwnedPages::OfCollection(of_root) => {
+                    let present = self
+                        .pages_of
+                        .get(&object)
+                        .map_or(0, |present| present.count);
+                    self.some_lost_are_unknown && present < of_root.count
+                        || pages.any(|page| self.lost_pages.contains(&page))
+                }
+            }
         };
         let broken = self.large.values().filter(is_broken);
         broken.map(|large| large.root).collect()
@@ -289,12 +299,16 @@ impl Live {
 
     /// Objects whose pages have no root: those of `buried`, and those that have lost it.
     pub(super) fn graveyard(&self, buried: &[Buried]) -> Vec<Buried> {
-        let rooted: HashSet<u64> = self.large.values().map(|large| large.object).collect();
+        let rooted: HashSet<u64> = self
+            .large
+            .values()
+            .map(|large| large.pages.object())
+            .collect();
         let mut graves: HashMap<u64, u32> = HashMap::new();
         let orphans = self
             .pages_of
             .iter()
-            .map(|(&object, &pages)| (object, pages));
+            .map(|(&object, present)| (object, present.below));
         let all = buried.iter().map(|grave| (grave.object, grave.pages));
         for (object, pages) in orphans.chain(all) {
             if !rooted.contains(&object) {
@@ -312,7 +326,7 @@ impl Live {
 
     /// Above all object ids that there are.
     pub(super) fn next_object_id(&self) -> u64 {
-        let rooted = self.large.values().map(|large| large.object);
+        let rooted = self.large.values().map(|large| large.pages.object());
         let ids = self.pages_of.keys().copied().chain(rooted);
         ids.max().map_or(1, |id| id.saturating_add(1))
     }

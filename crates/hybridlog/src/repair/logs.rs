@@ -7,7 +7,7 @@ use std::io;
 use super::Repair;
 use crate::Namespace;
 use crate::check::check_frame;
-use crate::command_log::{Blobs, Effect, generation_of_log, log_name, sound_end};
+use crate::command_log::{Blobs, Effect, TreeEffect, generation_of_log, log_name, sound_end};
 use crate::damage::Damage;
 use crate::readable::{self, ReadableDisk};
 use crate::shared::key_hash;
@@ -108,8 +108,11 @@ impl ChangedInPart {
             Effect::Set { namespace, key, .. }
             | Effect::SetBlob { namespace, key, .. }
             | Effect::Remove { namespace, key }
-                if is_lost(namespace, key) =>
-            {
+            | Effect::Collection {
+                namespace,
+                key,
+                effect: TreeEffect::Create { .. },
+            } if is_lost(namespace, key) => {
                 self.whole.insert((namespace, key.to_vec()));
             }
             Effect::WriteRange { namespace, key, .. }
@@ -117,6 +120,15 @@ impl ChangedInPart {
                 if is_lost(namespace, key) =>
             {
                 self.tell((namespace, key), "will have zeroes where it has been lost");
+            }
+            Effect::Collection { namespace, key, .. } if is_lost(namespace, key) => {
+                self.tell(
+                    (namespace, key),
+                    "stays lost, and so does what was put into it",
+                );
+            }
+            Effect::CopyCollection { from, .. } if is_lost(from.0, from.1) => {
+                self.tell(from, "was copied: the other key keeps what it had before");
             }
             Effect::Rename { from, .. } if is_lost(from.0, from.1) => {
                 self.tell(from, "was renamed: the other key keeps what it had before");

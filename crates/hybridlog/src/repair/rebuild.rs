@@ -8,8 +8,9 @@ use super::{DEATHS_NUMBERS_FROM, Found, Repair};
 use crate::address::{RECORD_ALIGN, size_class};
 use crate::deaths::{self, DeathEntry, DeathsWriter, Mark};
 use crate::key_file::{self, Listed, RecoveryRecord, SegmentRecords};
+use crate::large::owns_pages;
 use crate::manifest::SegmentEntry;
-use crate::record::{RecordRef, filler_header, flag};
+use crate::record::{RecordRef, filler_header};
 use crate::segment::{self, SEGMENT_HEADER_BYTES};
 use crate::survey::{Expected, Survey, hash_of, survey};
 use crate::tiering::segment_file_name;
@@ -196,7 +197,7 @@ impl SegmentRecords for SoundRecords<'_> {
             kind,
             namespace: record.namespace(),
             meta: record.meta(),
-            large: record.flags() & flag::CHUNKED != 0,
+            large: owns_pages(&record),
             key: record.key(),
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Everything here follows from seeds, and a test that fails has printed the one it failed with.
 
+mod collection;
 mod crash;
 mod disk;
 mod disk_tests;

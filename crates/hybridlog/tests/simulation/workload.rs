@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hybridlog::{Index, KeyRef, LatchMode, Meta, Namespace, Stop, Store};
 
+use crate::collection::{self, Elements};
 use crate::random::Random;
 
 pub(crate) const NAMESPACE: Namespace = Namespace(3);
@@ -23,7 +24,9 @@ const KEYS: u64 = 60;
 /// What a key holds. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
+    /// Empty if it is a collection.
     pub(crate) value: Arc<Vec<u8>>,
+    pub(crate) elements: Option<Arc<Elements>>,
     pub(crate) expires_at_ms: Option<u64>,
 }
 
@@ -43,7 +46,7 @@ impl Model {
         }
     }
 
-    fn stored(&self, key: &[u8]) -> Option<&Stored> {
+    pub(crate) fn stored(&self, key: &[u8]) -> Option<&Stored> {
         let is_live = |stored: &&Stored| stored.expires_at_ms.is_none_or(|at| at > self.now_ms);
         self.map.get(key).filter(is_live)
     }
@@ -65,9 +68,18 @@ impl Model {
     pub(crate) fn insert(&mut self, key: &Arc<[u8]>, value: Vec<u8>, expires_at_ms: Option<u64>) {
         let stored = Stored {
             value: Arc::new(value),
+            elements: None,
             expires_at_ms,
         };
+        self.store(key, stored);
+    }
+
+    pub(crate) fn store(&mut self, key: &Arc<[u8]>, stored: Stored) {
         self.map.insert(key.clone(), stored);
+    }
+
+    pub(crate) fn remove(&mut self, key: &[u8]) {
+        self.map.remove(key);
     }
 
     fn expiry(&self, random: &mut Random) -> Option<u64> {
@@ -125,7 +137,14 @@ pub(crate) fn step<I: Index>(
 ) -> Result<(), Stop> {
     let pick = |random: &mut Random| keys[random.below(keys.len() as u64) as usize].clone();
     let key = pick(random);
-    match random.below(15) {
+    let is_collection = |model: &Model| {
+        let stored = model.stored(&key);
+        stored.is_some_and(|stored| stored.elements.is_some())
+    };
+    match random.below(20) {
+        15..=18 => collection::change(store, model, random, &key),
+        19 => collection::copy(store, model, &key, &pick(random)),
+        5 | 6 | 10 if is_collection(model) => collection::change(store, model, random, &key),
         0..=3 => set(store, model, &key, value(random), model.expiry(random)),
         4 => remove(store, model, &key),
         5 | 6 => write_range(store, model, random, &key),
@@ -316,13 +335,22 @@ pub(crate) fn read<I: Index>(
         let Some(record) = op.read(NAMESPACE, key)? else {
             return Ok(None);
         };
+        let meta = record.meta();
+        if meta.kind == collection::KIND {
+            let elements = collection::read(op, &record)?;
+            return Ok(Some(Stored {
+                value: Arc::default(),
+                elements: Some(Arc::new(elements)),
+                expires_at_ms: meta.expires_at_ms,
+            }));
+        }
         let pieces = op.pieces(&record, |_| Ok::<(), Stop>(()))?;
         let pieces: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
         assert_eq!(pieces, op.value(&record)?.as_ref(), "pieces");
-        let meta = record.meta();
         assert_eq!((record.len(), meta.kind), (pieces.len() as u64, KIND));
         Ok(Some(Stored {
             value: Arc::new(pieces),
+            elements: None,
             expires_at_ms: meta.expires_at_ms,
         }))
     })

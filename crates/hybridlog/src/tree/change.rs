@@ -1,0 +1,536 @@
+//! Changing a collection: every call is one change of one collection, whole or not at all, with its effect noted.
+
+use smallvec::SmallVec;
+
+use super::find::{damaged, damaged_root};
+use super::grow::{LeafChange, StructurePlan};
+use super::leaf::{Entries, Spot, put_entry};
+use super::plan::{Content, Patch, Plan, RootPlace};
+use super::root::{HEADER_MAX_BYTES, Root, RootDraft, layout_byte, layout_of};
+use super::{Layout, Order, Put, TREES_MAX, TreeLayout};
+use crate::command_log::{Effect, TreeEffect};
+use crate::index::Index;
+use crate::latch::LatchMode;
+use crate::operation::{Found, Operation};
+use crate::write::Over;
+use crate::{Meta, Namespace, Stop};
+
+/// The longest element: its key and value together.
+const ELEMENT_MAX_BYTES: u64 = 60_000;
+
+/// A collection that is to be changed.
+enum Target<'o> {
+    /// It is there.
+    There(Found<'o>),
+    /// It is to be made: in the place of a record that has expired, or of nothing.
+    Absent(Over<'o>),
+}
+
+impl<I: Index> Operation<'_, I> {
+    /// Stores an element under its key in a tree by [`Order::Hash`] or [`Order::Key`]. The collection is created, with an
+    /// empty header, if its key is absent or has expired. O(log n): it reads a page a level, and writes those that change.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Cold`], [`Stop::Io`], [`Stop::TooLarge`], [`Stop::NoRoom`]; nothing has changed then.
+    ///
+    /// # Panics
+    ///
+    /// If the collection has no such tree, or that has no keys.
+    #[allow(clippy::too_many_arguments)] // An element has a key, a value and an expiry, in a tree, of a collection.
+    pub fn put_element(
+        &mut self,
+        namespace: Namespace,
+        key: &[u8],
+        layout: &Layout,
+        tree: usize,
+        element_key: &[u8],
+        value: &[u8],
+        expires_at_ms: Option<u64>,
+    ) -> Result<Put, Stop> {
+        let target = self.target((namespace, key), element_key.len() + value.len())?;
+        let effect = TreeEffect::Put {
+            tree: tree as u8,
+            key: element_key,
+            value,
+            expires_at_ms,
+        };
+        let mut put = Put::Added;
+        let mut plan = |root: &Root<'_>, spot: &Spot<'_>| {
+            let mut bytes = Vec::new();
+            let layout = root.tree(tree).layout;
+            put_entry(&mut bytes, layout, element_key, value, expires_at_ms);
+            put = match spot.entry {
+                Some(_) => Put::Replaced,
+                None => Put::Added,
+            };
+            change_at(spot, bytes, i64::from(spot.entry.is_none()))
+        };
+        match target {
+            Target::There(found) => {
+                let root = Root::of_found(&found)?;
+                let (path, spot) = self.find_element(&root, tree, element_key)?;
+                if let Some(entry) = spot.entry
+                    && (entry.value, entry.expires_at_ms) == (value, expires_at_ms)
+                {
+                    // Nothing to do; but who puts a value has changed it, even if it was the same.
+                    if root.tree(tree).layout.has_values {
+                        self.note_tree(namespace, key, effect);
+                    }
+                    return Ok(Put::Replaced);
+                }
+                let change = plan(&root, &spot);
+                let plan = self.plan_leaf(key, &root, tree, &path, &change)?;
+                self.make((namespace, key), RootPlace::At(found), plan)?;
+            }
+            Target::Absent(over) => {
+                let empty = RootDraft::new(layout.trees, &[]).encode();
+                let root = Root::of(&empty).map_err(damaged_root)?;
+                let (path, spot) = self.find_element(&root, tree, element_key)?;
+                let change = plan(&root, &spot);
+                let plan = self.plan_leaf(key, &root, tree, &path, &change)?;
+                self.create((namespace, key), layout, over, &empty, plan)?;
+            }
+        }
+        self.note_tree(namespace, key, effect);
+        Ok(put)
+    }
+
+    /// Removes the element with this key; `false` if there is none. The collection stays, be it empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put_element`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::put_element`].
+    pub fn remove_element(
+        &mut self,
+        namespace: Namespace,
+        key: &[u8],
+        tree: usize,
+        element_key: &[u8],
+    ) -> Result<bool, Stop> {
+        let Target::There(found) = self.target((namespace, key), 0)? else {
+            return Ok(false);
+        };
+        let root = Root::of_found(&found)?;
+        let (path, spot) = self.find_element(&root, tree, element_key)?;
+        if spot.entry.is_none() {
+            return Ok(false);
+        }
+        let change = change_at(&spot, Vec::new(), -1);
+        let plan = self.plan_leaf(key, &root, tree, &path, &change)?;
+        self.make((namespace, key), RootPlace::At(found), plan)?;
+        let effect = TreeEffect::Take {
+            tree: tree as u8,
+            key: element_key,
+        };
+        self.note_tree(namespace, key, effect);
+        Ok(true)
+    }
+
+    /// Inserts an element in a tree by [`Order::Position`], so that it has this position: 0 to put it first, anything from the
+    /// number of elements on to put it last. The collection is created if its key is absent or has expired. Returns how many
+    /// elements the tree has then. O(log n).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put_element`].
+    ///
+    /// # Panics
+    ///
+    /// If the collection has no such tree, or that has another order.
+    pub fn insert_at(
+        &mut self,
+        namespace: Namespace,
+        key: &[u8],
+        layout: &Layout,
+        tree: usize,
+        position: u64,
+        value: &[u8],
+    ) -> Result<u64, Stop> {
+        let target = self.target((namespace, key), value.len())?;
+        let (mut elements, mut resolved) = (1, 0);
+        match target {
+            Target::There(found) => {
+                let root = Root::of_found(&found)?;
+                let layout = by_position(&root, tree);
+                elements = root.tree(tree).elements + 1;
+                resolved = position.min(root.tree(tree).elements);
+                let (path, spot) = self.find_position(&root, tree, resolved)?;
+                let mut bytes = Vec::new();
+                put_entry(&mut bytes, layout, &[], value, None);
+                let change = insert_at_spot(&spot, bytes);
+                let plan = self.plan_leaf(key, &root, tree, &path, &change)?;
+                self.make((namespace, key), RootPlace::At(found), plan)?;
+            }
+            Target::Absent(over) => {
+                let empty = RootDraft::new(layout.trees, &[]).encode();
+                let root = Root::of(&empty).map_err(damaged_root)?;
+                let mut bytes = Vec::new();
+                put_entry(&mut bytes, by_position(&root, tree), &[], value, None);
+                let (path, spot) = self.find_position(&root, tree, 0)?;
+                let change = insert_at_spot(&spot, bytes);
+                let plan = self.plan_leaf(key, &root, tree, &path, &change)?;
+                self.create((namespace, key), layout, over, &empty, plan)?;
+            }
+        }
+        let effect = TreeEffect::InsertAt {
+            tree: tree as u8,
+            position: resolved,
+            value,
+        };
+        self.note_tree(namespace, key, effect);
+        Ok(elements)
+    }
+
+    /// Replaces the element at a position of a tree by [`Order::Position`]; `false` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put_element`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::insert_at`].
+    pub fn replace_at(
+        &mut self,
+        namespace: Namespace,
+        key: &[u8],
+        tree: usize,
+        position: u64,
+        value: &[u8],
+    ) -> Result<bool, Stop> {
+        let Target::There(found) = self.target((namespace, key), value.len())? else {
+            return Ok(false);
+        };
+        let root = Root::of_found(&found)?;
+        let layout = by_position(&root, tree);
+        if position >= root.tree(tree).elements {
+            return Ok(false);
+        }
+        let (path, spot) = self.find_position(&root, tree, position)?;
+        let mut bytes = Vec::new();
+        put_entry(&mut bytes, layout, &[], value, None);
+        let change = change_at(&spot, bytes, 0);
+        let plan = self.plan_leaf(key, &root, tree, &path, &change)?;
+        self.make((namespace, key), RootPlace::At(found), plan)?;
+        let effect = TreeEffect::ReplaceAt {
+            tree: tree as u8,
+            position,
+            value,
+        };
+        self.note_tree(namespace, key, effect);
+        Ok(true)
+    }
+
+    /// Removes `count` elements from a position on, whatever the order of the tree; returns how many there were. O(log n) and
+    /// the pages that hold them, which are read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put_element`].
+    ///
+    /// # Panics
+    ///
+    /// If the collection has no such tree.
+    pub fn remove_range(
+        &mut self,
+        namespace: Namespace,
+        key: &[u8],
+        tree: usize,
+        position: u64,
+        count: u64,
+    ) -> Result<u64, Stop> {
+        let Target::There(found) = self.target((namespace, key), 0)? else {
+            return Ok(0);
+        };
+        let root = Root::of_found(&found)?;
+        let elements = root.tree(tree).elements;
+        let range = position.min(elements)..position.saturating_add(count).min(elements);
+        let count = range.end - range.start;
+        if count == 0 {
+            return Ok(0);
+        }
+        let (path, spot) = self.find_position(&root, tree, range.start)?;
+        let layout = root.tree(tree).layout;
+        let end = end_of(path.leaf.bytes, layout, &spot, count)
+            .map_err(|why| damaged(&root, path.leaf.number(), why))?;
+        let plan = match end {
+            Some(end) => {
+                let change = LeafChange {
+                    patch: Patch {
+                        at: spot.at,
+                        removed: end - spot.at,
+                        inserted: SmallVec::new(),
+                    },
+                    elements: -(count as i64),
+                };
+                self.plan_leaf(key, &root, tree, &path, &change)?
+            }
+            None => self.plan_cut(key, &root, tree, range)?,
+        };
+        self.make((namespace, key), RootPlace::At(found), plan)?;
+        let effect = TreeEffect::RemoveRange {
+            tree: tree as u8,
+            position,
+            count,
+        };
+        self.note_tree(namespace, key, effect);
+        Ok(count)
+    }
+
+    /// Stores the header of a collection, [`HEADER_MAX_BYTES`] at most; the collection is created if its key is absent or has
+    /// expired.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put_element`].
+    pub fn set_header(
+        &mut self,
+        namespace: Namespace,
+        key: &[u8],
+        layout: &Layout,
+        header: &[u8],
+    ) -> Result<(), Stop> {
+        if header.len() > HEADER_MAX_BYTES {
+            return Err(Stop::TooLarge {
+                len: header.len() as u64,
+                limit: HEADER_MAX_BYTES as u64,
+            });
+        }
+        match self.target((namespace, key), 0)? {
+            Target::There(found) => {
+                let root = Root::of_found(&found)?;
+                let mut plan = StructurePlan::new(self, &root);
+                plan.draft.header = header.to_vec();
+                let plan = plan.finish(key)?;
+                self.make((namespace, key), RootPlace::At(found), plan)?;
+            }
+            Target::Absent(over) => {
+                let empty = RootDraft::new(layout.trees, &[]).encode();
+                let plan = Plan {
+                    object: 0,
+                    pages: SmallVec::new(),
+                    root: Content::New(RootDraft::new(layout.trees, header).encode()),
+                };
+                self.create((namespace, key), layout, over, &empty, plan)?;
+            }
+        }
+        self.note_tree(namespace, key, TreeEffect::Header { bytes: header });
+        Ok(())
+    }
+
+    /// What is under the key. Whatever may be changed after this has been asked for is checked here.
+    fn target(
+        &self,
+        (namespace, key): (Namespace, &[u8]),
+        element: usize,
+    ) -> Result<Target<'_>, Stop> {
+        self.shared.check_lengths(key, 0)?;
+        if element as u64 > ELEMENT_MAX_BYTES {
+            return Err(Stop::TooLarge {
+                len: element as u64,
+                limit: ELEMENT_MAX_BYTES,
+            });
+        }
+        self.check_log()?;
+        let hash = self.shared.hash(namespace, key);
+        self.assert_latched(hash, LatchMode::Exclusive);
+        Ok(match self.find(hash, namespace, key)? {
+            None => Target::Absent(Over::Unknown),
+            Some(found) if self.is_expired(&found.record) => Target::Absent(Over::Found(found)),
+            Some(found) => Target::There(found),
+        })
+    }
+
+    /// Makes a new collection by a plan for an empty one.
+    fn create(
+        &self,
+        (namespace, key): (Namespace, &[u8]),
+        layout: &Layout,
+        over: Over<'_>,
+        empty: &[u8],
+        plan: Plan<'_>,
+    ) -> Result<(), Stop> {
+        let meta = Meta {
+            kind: layout.kind,
+            expires_at_ms: None,
+        };
+        let root = Content::New(plan.root.whole(empty));
+        let plan = Plan { root, ..plan };
+        self.make((namespace, key), RootPlace::New(meta, over), plan)?;
+        let trees: SmallVec<[u8; TREES_MAX]> =
+            layout.trees.iter().map(|&tree| layout_byte(tree)).collect();
+        let effect = TreeEffect::Create {
+            kind: layout.kind,
+            trees: &trees,
+            header: &[],
+        };
+        self.note_tree(namespace, key, effect);
+        Ok(())
+    }
+
+    fn note_tree(&self, namespace: Namespace, key: &[u8], effect: TreeEffect<'_>) {
+        self.note(&Effect::Collection {
+            namespace,
+            key,
+            effect,
+        });
+    }
+
+    /// Does again what has become of a collection. What concerns one that is not there, because a repair has dropped it, is
+    /// left.
+    pub(crate) fn redo_tree(
+        &mut self,
+        namespace: Namespace,
+        key: &[u8],
+        effect: &TreeEffect<'_>,
+    ) -> Result<(), Stop> {
+        // Only `Create` makes one.
+        let none = Layout {
+            kind: 0,
+            trees: &[],
+        };
+        if let TreeEffect::Create {
+            kind,
+            trees,
+            header,
+        } = *effect
+        {
+            return self.redo_create((namespace, key), kind, trees, header);
+        }
+        let tree = match *effect {
+            TreeEffect::Put { tree, .. }
+            | TreeEffect::Take { tree, .. }
+            | TreeEffect::InsertAt { tree, .. }
+            | TreeEffect::ReplaceAt { tree, .. }
+            | TreeEffect::RemoveRange { tree, .. } => Some(usize::from(tree)),
+            TreeEffect::Create { .. } | TreeEffect::Header { .. } => None,
+        };
+        let Target::There(found) = self.target((namespace, key), 0)? else {
+            return Ok(());
+        };
+        if !found.is_tree() {
+            return Ok(());
+        }
+        let root = Root::of_found(&found)?;
+        if tree.is_some_and(|tree| tree >= root.trees.len()) {
+            return Ok(());
+        }
+        let tree = tree.unwrap_or(0);
+        match *effect {
+            TreeEffect::Put {
+                key: element,
+                value,
+                expires_at_ms,
+                ..
+            } => self
+                .put_element(namespace, key, &none, tree, element, value, expires_at_ms)
+                .map(drop),
+            TreeEffect::Take { key: element, .. } => {
+                self.remove_element(namespace, key, tree, element).map(drop)
+            }
+            TreeEffect::InsertAt {
+                position, value, ..
+            } => self
+                .insert_at(namespace, key, &none, tree, position, value)
+                .map(drop),
+            TreeEffect::ReplaceAt {
+                position, value, ..
+            } => self
+                .replace_at(namespace, key, tree, position, value)
+                .map(drop),
+            TreeEffect::RemoveRange {
+                position, count, ..
+            } => self
+                .remove_range(namespace, key, tree, position, count)
+                .map(drop),
+            TreeEffect::Header { bytes } => self.set_header(namespace, key, &none, bytes),
+            TreeEffect::Create { .. } => Ok(()),
+        }
+    }
+
+    fn redo_create(
+        &mut self,
+        (namespace, key): (Namespace, &[u8]),
+        kind: u8,
+        trees: &[u8],
+        header: &[u8],
+    ) -> Result<(), Stop> {
+        let layouts: Result<SmallVec<[TreeLayout; TREES_MAX]>, _> =
+            trees.iter().map(|&byte| layout_of(byte)).collect();
+        let layouts = layouts.map_err(damaged_root)?;
+        if layouts.len() > TREES_MAX || header.len() > HEADER_MAX_BYTES {
+            return Err(damaged_root("it is created larger than one can be"));
+        }
+        let over = match self.target((namespace, key), 0)? {
+            Target::There(found) => Over::Found(found),
+            Target::Absent(over) => over,
+        };
+        let meta = Meta {
+            kind,
+            expires_at_ms: None,
+        };
+        let plan = Plan {
+            object: 0,
+            pages: SmallVec::new(),
+            root: Content::New(RootDraft::new(&layouts, header).encode()),
+        };
+        self.make((namespace, key), RootPlace::New(meta, over), plan)
+    }
+}
+
+/// The layout of a tree that must be by position.
+fn by_position(root: &Root<'_>, tree: usize) -> TreeLayout {
+    let layout = root.tree(tree).layout;
+    assert!(
+        layout.order == Order::Position,
+        "tree {tree} is not by position"
+    );
+    layout
+}
+
+/// Bytes in the place of the element at a spot, if there is one.
+fn change_at(spot: &Spot<'_>, bytes: Vec<u8>, elements: i64) -> LeafChange {
+    LeafChange {
+        patch: Patch {
+            at: spot.at,
+            removed: spot.entry.map_or(0, |entry| entry.end - entry.at),
+            inserted: SmallVec::from_vec(bytes),
+        },
+        elements,
+    }
+}
+
+/// An element more, in front of the one at a spot.
+fn insert_at_spot(spot: &Spot<'_>, bytes: Vec<u8>) -> LeafChange {
+    LeafChange {
+        patch: Patch {
+            at: spot.at,
+            removed: 0,
+            inserted: SmallVec::from_vec(bytes),
+        },
+        elements: 1,
+    }
+}
+
+/// Where in a leaf the last of `count` elements from a spot on ends; `None` if it has fewer.
+fn end_of(
+    node: &[u8],
+    layout: TreeLayout,
+    spot: &Spot<'_>,
+    count: u64,
+) -> Result<Option<usize>, &'static str> {
+    let mut entries = Entries::of(node, layout)?;
+    let (mut index, behind) = (0, spot.index + count);
+    while index < behind {
+        if entries.read()?.is_none() {
+            return Ok(None);
+        }
+        index += 1;
+    }
+    Ok(Some(entries.at()))
+}

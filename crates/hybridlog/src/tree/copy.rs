@@ -1,0 +1,103 @@
+//! Copying a collection, with all its pages.
+
+use smallvec::SmallVec;
+
+use super::find::{NodeAt, damaged};
+use super::inner::Inner;
+use super::plan::{Content, PageChange, PageContent, Plan, RootPlace};
+use super::root::Root;
+use crate::command_log::Effect;
+use crate::index::Index;
+use crate::latch::LatchMode;
+use crate::operation::Operation;
+use crate::sync::atomic::Ordering;
+use crate::write::Over;
+use crate::{Namespace, Stop};
+
+/// Cold pages that are asked for together.
+const PAGES_AT_ONCE: usize = 1024;
+
+impl<I: Index> Operation<'_, I> {
+    /// Stores a copy of a collection, with its type and expiry, under another key, replacing what is there; `false` if `from`
+    /// does not exist or is no collection. O(n): all its pages are read, and written again, and have to fit in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Cold`], [`Stop::Io`], [`Stop::TooLarge`], [`Stop::NoRoom`]; nothing has changed then.
+    pub fn copy_collection(
+        &mut self,
+        from: (Namespace, &[u8]),
+        to: (Namespace, &[u8]),
+    ) -> Result<bool, Stop> {
+        self.shared.check_lengths(to.1, 0)?;
+        self.check_log()?;
+        let hash = self.shared.hash(from.0, from.1);
+        self.assert_latched(hash, LatchMode::Shared);
+        let found = self.find(hash, from.0, from.1)?;
+        let found = found.filter(|found| found.is_tree() && !self.is_expired(&found.record));
+        let Some(found) = found else { return Ok(false) };
+        if from == to {
+            return Ok(true);
+        }
+        self.overwritable(to.0, to.1)?;
+        let root = Root::of_found(&found)?;
+        let mut pages = SmallVec::new();
+        for node in self.all_pages(&root)? {
+            let Some((number, _)) = node.page else {
+                continue;
+            };
+            pages.push(PageChange {
+                number,
+                previous: None,
+                content: PageContent::Becomes(Content::New(node.bytes.to_vec())),
+            });
+        }
+        let mut draft = root.draft();
+        let mut object = 0;
+        if let Some(pages) = &mut draft.pages {
+            pages.object = self.shared.next_object.fetch_add(1, Ordering::Relaxed);
+            object = pages.object;
+        }
+        let plan = Plan {
+            object,
+            pages,
+            root: Content::New(draft.encode()),
+        };
+        self.make(to, RootPlace::New(found.record.meta(), Over::Unknown), plan)?;
+        self.note(&Effect::CopyCollection { from, to });
+        Ok(true)
+    }
+
+    /// All pages of a collection.
+    fn all_pages<'o>(&'o self, root: &Root<'o>) -> Result<Vec<NodeAt<'o>>, Stop> {
+        let mut all = Vec::new();
+        for (tree, of_tree) in root.trees.iter().enumerate() {
+            let mut nodes = vec![root.top_node(tree)];
+            for level in (1..=of_tree.level).rev() {
+                let (mut children, mut cold, mut stop) = (Vec::new(), 0, None);
+                for node in &nodes {
+                    let inner = Inner::of(node.bytes, of_tree.layout.order, level)
+                        .map_err(|why| damaged(root, node.number(), why))?;
+                    for index in 0..inner.count() {
+                        match self.tree_page(root, inner.place(index).page) {
+                            Ok(child) => children.push(child),
+                            Err(reason) => {
+                                stop = Some(reason);
+                                cold += 1;
+                            }
+                        }
+                        if cold == PAGES_AT_ONCE {
+                            break;
+                        }
+                    }
+                }
+                if let Some(reason) = stop {
+                    return Err(reason);
+                }
+                all.extend_from_slice(&children);
+                nodes = children;
+            }
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,253 @@
+//! Walking over elements in order, both ways, and scanning them with a cursor.
+
+use std::ops::{ControlFlow, Range};
+
+use super::find::{Collection, NodeAt, damaged, element};
+use super::inner::{Inner, Place, Sought};
+use super::leaf::{Entries, Entry};
+use super::{Direction, Element, Order, WalkFrom};
+use crate::Stop;
+use crate::index::Index;
+
+/// Cold pages that are asked for together.
+const PAGES_AT_ONCE: usize = 1024;
+
+/// A node, and the positions of the elements under it.
+pub(super) struct Part<'r> {
+    node: NodeAt<'r>,
+    first: u64,
+}
+
+/// What a scan found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScannedElements<'r> {
+    /// In no order that means anything.
+    pub elements: Vec<Element<'r>>,
+    /// Where to go on; 0 at the end.
+    pub cursor: u64,
+}
+
+impl<'r, I: Index> Collection<'r, I> {
+    /// Calls `each` with at most `at_most` elements from a place on, until it breaks. All pages that hold so many elements
+    /// are there before the first call; cold ones are asked for together. So what a walk may read is bounded by `at_most`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`]; `each` has not been called then.
+    pub fn walk(
+        &self,
+        tree: usize,
+        from: WalkFrom<'_>,
+        direction: Direction,
+        at_most: u64,
+        each: &mut dyn FnMut(Element<'r>) -> ControlFlow<()>,
+    ) -> Result<(), Stop> {
+        let range = self.positions(tree, from, direction, at_most)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let leaves = self.leaves(tree, &range)?;
+        let mut entries = Vec::new();
+        let forward = direction == Direction::Forward;
+        for number in 0..leaves.len() {
+            let number = if forward {
+                number
+            } else {
+                leaves.len() - 1 - number
+            };
+            let leaf = &leaves[number];
+            self.entries_of(tree, leaf, &range, &mut entries)?;
+            if !forward {
+                entries.reverse();
+            }
+            for entry in entries.drain(..) {
+                if each(element(entry)).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The positions of the elements that a walk meets.
+    fn positions(
+        &self,
+        tree: usize,
+        from: WalkFrom<'_>,
+        direction: Direction,
+        at_most: u64,
+    ) -> Result<Range<u64>, Stop> {
+        let len = self.len(tree);
+        // By key, backward: behind the last that is not greater.
+        let (first, behind) = match from {
+            WalkFrom::Start => (0, len.min(1)),
+            WalkFrom::End => (len.saturating_sub(1), len),
+            WalkFrom::Position(position) => (position.min(len), position.saturating_add(1)),
+            WalkFrom::Key(key) => {
+                let ordered = self.root.tree(tree).layout.order == Order::Key;
+                assert!(ordered, "only a tree by key can be walked from a key");
+                let (rank, is_there) = self.rank(tree, key)?;
+                (rank, rank + u64::from(is_there))
+            }
+        };
+        Ok(match direction {
+            Direction::Forward => first..first.saturating_add(at_most).min(len),
+            Direction::Backward if behind > len => 0..0,
+            Direction::Backward => behind.saturating_sub(at_most)..behind,
+        })
+    }
+
+    /// The leaves that hold the elements at these positions, of which there are some.
+    pub(super) fn leaves(&self, tree: usize, range: &Range<u64>) -> Result<Vec<Part<'r>>, Stop> {
+        let of_tree = self.root.tree(tree);
+        let mut parts = vec![Part {
+            node: self.root.top_node(tree),
+            first: 0,
+        }];
+        for level in (1..=of_tree.level).rev() {
+            let (mut children, mut cold, mut stop) = (Vec::new(), 0, None);
+            for part in &parts {
+                let number = part.node.number();
+                let inner = Inner::of(part.node.bytes, of_tree.layout.order, level)
+                    .map_err(|why| damaged(&self.root, number, why))?;
+                let mut first = part.first;
+                for index in 0..inner.count() {
+                    let Place { page, elements } = inner.place(index);
+                    let behind = first.saturating_add(elements);
+                    if behind > range.start && first < range.end && cold < PAGES_AT_ONCE {
+                        match self.op.tree_page(&self.root, page) {
+                            Ok(node) => children.push(Part { node, first }),
+                            Err(reason) => {
+                                stop = Some(reason);
+                                cold += 1;
+                            }
+                        }
+                    }
+                    first = behind;
+                }
+            }
+            if let Some(reason) = stop {
+                return Err(reason);
+            }
+            parts = children;
+        }
+        Ok(parts)
+    }
+
+    /// Adds the elements of a leaf that are at these positions.
+    fn entries_of(
+        &self,
+        tree: usize,
+        leaf: &Part<'r>,
+        range: &Range<u64>,
+        to: &mut Vec<Entry<'r>>,
+    ) -> Result<(), Stop> {
+        let damaged = |why| damaged(&self.root, leaf.node.number(), why);
+        let layout = self.root.tree(tree).layout;
+        let mut entries = Entries::of(leaf.node.bytes, layout).map_err(damaged)?;
+        let mut position = leaf.first;
+        while position < range.end
+            && let Some(entry) = entries.read().map_err(damaged)?
+        {
+            if position >= range.start {
+                to.push(entry);
+            }
+            position += 1;
+        }
+        Ok(())
+    }
+
+    /// Some elements of a tree by [`Order::Hash`]: at least `count`, if so many are left, and whole leaves. `cursor` is 0 at
+    /// first and then what was returned. An element that is there from the first call to the last is returned at least once,
+    /// whatever is put or removed meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    pub fn scan(&self, tree: usize, cursor: u64, count: u64) -> Result<ScannedElements<'r>, Stop> {
+        let of_tree = self.root.tree(tree);
+        assert!(
+            of_tree.layout.order == Order::Hash,
+            "only a tree by hash can be scanned"
+        );
+        let mut scanned = ScannedElements {
+            elements: Vec::new(),
+            cursor,
+        };
+        let (mut stop, mut from, mut least) = (None, cursor, cursor);
+        let mut to_come = count;
+        loop {
+            // Where a leaf is cold the scan goes on with the next, so that all that is needed is fetched together.
+            let (leaf, behind, elements) = match self.leaf_of_hash(tree, from)? {
+                (Ok(leaf), behind, elements) => (Some(leaf), behind, elements),
+                (Err(reason), behind, elements) => {
+                    stop = Some(reason);
+                    (None, behind, elements)
+                }
+            };
+            if let Some(leaf) = leaf.filter(|_| stop.is_none()) {
+                self.scan_leaf(tree, &leaf, least, &mut scanned.elements)?;
+            }
+            to_come = to_come.saturating_sub(elements);
+            scanned.cursor = behind;
+            if behind == 0 || to_come == 0 {
+                return stop.map_or(Ok(scanned), Err);
+            }
+            // Nothing in the next leaf is less.
+            (from, least) = (behind, 0);
+        }
+    }
+
+    /// The leaf of a hash, the least hash that belongs behind it (0 if none does), and how many elements it has. The leaf
+    /// itself may be cold.
+    #[allow(clippy::type_complexity)]
+    fn leaf_of_hash(
+        &self,
+        tree: usize,
+        hash: u64,
+    ) -> Result<(Result<NodeAt<'r>, Stop>, u64, u64), Stop> {
+        let of_tree = self.root.tree(tree);
+        let mut node = self.root.top_node(tree);
+        let (mut behind, mut elements) = (0, of_tree.elements);
+        for level in (1..=of_tree.level).rev() {
+            let damaged = |why| damaged(&self.root, node.number(), why);
+            let inner = Inner::of(node.bytes, Order::Hash, level).map_err(damaged)?;
+            let (child, _) = inner.find(Sought::Hash(hash)).map_err(damaged)?;
+            if child + 1 < inner.count() {
+                let bound = inner.bound(child + 1).map_err(damaged)?;
+                let bound = bound.try_into().map(u64::from_be_bytes).unwrap_or(0);
+                if bound <= hash {
+                    return Err(damaged("its bounds do not ascend"));
+                }
+                behind = bound;
+            }
+            let place = inner.place(child);
+            elements = place.elements;
+            match self.op.tree_page(&self.root, place.page) {
+                Ok(child) => node = child,
+                Err(reason) if level == 1 => return Ok((Err(reason), behind, elements)),
+                Err(reason) => return Err(reason),
+            }
+        }
+        Ok((Ok(node), behind, elements))
+    }
+
+    /// Adds the elements of a leaf whose hashes are not less than `least`.
+    fn scan_leaf(
+        &self,
+        tree: usize,
+        leaf: &NodeAt<'r>,
+        least: u64,
+        to: &mut Vec<Element<'r>>,
+    ) -> Result<(), Stop> {
+        let damaged = |why| damaged(&self.root, leaf.number(), why);
+        let layout = self.root.tree(tree).layout;
+        let mut entries = Entries::of(leaf.bytes, layout).map_err(damaged)?;
+        while let Some(entry) = entries.read().map_err(damaged)? {
+            if least == 0 || self.op.element_hash(&self.root, entry.key) >= least {
+                to.push(element(entry));
+            }
+        }
+        Ok(())
+    }
+}
