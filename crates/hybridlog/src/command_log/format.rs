@@ -17,6 +17,8 @@
 //! payload of a piece: blob number u64, bytes; the pieces of a blob follow each other, with other blocks between them
 //! ```
 //!
+//! Behind the last block a file ends, or is zeroes up to its end.
+//!
 //! Padding lets a long block end with a page of the file, so that the next can be written past the page cache.
 //!
 //! A block is written at once, so it is there as a whole or is not sound. Its log id and offset make sure that a header that

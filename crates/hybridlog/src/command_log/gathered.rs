@@ -1,5 +1,6 @@
 //! What has been appended and not been written yet, under one lock that is held for as long as a copy takes.
 
+use super::commit::Waiting;
 use super::format::BLOCK_HEADER_BYTES;
 use super::{Health, Position, SyncPolicy, varint};
 
@@ -153,6 +154,8 @@ pub(super) struct Gathered {
     pub(super) sync: SyncPolicy,
     /// Up to here somebody waits.
     pub(super) wanted: Position,
+    /// The tasks among those who wait.
+    pub(super) waiting: Waiting,
     pub(super) health: Health,
     /// The commit thread is to end.
     pub(super) stopping: bool,
@@ -169,6 +172,7 @@ impl Gathered {
             phase: Phase::Busy,
             sync,
             wanted: Position::START,
+            waiting: Waiting::default(),
             health: Health::Ok,
             stopping: false,
         }

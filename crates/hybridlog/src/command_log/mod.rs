@@ -73,6 +73,9 @@ impl Position {
     /// Before everything: durable from the start. Frames of generations that are not logged have it.
     pub(crate) const START: Position = Position(0);
 
+    /// Behind everything.
+    const NEVER: Position = Position(u64::MAX);
+
     /// The longest log that positions can tell, in bytes of frames.
     pub(crate) const BYTES_MAX: u64 = (1 << Self::BYTES_BITS) - 1;
 

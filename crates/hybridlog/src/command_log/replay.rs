@@ -3,6 +3,7 @@
 //! What a power cut tears is the end of the last log, behind everything that was synced. So a block that is not sound is the
 //! *torn tail* if nothing says that it was durable, and *damage* if something does: a later block that says how far the file
 //! was synced when it was written, or the next generation's log, which is made only when this one is complete and synced.
+//! Zeroes up to the end of the file are neither: a log may be filled ahead with them.
 //! Nothing is changed here: the torn tail is cut when the log is started anew
 //! ([`CommandLog::start`](super::CommandLog::start)).
 
@@ -105,7 +106,7 @@ pub(crate) fn replay_batches(
             Err(why) => log.without_header(why, next)?,
         };
         replayed.bytes += end;
-        replayed.cut_bytes += log.len - end;
+        replayed.cut_bytes += log.torn_bytes(end)?;
         replayed.last = Some(LogEnd {
             generation: log.generation,
             bytes: end,
@@ -347,6 +348,24 @@ impl Log {
         }
         give(&mut batch)?;
         Ok(frames)
+    }
+
+    /// Bytes of what follows `end`, without the zeroes that the file was filled with ahead.
+    fn torn_bytes(&self, end: u64) -> io::Result<u64> {
+        if end < FILE_HEADER_BYTES as u64 {
+            return Ok(self.len - end);
+        }
+        let mut window = Window::new(&*self.file, self.len);
+        let (mut at, mut torn_end) = (end, end);
+        while at < self.len {
+            let bytes = (self.len - at).min(WINDOW_BYTES as u64) as usize;
+            let found = window.get(at, bytes)?;
+            if let Some(last) = found.iter().rposition(|&byte| byte != 0) {
+                torn_end = at + last as u64 + 1;
+            }
+            at += bytes as u64;
+        }
+        Ok(torn_end - end)
     }
 
     /// The block at `at` is not sound: an error unless it is a torn tail.

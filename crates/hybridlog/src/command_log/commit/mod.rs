@@ -6,8 +6,10 @@
 pub(super) mod blobs;
 mod generations;
 mod thread;
+mod waiting;
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,9 +23,12 @@ use super::gathered::{BlockBuffer, Gathered, Intake, Phase};
 use super::log_file::LogFile;
 use super::{Health, LogStats, Position, SyncPolicy};
 use crate::disk::{Disk, DiskFile};
+use waiting::Task;
+pub(super) use waiting::Waiting;
 
-/// So many bytes of frames are written without gathering longer.
-const GATHER_BYTES: usize = 256 << 10;
+/// So many bytes of frames, an eighth of the buffer within these bounds, are written without gathering longer. Writing takes
+/// 0.06 us of processor time a SET with 1 MiB, where it takes 0.07 with 256 KiB.
+const GATHER_BYTES: RangeInclusive<usize> = 256 << 10..=1 << 20;
 
 /// A log is not to grow beyond this: far below what positions can tell.
 const LOG_MAX_BYTES: u64 = Position::BYTES_MAX / 2;
@@ -32,6 +37,7 @@ const LOG_MAX_BYTES: u64 = Position::BYTES_MAX / 2;
 pub(super) struct Committer {
     disk: Arc<dyn Disk>,
     buffer_bytes: usize,
+    gather_bytes: usize,
     gathered: Mutex<Gathered>,
     /// With `gathered`: there is something for the commit thread.
     work: Condvar,
@@ -82,6 +88,7 @@ impl Committer {
         Committer {
             disk,
             buffer_bytes,
+            gather_bytes: (buffer_bytes / 8).clamp(*GATHER_BYTES.start(), *GATHER_BYTES.end()),
             gathered: Mutex::new(Gathered::new(sync)),
             work: Condvar::new(),
             writer: Mutex::new(Writer {
@@ -112,7 +119,7 @@ impl Committer {
         let wake = match gathered.phase {
             Phase::Busy => false,
             Phase::Idle => gathered.current.pending_bytes() > 0,
-            Phase::Gathering => gathered.current.pending_bytes() >= GATHER_BYTES,
+            Phase::Gathering => gathered.current.pending_bytes() >= self.gather_bytes,
         };
         if wake {
             gathered.phase = Phase::Busy;
@@ -200,19 +207,20 @@ impl Committer {
 
     pub(super) async fn until_durable(&self, position: Position) -> Result<(), String> {
         loop {
-            // Made before the check, it also hears what happens between the check and the wait.
-            let progress = self.progress_async.notified();
             if self.durable() >= position {
                 return Ok(());
             }
-            {
+            let ready = {
                 let mut gathered = self.gathered.lock();
                 if let Some(settled) = self.settled(position, &gathered) {
                     return settled;
                 }
+                let ready = gathered.waiting.add(position);
                 self.want(position, &mut gathered);
-            }
-            progress.await;
+                ready
+            };
+            // It is told whatever comes of it.
+            let _ = ready.await;
         }
     }
 
@@ -242,10 +250,18 @@ impl Committer {
     }
 
     fn tell_progress(&self) {
-        // Whoever has looked and is about to wait holds the lock until it waits.
-        drop(self.gathered.lock());
+        let served = {
+            // Whoever has looked and is about to wait holds the lock until it waits.
+            let mut gathered = self.gathered.lock();
+            let up_to = match gathered.intake {
+                Intake::Open => self.durable(),
+                Intake::Shut => Position::NEVER,
+            };
+            gathered.waiting.take(up_to)
+        };
         self.progress.notify_all();
         self.progress_async.notify_waiters();
+        served.into_iter().for_each(Task::wake);
     }
 }
 
@@ -273,6 +289,7 @@ impl Committer {
             .map_err(|error| self.cannot_write(error))?;
         let mut gathered = self.gathered.lock();
         check_open(&gathered)?;
+        let syncs_often = gathered.sync == SyncPolicy::Always;
         gathered.health = Health::Ok;
         gathered.in_flight_bytes = 0;
         let had_room = self.has_room();
@@ -281,6 +298,9 @@ impl Committer {
         drop(gathered);
         if !had_room {
             self.tell_progress();
+        }
+        if syncs_often {
+            file.fill_ahead();
         }
         self.count_written(writer.block.len(), file.end());
         writer.block.clear();
@@ -335,7 +355,8 @@ impl Committer {
         let Some(file) = &mut writer.file else {
             return Ok(());
         };
-        if !file.is_synced() {
+        file.cut_filling()?;
+        if file.was_cut() || !file.is_synced() {
             let written = Position(self.written.load(Ordering::Relaxed));
             self.sync_file(&*file.handle(), written)?;
             file.synced(file.end());

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Committer, GATHER_BYTES};
+use super::Committer;
 use crate::command_log::gathered::{Gathered, Intake, Phase};
 use crate::command_log::log_file::LogFile;
 use crate::command_log::{Health, Position, SyncPolicy};
@@ -82,7 +82,7 @@ impl Committer {
             let now = Instant::now();
             let write_at = if bytes == 0 {
                 None
-            } else if bytes >= GATHER_BYTES || self.is_urgent(&gathered) {
+            } else if bytes >= self.gather_bytes || self.is_urgent(&gathered) {
                 Some(now)
             } else {
                 Some(*gathering_since.get_or_insert(now) + GATHER)
