@@ -213,7 +213,7 @@ pub(crate) fn check_frame(
 ) -> Result<(), String> {
     for effect in Effects::new(frame) {
         let effect = effect?;
-        if let Effect::SetBlob { blob, .. } | Effect::WriteRangeBlob { blob, .. } = effect {
+        if let Some(blob) = effect.blob() {
             blobs.read(blob)?;
         }
         each(&effect);

@@ -16,7 +16,7 @@ use std::thread;
 use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
 
-use crate::command_log::{self, BlobId, Blobs, Effect, Effects, Frame, Refused, Replayed};
+use crate::command_log::{self, Blobs, Effect, Effects, Frame, Refused, Replayed};
 use crate::index::Index;
 use crate::latch::{LatchMode, Latches};
 use crate::operation::{KeyRef, Operation};
@@ -257,7 +257,7 @@ impl<I: Index> Part<'_, I> {
     }
 
     fn apply(&self, effect: &Effect<'_>, at: u64, blobs: &mut Blobs<'_>) -> Result<(), Refused> {
-        let _alone = blob_of(effect).map(|_| self.blob_in_memory.lock());
+        let _alone = effect.blob().map(|_| self.blob_in_memory.lock());
         self.store.apply(effect, blobs).map_err(|what| (at, what))
     }
 
@@ -271,16 +271,8 @@ impl<I: Index> Part<'_, I> {
 
 /// A blob that another part reads.
 fn forget_blob(effect: &Effect<'_>, blobs: &mut Blobs<'_>) {
-    if let Some(blob) = blob_of(effect) {
+    if let Some(blob) = effect.blob() {
         blobs.forget(blob);
-    }
-}
-
-/// The blob that the effect names.
-fn blob_of(effect: &Effect<'_>) -> Option<BlobId> {
-    match *effect {
-        Effect::SetBlob { blob, .. } | Effect::WriteRangeBlob { blob, .. } => Some(blob),
-        _ => None,
     }
 }
 
@@ -299,7 +291,7 @@ impl<I: Index> Store<I> {
                 Ok(())
             }
             _ => {
-                let blob = blob_of(effect).map(|blob| blobs.read(blob));
+                let blob = effect.blob().map(|blob| blobs.read(blob));
                 let blob = blob.transpose()?.unwrap_or_default();
                 let keys: SmallVec<[KeyRef<'_>; 2]> = effect.keys().map(latched).collect();
                 // At the beginning of time, when nothing has expired.
@@ -381,7 +373,7 @@ fn change_keys<I: Index>(
             namespace,
             key,
             effect,
-        } => op.redo_tree(namespace, key, &effect),
+        } => op.redo_tree(namespace, key, &effect, blob),
         Effect::CopyCollection { from, to } => op.copy_collection(from, to).map(drop),
         Effect::RetireEverything | Effect::Clear { .. } | Effect::State { .. } => Ok(()),
     }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hybridlog::{
-    BucketIndex, Collection, DashIndex, Direction, Index, KeyRef, LatchMode, Layout, Namespace,
-    Operation, Options, Order, Put, Stop, Store, TreeLayout, WalkFrom,
+    BucketIndex, Collection, DashIndex, Direction, Element, Index, KeyRef, LatchMode, Layout,
+    Namespace, Operation, Options, Order, Put, Stop, Store, TreeLayout, WalkFrom,
 };
 
 const NAMESPACE: Namespace = Namespace(1);
@@ -138,7 +138,11 @@ impl<I: Index> Run<I> {
     }
 
     fn value(&mut self) -> Vec<u8> {
-        let len = self.random.below(self.sizes.value_max + 1);
+        let len = match self.random.below(100) {
+            // Beyond what a frame of the command log takes.
+            0 if self.sizes.value_max == 3000 => 60_000 + self.random.below(30_000),
+            _ => self.random.below(self.sizes.value_max + 1),
+        };
         vec![self.random.next() as u8; len as usize]
     }
 
@@ -452,8 +456,8 @@ fn run<I: Index>(seed: u64, steps: u64) {
     let mut random = Random(seed);
     let sizes = Sizes {
         keys: [5, 100, 2000][random.below(3) as usize],
-        value_max: [4, 30, 300, 900][random.below(4) as usize],
-        key_pad_max: [0, 20, 600][random.below(3) as usize],
+        value_max: [4, 30, 300, 3000][random.below(4) as usize],
+        key_pad_max: [0, 20, 600, 2500][random.below(4) as usize],
     };
     println!("seed {seed} on {}, {sizes:?}", I::NAME);
     let directory = tempfile::tempdir().expect("a directory");
@@ -571,6 +575,77 @@ fn nothing_is_left(store: &Store) {
     while store.stats().index_slots > 0 {
         assert!(begin.elapsed() < limit, "{:?}", store.stats());
         store.compact(limit);
+    }
+}
+
+/// Random elements are built at once, and then changed like any others.
+#[test]
+fn what_is_built_at_once_is_as_if_put_one_by_one() {
+    for seed in seeds(6) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut random = Random(seed);
+        let sizes = Sizes {
+            keys: 2000,
+            value_max: [10, 3000][random.below(2) as usize],
+            key_pad_max: [0, 600, 2500][random.below(3) as usize],
+        };
+        let count = [3, 30, 1000][random.below(3) as usize];
+        println!("seed {seed}, {sizes:?}, {count} elements");
+        let mut run = Run::<BucketIndex> {
+            store: open(directory.path()),
+            model: Model::default(),
+            random,
+            sizes,
+        };
+        for _ in 0..count {
+            let (key, value) = (run.key(), run.value());
+            run.model.maps[HASH].insert(key.clone(), (value.clone(), Some(5)));
+            run.model.maps[SORTED].insert(key.clone(), (value.clone(), None));
+            run.model.maps[SET].insert(key, (Vec::new(), None));
+            run.model.list.push(value);
+        }
+        run.model.header = b"header".to_vec();
+        write(&run.store, |op| {
+            let maps = [HASH, SORTED, SET].into_iter();
+            let keyed = maps.flat_map(|tree| run.model.maps[tree].iter().map(move |it| (tree, it)));
+            let keyed = keyed.map(|(tree, (key, (value, expires_at_ms)))| {
+                (tree, new_element(key, value, *expires_at_ms))
+            });
+            let list = run
+                .model
+                .list
+                .iter()
+                .map(|value| (LIST, new_element(b"", value, None)));
+            let mut all = keyed.chain(list);
+            op.build_collection(NAMESPACE, KEY, &ALL_ORDERS, b"header", &mut all)
+        });
+        run.compare();
+        // As the command log has it.
+        let Run {
+            store,
+            model,
+            random,
+            sizes,
+        } = run;
+        drop(store);
+        let mut run = Run::<BucketIndex> {
+            store: open(directory.path()),
+            model,
+            random,
+            sizes,
+        };
+        run.compare();
+        (0..200).for_each(|_| run.step());
+        run.compare();
+        run.empty();
+    }
+}
+
+fn new_element<'e>(key: &'e [u8], value: &'e [u8], expires_at_ms: Option<u64>) -> Element<'e> {
+    Element {
+        key: key.into(),
+        value: value.into(),
+        expires_at_ms,
     }
 }
 

@@ -118,6 +118,15 @@ impl Effect<'_> {
         one.into_iter().chain(other)
     }
 
+    /// The blob that the effect names.
+    pub(crate) fn blob(&self) -> Option<BlobId> {
+        match *self {
+            Effect::SetBlob { blob, .. } | Effect::WriteRangeBlob { blob, .. } => Some(blob),
+            Effect::Collection { effect, .. } => effect.blob(),
+            _ => None,
+        }
+    }
+
     /// Appends the effect to `frame`.
     pub(crate) fn encode(&self, frame: &mut Vec<u8>) {
         match *self {

@@ -94,7 +94,7 @@ fn replay_log(log: &[u8]) {
         assert_eq!(generation, 1);
         frames += 1;
         for effect in Effects::new(effects) {
-            if let Effect::SetBlob { blob, .. } | Effect::WriteRangeBlob { blob, .. } = effect? {
+            if let Some(blob) = effect?.blob() {
                 let bytes = blobs.read(BlobId(blob.0 % BLOBS))?;
                 assert!(bytes.len() < log.len());
             }

@@ -61,7 +61,7 @@ pub(crate) use format::{generation_of_log, log_name};
 pub(crate) use replay::{
     Blobs, Frame, Refused, Replayed, last_generation, replay, replay_batches, sound_end,
 };
-pub(crate) use tree_effect::TreeEffect;
+pub(crate) use tree_effect::{LoggedBytes, TreeEffect};
 
 /// Where a frame ends: the generation, and how many bytes of frames that generation's log has up to there. Later is greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]

@@ -4,22 +4,20 @@ use smallvec::SmallVec;
 
 use super::find::{damaged, damaged_root};
 use super::grow::{LeafChange, StructurePlan};
-use super::leaf::{Entries, Spot, put_entry};
+use super::leaf::{Entries, Spot};
+use super::overflow::NewElement;
 use super::plan::{Content, Patch, Plan, RootPlace};
 use super::root::{HEADER_MAX_BYTES, Root, RootDraft, layout_byte, layout_of};
 use super::{Layout, Order, Put, TREES_MAX, TreeLayout};
-use crate::command_log::{Effect, TreeEffect};
+use crate::command_log::{Effect, LoggedBytes, TreeEffect};
 use crate::index::Index;
 use crate::latch::LatchMode;
 use crate::operation::{Found, Operation};
-use crate::write::Over;
+use crate::write::{Content as Logged, Over};
 use crate::{Meta, Namespace, Stop};
 
-/// The longest element: its key and value together.
-const ELEMENT_MAX_BYTES: u64 = 60_000;
-
 /// A collection that is to be changed.
-enum Target<'o> {
+pub(super) enum Target<'o> {
     /// It is there.
     There(Found<'o>),
     /// It is to be made: in the place of a record that has expired, or of nothing.
@@ -49,49 +47,54 @@ impl<I: Index> Operation<'_, I> {
         expires_at_ms: Option<u64>,
     ) -> Result<Put, Stop> {
         let target = self.target((namespace, key), element_key.len() + value.len())?;
-        let effect = TreeEffect::Put {
-            tree: tree as u8,
+        let new = NewElement {
             key: element_key,
             value,
             expires_at_ms,
         };
         let mut put = Put::Added;
-        let mut plan = |root: &Root<'_>, spot: &Spot<'_>| {
-            let mut bytes = Vec::new();
-            let layout = root.tree(tree).layout;
-            put_entry(&mut bytes, layout, element_key, value, expires_at_ms);
-            put = match spot.entry {
-                Some(_) => Put::Replaced,
-                None => Put::Added,
-            };
-            change_at(spot, bytes, i64::from(spot.entry.is_none()))
-        };
+        let content;
         match target {
             Target::There(found) => {
                 let root = Root::of_found(&found)?;
                 let (path, spot) = self.find_element(&root, tree, element_key)?;
-                if let Some(entry) = spot.entry
-                    && (entry.value, entry.expires_at_ms) == (value, expires_at_ms)
-                {
-                    // Nothing to do; but who puts a value has changed it, even if it was the same.
-                    if root.tree(tree).layout.has_values {
-                        self.note_tree(namespace, key, effect);
-                    }
-                    return Ok(Put::Replaced);
+                let old = spot.entry;
+                if old.is_some() {
+                    put = Put::Replaced;
                 }
-                let change = plan(&root, &spot);
-                let plan = self.plan_leaf(key, &root, tree, &path, &change)?;
-                self.make((namespace, key), RootPlace::At(found), plan)?;
+                let has_values = root.tree(tree).layout.has_values;
+                let is_same = old.is_some_and(|old| {
+                    let same_value = old.outside.is_none() && old.value == value;
+                    old.expires_at_ms == expires_at_ms && (!has_values || same_value)
+                });
+                if is_same {
+                    // Nothing to do; but who puts a value has changed it, even if it was the same.
+                    if !has_values {
+                        return Ok(put);
+                    }
+                    content = self.log_ahead(value)?;
+                } else {
+                    let plan =
+                        self.plan_element(key, &root, tree, &path, spot.at, old, Some(new))?;
+                    content = self.log_ahead(value)?;
+                    self.make((namespace, key), RootPlace::At(found), plan)?;
+                }
             }
             Target::Absent(over) => {
+                content = self.log_ahead(value)?;
                 let empty = RootDraft::new(layout.trees, &[]).encode();
                 let root = Root::of(&empty).map_err(damaged_root)?;
                 let (path, spot) = self.find_element(&root, tree, element_key)?;
-                let change = plan(&root, &spot);
-                let plan = self.plan_leaf(key, &root, tree, &path, &change)?;
+                let plan = self.plan_element(key, &root, tree, &path, spot.at, None, Some(new))?;
                 self.create((namespace, key), layout, over, &empty, plan)?;
             }
         }
+        let effect = TreeEffect::Put {
+            tree: tree as u8,
+            key: element_key,
+            value: logged(&content),
+            expires_at_ms,
+        };
         self.note_tree(namespace, key, effect);
         Ok(put)
     }
@@ -120,8 +123,7 @@ impl<I: Index> Operation<'_, I> {
         if spot.entry.is_none() {
             return Ok(false);
         }
-        let change = change_at(&spot, Vec::new(), -1);
-        let plan = self.plan_leaf(key, &root, tree, &path, &change)?;
+        let plan = self.plan_element(key, &root, tree, &path, spot.at, spot.entry, None)?;
         self.make((namespace, key), RootPlace::At(found), plan)?;
         let effect = TreeEffect::Take {
             tree: tree as u8,
@@ -153,34 +155,38 @@ impl<I: Index> Operation<'_, I> {
     ) -> Result<u64, Stop> {
         let target = self.target((namespace, key), value.len())?;
         let (mut elements, mut resolved) = (1, 0);
-        match target {
+        let new = Some(NewElement {
+            key: &[],
+            value,
+            expires_at_ms: None,
+        });
+        let content = match target {
             Target::There(found) => {
                 let root = Root::of_found(&found)?;
-                let layout = by_position(&root, tree);
+                assert_by_position(&root, tree);
                 elements = root.tree(tree).elements + 1;
                 resolved = position.min(root.tree(tree).elements);
                 let (path, spot) = self.find_position(&root, tree, resolved)?;
-                let mut bytes = Vec::new();
-                put_entry(&mut bytes, layout, &[], value, None);
-                let change = insert_at_spot(&spot, bytes);
-                let plan = self.plan_leaf(key, &root, tree, &path, &change)?;
+                let plan = self.plan_element(key, &root, tree, &path, spot.at, None, new)?;
+                let content = self.log_ahead(value)?;
                 self.make((namespace, key), RootPlace::At(found), plan)?;
+                content
             }
             Target::Absent(over) => {
                 let empty = RootDraft::new(layout.trees, &[]).encode();
                 let root = Root::of(&empty).map_err(damaged_root)?;
-                let mut bytes = Vec::new();
-                put_entry(&mut bytes, by_position(&root, tree), &[], value, None);
+                assert_by_position(&root, tree);
                 let (path, spot) = self.find_position(&root, tree, 0)?;
-                let change = insert_at_spot(&spot, bytes);
-                let plan = self.plan_leaf(key, &root, tree, &path, &change)?;
+                let plan = self.plan_element(key, &root, tree, &path, spot.at, None, new)?;
+                let content = self.log_ahead(value)?;
                 self.create((namespace, key), layout, over, &empty, plan)?;
+                content
             }
-        }
+        };
         let effect = TreeEffect::InsertAt {
             tree: tree as u8,
             position: resolved,
-            value,
+            value: logged(&content),
         };
         self.note_tree(namespace, key, effect);
         Ok(elements)
@@ -207,20 +213,23 @@ impl<I: Index> Operation<'_, I> {
             return Ok(false);
         };
         let root = Root::of_found(&found)?;
-        let layout = by_position(&root, tree);
+        assert_by_position(&root, tree);
         if position >= root.tree(tree).elements {
             return Ok(false);
         }
+        let new = NewElement {
+            key: &[],
+            value,
+            expires_at_ms: None,
+        };
         let (path, spot) = self.find_position(&root, tree, position)?;
-        let mut bytes = Vec::new();
-        put_entry(&mut bytes, layout, &[], value, None);
-        let change = change_at(&spot, bytes, 0);
-        let plan = self.plan_leaf(key, &root, tree, &path, &change)?;
+        let plan = self.plan_element(key, &root, tree, &path, spot.at, spot.entry, Some(new))?;
+        let content = self.log_ahead(value)?;
         self.make((namespace, key), RootPlace::At(found), plan)?;
         let effect = TreeEffect::ReplaceAt {
             tree: tree as u8,
             position,
-            value,
+            value: logged(&content),
         };
         self.note_tree(namespace, key, effect);
         Ok(true)
@@ -324,18 +333,12 @@ impl<I: Index> Operation<'_, I> {
     }
 
     /// What is under the key. Whatever may be changed after this has been asked for is checked here.
-    fn target(
+    pub(super) fn target(
         &self,
         (namespace, key): (Namespace, &[u8]),
         element: usize,
     ) -> Result<Target<'_>, Stop> {
-        self.shared.check_lengths(key, 0)?;
-        if element as u64 > ELEMENT_MAX_BYTES {
-            return Err(Stop::TooLarge {
-                len: element as u64,
-                limit: ELEMENT_MAX_BYTES,
-            });
-        }
+        self.shared.check_lengths(key, element as u64)?;
         self.check_log()?;
         let hash = self.shared.hash(namespace, key);
         self.assert_latched(hash, LatchMode::Exclusive);
@@ -362,18 +365,28 @@ impl<I: Index> Operation<'_, I> {
         let root = Content::New(plan.root.whole(empty));
         let plan = Plan { root, ..plan };
         self.make((namespace, key), RootPlace::New(meta, over), plan)?;
+        self.note_created(namespace, key, layout, &[]);
+        Ok(())
+    }
+
+    pub(super) fn note_created(
+        &self,
+        namespace: Namespace,
+        key: &[u8],
+        layout: &Layout,
+        header: &[u8],
+    ) {
         let trees: SmallVec<[u8; TREES_MAX]> =
             layout.trees.iter().map(|&tree| layout_byte(tree)).collect();
         let effect = TreeEffect::Create {
             kind: layout.kind,
             trees: &trees,
-            header: &[],
+            header,
         };
         self.note_tree(namespace, key, effect);
-        Ok(())
     }
 
-    fn note_tree(&self, namespace: Namespace, key: &[u8], effect: TreeEffect<'_>) {
+    pub(super) fn note_tree(&self, namespace: Namespace, key: &[u8], effect: TreeEffect<'_>) {
         self.note(&Effect::Collection {
             namespace,
             key,
@@ -382,12 +395,13 @@ impl<I: Index> Operation<'_, I> {
     }
 
     /// Does again what has become of a collection. What concerns one that is not there, because a repair has dropped it, is
-    /// left.
+    /// left. `blob` is what the effect names, if it names one.
     pub(crate) fn redo_tree(
         &mut self,
         namespace: Namespace,
         key: &[u8],
         effect: &TreeEffect<'_>,
+        blob: &[u8],
     ) -> Result<(), Stop> {
         // Only `Create` makes one.
         let none = Layout {
@@ -428,7 +442,15 @@ impl<I: Index> Operation<'_, I> {
                 expires_at_ms,
                 ..
             } => self
-                .put_element(namespace, key, &none, tree, element, value, expires_at_ms)
+                .put_element(
+                    namespace,
+                    key,
+                    &none,
+                    tree,
+                    element,
+                    value.or(blob),
+                    expires_at_ms,
+                )
                 .map(drop),
             TreeEffect::Take { key: element, .. } => {
                 self.remove_element(namespace, key, tree, element).map(drop)
@@ -436,12 +458,12 @@ impl<I: Index> Operation<'_, I> {
             TreeEffect::InsertAt {
                 position, value, ..
             } => self
-                .insert_at(namespace, key, &none, tree, position, value)
+                .insert_at(namespace, key, &none, tree, position, value.or(blob))
                 .map(drop),
             TreeEffect::ReplaceAt {
                 position, value, ..
             } => self
-                .replace_at(namespace, key, tree, position, value)
+                .replace_at(namespace, key, tree, position, value.or(blob))
                 .map(drop),
             TreeEffect::RemoveRange {
                 position, count, ..
@@ -483,41 +505,20 @@ impl<I: Index> Operation<'_, I> {
     }
 }
 
-/// The layout of a tree that must be by position.
-fn by_position(root: &Root<'_>, tree: usize) -> TreeLayout {
-    let layout = root.tree(tree).layout;
-    assert!(
-        layout.order == Order::Position,
-        "tree {tree} is not by position"
-    );
-    layout
+fn assert_by_position(root: &Root<'_>, tree: usize) {
+    let order = root.tree(tree).layout.order;
+    assert!(order == Order::Position, "tree {tree} is not by position");
 }
 
-/// Bytes in the place of the element at a spot, if there is one.
-fn change_at(spot: &Spot<'_>, bytes: Vec<u8>, elements: i64) -> LeafChange {
-    LeafChange {
-        patch: Patch {
-            at: spot.at,
-            removed: spot.entry.map_or(0, |entry| entry.end - entry.at),
-            inserted: SmallVec::from_vec(bytes),
-        },
-        elements,
+/// A value as an effect names it.
+fn logged<'v>(content: &Logged<'v>) -> LoggedBytes<'v> {
+    match *content {
+        Logged::Bytes(bytes) => LoggedBytes::Here(bytes),
+        Logged::Blob(blob) => LoggedBytes::Blob(blob),
     }
 }
 
-/// An element more, in front of the one at a spot.
-fn insert_at_spot(spot: &Spot<'_>, bytes: Vec<u8>) -> LeafChange {
-    LeafChange {
-        patch: Patch {
-            at: spot.at,
-            removed: 0,
-            inserted: SmallVec::from_vec(bytes),
-        },
-        elements: 1,
-    }
-}
-
-/// Where in a leaf the last of `count` elements from a spot on ends; `None` if it has fewer.
+/// Where in a leaf the last of `count` elements from a spot on ends; `None` if it has fewer, or if one is outside.
 fn end_of(
     node: &[u8],
     layout: TreeLayout,
@@ -527,7 +528,9 @@ fn end_of(
     let mut entries = Entries::of(node, layout)?;
     let (mut index, behind) = (0, spot.index + count);
     while index < behind {
-        if entries.read()?.is_none() {
+        let entry = entries.read()?;
+        let is_here = entry.is_some_and(|entry| index < spot.index || entry.outside.is_none());
+        if !is_here {
             return Ok(None);
         }
         index += 1;

@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::find::{NodeAt, damaged};
 use super::inner::Inner;
+use super::leaf::Entries;
 use super::plan::{Content, PageChange, PageContent, Plan, RootPlace};
 use super::root::Root;
 use crate::command_log::Effect;
@@ -97,7 +98,40 @@ impl<I: Index> Operation<'_, I> {
                 all.extend_from_slice(&children);
                 nodes = children;
             }
+            self.add_bodies(root, tree, &nodes, &mut all)?;
         }
         Ok(all)
+    }
+
+    /// Adds the pages of long elements in these leaves.
+    fn add_bodies<'o>(
+        &'o self,
+        root: &Root<'o>,
+        tree: usize,
+        leaves: &[NodeAt<'o>],
+        to: &mut Vec<NodeAt<'o>>,
+    ) -> Result<(), Stop> {
+        let (mut cold, mut stop) = (0, None);
+        for leaf in leaves {
+            let in_leaf = |why| damaged(root, leaf.number(), why);
+            let layout = root.tree(tree).layout;
+            let mut entries = Entries::of(leaf.bytes, layout).map_err(in_leaf)?;
+            while let Some(entry) = entries.read().map_err(in_leaf)? {
+                let Some(outside) = entry.outside.filter(|_| cold < PAGES_AT_ONCE) else {
+                    continue;
+                };
+                match self.body_pages(root, &outside, outside.bytes()) {
+                    Ok(pages) => to.extend(pages.into_iter().map(|page| NodeAt {
+                        page: Some(page),
+                        bytes: page.1.record.value(),
+                    })),
+                    Err(reason) => {
+                        stop = Some(reason);
+                        cold += 1;
+                    }
+                }
+            }
+        }
+        stop.map_or(Ok(()), Err)
     }
 }

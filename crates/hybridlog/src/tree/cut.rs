@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::find::{Collection, NodeAt, damaged};
 use super::grow::{StructurePlan, root_max_bytes};
 use super::inner::{Child, Inner};
-use super::leaf::{Entries, NODE_HEADER_BYTES};
+use super::leaf::{Entries, NODE_HEADER_BYTES, Outside};
 use super::node::NodeDraft;
 use super::plan::Plan;
 use super::root::Root;
@@ -37,7 +37,8 @@ impl<I: Index> Operation<'_, I> {
             root: root.clone(),
         };
         // All of them together.
-        collection.leaves(tree, &range)?;
+        let leaves = collection.leaves(tree, &range)?;
+        collection.bodies(tree, &leaves, &range)?;
         let mut plan = StructurePlan::new(self, root);
         let (top, level) = (root.top_node(tree), root.tree(tree).level);
         let left = plan.cut(tree, &top, level, 0, &range)?;
@@ -64,7 +65,12 @@ impl<'o, I: Index> StructurePlan<'_, 'o, I> {
         let in_node = |why| damaged(root, at.number(), why);
         if level == 0 {
             let entries = Entries::of(at.bytes, layout).map_err(in_node)?;
-            return cut_leaf(at.bytes, entries, first, range).map_err(in_node);
+            let mut outside = Vec::new();
+            let left = cut_leaf(at.bytes, entries, first, range, &mut outside).map_err(in_node)?;
+            outside
+                .iter()
+                .try_for_each(|outside| self.free_body(outside))?;
+            return Ok(left);
         }
         let inner = Inner::of(at.bytes, layout.order, level).map_err(in_node)?;
         let mut children: Vec<CutChild<'o>> = Vec::new();
@@ -101,7 +107,7 @@ impl<'o, I: Index> StructurePlan<'_, 'o, I> {
         for CutChild { child, changed } in children {
             let Some((page, node)) = changed else {
                 if let Some((page, node, child)) = waiting.take() {
-                    written.push(self.write_page(tree, page, node, child.bound));
+                    written.push(self.write_page(tree, page, node, child.bound)?);
                 }
                 written.push(child);
                 continue;
@@ -115,29 +121,32 @@ impl<'o, I: Index> StructurePlan<'_, 'o, I> {
                         self.free_page(page);
                         Some((left_page, left.merge(node, &child.bound), left_child))
                     } else {
-                        written.push(self.write_page(tree, left_page, left, left_child.bound));
+                        written.push(self.write_page(tree, left_page, left, left_child.bound)?);
                         Some((page, node, child))
                     }
                 }
             };
         }
         if let Some((page, node, child)) = waiting {
-            written.push(self.write_page(tree, page, node, child.bound));
+            written.push(self.write_page(tree, page, node, child.bound)?);
         }
         Ok(written)
     }
 }
 
-/// A leaf without the elements at these positions.
+/// A leaf without the elements at these positions; adds those of them that are outside to `outside`.
 fn cut_leaf(
     node: &[u8],
     mut entries: Entries<'_>,
     first: u64,
     range: &Range<u64>,
+    outside: &mut Vec<Outside>,
 ) -> Result<NodeDraft, &'static str> {
     let (mut left, mut count, mut position) = (vec![0; NODE_HEADER_BYTES], 0u16, first);
     while let Some(entry) = entries.read()? {
-        if !range.contains(&position) {
+        if range.contains(&position) {
+            outside.extend(entry.outside);
+        } else {
             left.extend_from_slice(&node[entry.at..entry.end]);
             count += 1;
         }

@@ -1,13 +1,12 @@
 //! Finding elements: from the root down to one leaf.
 
-use std::borrow::Cow;
 use std::io;
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::inner::{Inner, Sought};
-use super::leaf::{Entry, Spot, find_index, find_key};
+use super::leaf::{Outside, Spot, Trouble, find_index, find_key};
 use super::root::{Root, Tree};
 use super::{Element, Order};
 use crate::Stop;
@@ -184,8 +183,12 @@ impl<I: Index> Operation<'_, I> {
     ) -> Result<(Path<'o>, Spot<'o>), Stop> {
         let of_tree = root.tree(tree);
         let path = self.descend(root, tree, self.sought(root, of_tree, key))?;
-        let spot = find_key(path.leaf.bytes, of_tree.layout, key)
-            .map_err(|why| damaged(root, path.leaf.number(), why))?;
+        let compare = |outside: &Outside, key: &[u8]| self.compare_outside(root, outside, key);
+        let spot = find_key(path.leaf.bytes, of_tree.layout, key, &compare);
+        let spot = spot.map_err(|trouble| match trouble {
+            Trouble::Damaged(why) => damaged(root, path.leaf.number(), why),
+            Trouble::Stop(stop) => stop,
+        })?;
         Ok((path, spot))
     }
 
@@ -248,7 +251,10 @@ impl<'r, I: Index> Collection<'r, I> {
     /// [`Stop::Cold`] if a page has to be fetched, [`Stop::Io`] if fetching one failed or it is damaged.
     pub fn get(&self, tree: usize, key: &[u8]) -> Result<Option<Element<'r>>, Stop> {
         let (_, spot) = self.op.find_element(&self.root, tree, key)?;
-        Ok(spot.entry.map(element))
+        let entry = spot.entry;
+        entry
+            .map(|entry| self.op.element(&self.root, entry))
+            .transpose()
     }
 
     /// Asks for all pages that [`Self::get`], or putting or removing these elements, will need. It goes on where one is cold,
@@ -286,7 +292,10 @@ impl<'r, I: Index> Collection<'r, I> {
             return Ok(None);
         }
         let (_, spot) = self.op.find_position(&self.root, tree, position)?;
-        Ok(spot.entry.map(element))
+        let entry = spot.entry;
+        entry
+            .map(|entry| self.op.element(&self.root, entry))
+            .transpose()
     }
 
     /// How many elements of a tree by [`Order::Key`] have keys less than `key`, and whether one has that key. In a tree by
@@ -299,13 +308,5 @@ impl<'r, I: Index> Collection<'r, I> {
         let (path, spot) = self.op.find_element(&self.root, tree, key)?;
         let position = path.elements_before().saturating_add(spot.index);
         Ok((position, spot.entry.is_some()))
-    }
-}
-
-pub(super) fn element(entry: Entry<'_>) -> Element<'_> {
-    Element {
-        key: Cow::Borrowed(entry.key),
-        value: Cow::Borrowed(entry.value),
-        expires_at_ms: entry.expires_at_ms,
     }
 }

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::find::{NodeAt, Path, damaged};
 use super::inner::{Bound, Child, elements_bytes};
-use super::leaf::{EMPTY_LEAF, count_of};
+use super::leaf::{EMPTY_LEAF, Entry, count_of};
 use super::node::{Growth, NodeDraft};
 use super::plan::{Content, PageChange, PageContent, Patch, Patches, Plan};
 use super::root::{FREE_PAGES_MAX, Pages, Root, RootDraft};
@@ -23,6 +23,9 @@ const PAGE_MIN_BYTES: usize = PAGE_BYTES / 3;
 
 /// Two pages become one if that has room left.
 pub(super) const MERGED_MAX_BYTES: usize = PAGE_BYTES / 8 * 7;
+
+/// The longest page of a node.
+const NODE_MAX_BYTES: usize = 32 * 1024;
 
 /// However long its key is, a root may take so much.
 const ROOT_MIN_BYTES: usize = PAGE_BYTES / 4;
@@ -100,44 +103,17 @@ impl<I: Index> Operation<'_, I> {
         path: &Path<'o>,
         change: &LeafChange,
     ) -> Result<Plan<'o>, Stop> {
-        let (old_len, len) = (
-            path.leaf.bytes.len(),
-            change.apply_len(path.leaf.bytes.len()),
-        );
+        let old_len = path.leaf.bytes.len();
+        let len = change.apply_len(old_len);
         let stays = match path.leaf.page {
             None => root.value.len() - old_len + len <= root_max_bytes(key),
             Some(_) => len <= PAGE_BYTES && (len >= PAGE_MIN_BYTES || len >= old_len),
         };
-        match stays {
-            true => Ok(plan_in_place(root, tree, path, change)),
-            false => self.plan_structure(key, root, tree, path, change),
+        if stays {
+            return Ok(plan_in_place(root, tree, path, change));
         }
-    }
-
-    fn plan_structure<'o>(
-        &'o self,
-        key: &[u8],
-        root: &Root<'o>,
-        tree: usize,
-        path: &Path<'o>,
-        change: &LeafChange,
-    ) -> Result<Plan<'o>, Stop> {
         let mut plan = StructurePlan::new(self, root);
-        let growth = growth_of(path, change);
-        let mut node = NodeDraft::Leaf(change.leaf_of(path.leaf.bytes));
-        let mut at = path.leaf;
-        for step in path.steps.iter().rev() {
-            let in_parent = |why| damaged(root, step.node.number(), why);
-            let mut children = step.inner.children().map_err(in_parent)?;
-            let (range, become_) = plan.settle(tree, node, &at, &children, step.child, growth)?;
-            children.splice(range, become_);
-            let level = step.node.bytes.first().copied().unwrap_or_default();
-            node = NodeDraft::Inner { level, children };
-            at = step.node;
-        }
-        plan.set_top(tree, node);
-        plan.draft.trees[tree].elements = counted(root.tree(tree).elements, change.elements);
-        plan.pull_up(tree, root_max_bytes(key))?;
+        plan.change_leaf(key, tree, path, change)?;
         plan.finish(key)
     }
 }
@@ -243,6 +219,32 @@ impl<'p, 'o, I: Index> StructurePlan<'p, 'o, I> {
         }
     }
 
+    /// Changes one leaf, and whatever follows from that.
+    pub(super) fn change_leaf(
+        &mut self,
+        key: &[u8],
+        tree: usize,
+        path: &Path<'o>,
+        change: &LeafChange,
+    ) -> Result<(), Stop> {
+        let growth = growth_of(path, change);
+        let mut node = NodeDraft::Leaf(change.leaf_of(path.leaf.bytes));
+        let mut at = path.leaf;
+        for step in path.steps.iter().rev() {
+            let in_parent = |why| damaged(self.root, step.node.number(), why);
+            let mut children = step.inner.children().map_err(in_parent)?;
+            let (range, settled) = self.settle(tree, node, &at, &children, step.child, growth)?;
+            children.splice(range, settled);
+            let level = step.node.bytes.first().copied().unwrap_or_default();
+            node = NodeDraft::Inner { level, children };
+            at = step.node;
+        }
+        self.set_top(tree, node);
+        let elements = &mut self.draft.trees[tree].elements;
+        *elements = counted(*elements, change.elements);
+        self.pull_up(tree, root_max_bytes(key))
+    }
+
     /// Makes the collection's object on first use.
     fn pages_of_root(&mut self) -> &mut Pages {
         let shared = self.op.shared;
@@ -255,8 +257,8 @@ impl<'p, 'o, I: Index> StructurePlan<'p, 'o, I> {
         })
     }
 
-    fn hash(&self, key: &[u8]) -> u64 {
-        self.op.element_hash(self.root, key)
+    fn hash(&self, entry: &Entry<'_>) -> u64 {
+        self.op.entry_hash(self.root, entry)
     }
 
     fn order(&self, tree: usize) -> Order {
@@ -271,25 +273,38 @@ impl<'p, 'o, I: Index> StructurePlan<'p, 'o, I> {
         bound: Bound,
     ) -> Result<Child, Stop> {
         let elements = node.elements();
-        let content = node.encode(self.order(tree));
-        let reused = self.draft.free.pop();
-        let pages = self.pages_of_root();
-        let page = match reused {
-            Some(page) => page,
-            None => {
-                let next = pages.next.checked_add(1);
-                std::mem::replace(&mut pages.next, next.ok_or_else(no_more_pages)?)
-            }
-        };
-        pages.bytes += content.len() as u64;
-        pages.count += 1;
-        self.pages
-            .push(page_becomes(page, None, Content::New(content)));
+        let content = node_content(node, self.order(tree))?;
+        let page = self.new_pages(1)?;
+        self.add_numbered(page, content);
         Ok(Child {
             page,
             elements,
             bound,
         })
+    }
+
+    /// The first of so many numbers that follow each other.
+    pub(super) fn new_pages(&mut self, count: u32) -> Result<u32, Stop> {
+        if count == 1
+            && let Some(page) = self.draft.free.pop()
+        {
+            return Ok(page);
+        }
+        let pages = self.pages_of_root();
+        let next = pages.next.checked_add(count).ok_or(Stop::TooLarge {
+            len: u64::from(pages.next) + u64::from(count),
+            limit: u64::from(u32::MAX),
+        })?;
+        Ok(std::mem::replace(&mut pages.next, next))
+    }
+
+    /// Makes a page with a new number.
+    pub(super) fn add_numbered(&mut self, page: u32, content: Vec<u8>) {
+        let pages = self.pages_of_root();
+        pages.bytes += content.len() as u64;
+        pages.count += 1;
+        self.pages
+            .push(page_becomes(page, None, Content::New(content)));
     }
 
     /// Gives a page another node.
@@ -299,19 +314,19 @@ impl<'p, 'o, I: Index> StructurePlan<'p, 'o, I> {
         (page, found): (u32, Found<'o>),
         node: NodeDraft,
         bound: Bound,
-    ) -> Child {
+    ) -> Result<Child, Stop> {
         let elements = node.elements();
-        let content = node.encode(self.order(tree));
+        let content = node_content(node, self.order(tree))?;
         let old_len = found.record.value().len() as u64;
         let pages = self.pages_of_root();
         pages.bytes = (pages.bytes + content.len() as u64).saturating_sub(old_len);
         self.pages
             .push(page_becomes(page, Some(found), Content::New(content)));
-        Child {
+        Ok(Child {
             page,
             elements,
             bound,
-        }
+        })
     }
 
     /// Takes a page away. Its number is used again, but not by this plan.
@@ -351,7 +366,7 @@ impl<'p, 'o, I: Index> StructurePlan<'p, 'o, I> {
             return Ok((only, SmallVec::new()));
         }
         if len > PAGE_BYTES {
-            let parts = node.split(layout, growth, &|key| self.hash(key));
+            let parts = node.split(layout, growth, &|entry| self.hash(entry));
             let parts = parts.map_err(|why| damaged(self.root, at.number(), why))?;
             // The page goes on with the largest part, of which the least is new.
             let sizes = parts.iter().map(|part| part.node.bytes(layout.order));
@@ -365,7 +380,7 @@ impl<'p, 'o, I: Index> StructurePlan<'p, 'o, I> {
                     part.bound
                 };
                 children.push(match number == largest {
-                    true => self.write_page(tree, page, part.node, bound),
+                    true => self.write_page(tree, page, part.node, bound)?,
                     false => self.add_page(tree, part.node, bound)?,
                 });
             }
@@ -374,7 +389,7 @@ impl<'p, 'o, I: Index> StructurePlan<'p, 'o, I> {
         if len < PAGE_MIN_BYTES && siblings.len() > 1 {
             return self.merge(tree, node, page, siblings, index);
         }
-        let child = self.write_page(tree, page, node, bound);
+        let child = self.write_page(tree, page, node, bound)?;
         Ok((only, SmallVec::from_iter([child])))
     }
 
@@ -396,7 +411,7 @@ impl<'p, 'o, I: Index> StructurePlan<'p, 'o, I> {
         let other = if left == index { index + 1 } else { left };
         let sibling = self.sibling(siblings[other].page)?;
         let Some(sibling) = sibling else {
-            let child = self.write_page(tree, page, node, siblings[index].bound.clone());
+            let child = self.write_page(tree, page, node, siblings[index].bound.clone())?;
             return Ok((index..index + 1, SmallVec::from_iter([child])));
         };
         let (other_page, level) = (siblings[other].page, node.level());
@@ -411,17 +426,17 @@ impl<'p, 'o, I: Index> StructurePlan<'p, 'o, I> {
         };
         let range = left..left + 2;
         if merged.bytes(layout.order) <= MERGED_MAX_BYTES {
-            let child = self.write_page(tree, left_page, merged, left_bound);
+            let child = self.write_page(tree, left_page, merged, left_bound)?;
             self.free_page(right_page);
             return Ok((range, SmallVec::from_iter([child])));
         }
-        let halves = merged.halve(layout, Growth::Within, &|key| self.hash(key));
+        let halves = merged.halve(layout, Growth::Within, &|entry| self.hash(entry));
         let (first, second) = halves.map_err(|why| damaged(self.root, Some(left_page.0), why))?;
         let mut children =
-            SmallVec::from_iter([self.write_page(tree, left_page, first, left_bound)]);
+            SmallVec::from_iter([self.write_page(tree, left_page, first, left_bound)?]);
         match second {
             Some(second) => {
-                children.push(self.write_page(tree, right_page, second.node, second.bound));
+                children.push(self.write_page(tree, right_page, second.node, second.bound)?);
             }
             None => self.free_page(right_page),
         }
@@ -513,7 +528,7 @@ impl<'p, 'o, I: Index> StructurePlan<'p, 'o, I> {
             let top = NodeDraft::of(&of_tree.top, layout, level);
             let top = top.map_err(|why| damaged(self.root, None, why))?;
             let parts = match top.bytes(layout.order) > PAGE_BYTES {
-                true => top.split(layout, Growth::Within, &|key| self.hash(key)),
+                true => top.split(layout, Growth::Within, &|entry| self.hash(entry)),
                 false => Ok(vec![super::node::SplitPart {
                     bound: Bound::new(),
                     node: top,
@@ -546,9 +561,14 @@ impl<'p, 'o, I: Index> StructurePlan<'p, 'o, I> {
     }
 }
 
-fn no_more_pages() -> Stop {
-    Stop::TooLarge {
-        len: u64::from(u32::MAX) + 1,
-        limit: u64::from(u32::MAX),
+/// What a page of a node holds. A leaf that cannot be split, as the keys in it do not tell where, may only become so long.
+fn node_content(node: NodeDraft, order: Order) -> Result<Vec<u8>, Stop> {
+    let content = node.encode(order);
+    if content.len() > NODE_MAX_BYTES {
+        return Err(Stop::TooLarge {
+            len: content.len() as u64,
+            limit: NODE_MAX_BYTES as u64,
+        });
     }
+    Ok(content)
 }

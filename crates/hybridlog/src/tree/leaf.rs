@@ -2,19 +2,30 @@
 //!
 //! ```text
 //! node       level u8 (0 in a leaf), count u16, then a leaf's elements or an inner node's children
-//! element    head varint: length << 2 | has expiry << 1 | out of line; the length is that of the key, by position that of the value
+//! element    head varint: length << 2 | has expiry << 1 | outside; the length is that of the key, by position that of the value
 //!            key (none by position), [expires_at_ms u64], [value length varint, value] if the tree has values
+//! outside    a long element: of its key only the first 1014 bytes stand here; then [hash u64] by hash if there are more,
+//!            first page u32, [expires_at_ms u64], [value length varint] if the tree has values (see `overflow.rs`)
 //! ```
 //!
 //! A leaf in [`Order::Hash`] holds a range of hashes, but is not ordered inside: what is put comes last. To look through a
 //! page from its front is to read a few dozen cache lines in order, which the processor loads ahead; and nothing is stored
 //! to find elements by.
 
-use super::{Order, TreeLayout};
+use std::cmp::Ordering;
+
+use super::{Order, PAGE_BYTES, TreeLayout};
+use crate::Stop;
 use crate::fields::put_varint;
 
 /// Level and count.
 pub(super) const NODE_HEADER_BYTES: usize = 3;
+
+/// A longer element has its value outside of its leaf.
+pub(super) const ELEMENT_MAX_BYTES: usize = PAGE_BYTES / 4;
+
+/// So much of its key is in the leaf all the same.
+pub(super) const KEY_PART_MAX_BYTES: usize = PAGE_BYTES / 4;
 
 /// A leaf without elements.
 pub(super) const EMPTY_LEAF: [u8; NODE_HEADER_BYTES] = [0; NODE_HEADER_BYTES];
@@ -35,9 +46,38 @@ pub(super) struct Entry<'a> {
     /// Where it begins in the node, and where it ends.
     pub(super) at: usize,
     pub(super) end: usize,
+    /// If it is outside, the part of it that is not.
     pub(super) key: &'a [u8],
     pub(super) value: &'a [u8],
     pub(super) expires_at_ms: Option<u64>,
+    pub(super) outside: Option<Outside>,
+}
+
+/// Where the rest of a long element is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outside {
+    pub(super) page: u32,
+    pub(super) key_len: u64,
+    pub(super) value_len: u64,
+    /// Of its key, if that is not whole in the leaf of a tree by hash.
+    pub(super) hash: Option<u64>,
+}
+
+impl Outside {
+    pub(super) fn is_key_whole(&self) -> bool {
+        self.key_len <= KEY_PART_MAX_BYTES as u64
+    }
+
+    /// How much of what is outside is the key, which stands in front of the value.
+    pub(super) fn key_bytes(&self) -> u64 {
+        if self.is_key_whole() { 0 } else { self.key_len }
+    }
+}
+
+impl Entry<'_> {
+    pub(super) fn is_key_whole(&self) -> bool {
+        self.outside.is_none_or(|outside| outside.is_key_whole())
+    }
 }
 
 /// The elements of a leaf, in order.
@@ -102,19 +142,15 @@ impl<'a> Entries<'a> {
         self.left -= 1;
         let at = self.at;
         let head = self.varint()?;
-        if head & 1 != 0 {
-            return Err("a leaf names an element out of line, which this program does not know");
-        }
         let length = head >> 2;
+        if head & 1 != 0 {
+            return self.read_outside(at, head).map(Some);
+        }
         let key = match self.layout.order {
             Order::Position => &[][..],
             _ => self.bytes(length)?,
         };
-        let mut expires_at_ms = None;
-        if head & 2 != 0 {
-            let field = self.bytes(8)?.try_into().map_err(|_| CUT)?;
-            expires_at_ms = Some(u64::from_le_bytes(field));
-        }
+        let expires_at_ms = self.expiry(head)?;
         let value = match (self.layout.order, self.layout.has_values) {
             (Order::Position, _) => self.bytes(length)?,
             (_, true) => {
@@ -123,14 +159,59 @@ impl<'a> Entries<'a> {
             }
             (_, false) => &[],
         };
-        let end = self.at;
         Ok(Some(Entry {
             at,
-            end,
+            end: self.at,
             key,
             value,
             expires_at_ms,
+            outside: None,
         }))
+    }
+
+    #[cold]
+    fn read_outside(&mut self, at: usize, head: u64) -> Result<Entry<'a>, &'static str> {
+        let length = head >> 2;
+        let by_position = self.layout.order == Order::Position;
+        let key_len = if by_position { 0 } else { length };
+        let key = self.bytes(key_len.min(KEY_PART_MAX_BYTES as u64))?;
+        let has_hash = self.layout.order == Order::Hash && key_len > key.len() as u64;
+        let hash = match has_hash {
+            true => Some(u64::from_le_bytes(self.array()?)),
+            false => None,
+        };
+        let page = u32::from_le_bytes(self.array()?);
+        let expires_at_ms = self.expiry(head)?;
+        let value_len = match (by_position, self.layout.has_values) {
+            (true, _) => length,
+            (false, true) => self.varint()?,
+            (false, false) => 0,
+        };
+        Ok(Entry {
+            at,
+            end: self.at,
+            key,
+            value: &[],
+            expires_at_ms,
+            outside: Some(Outside {
+                page,
+                key_len,
+                value_len,
+                hash,
+            }),
+        })
+    }
+
+    fn array<const LEN: usize>(&mut self) -> Result<[u8; LEN], &'static str> {
+        self.bytes(LEN as u64)?.try_into().map_err(|_| CUT)
+    }
+
+    #[inline]
+    fn expiry(&mut self, head: u64) -> Result<Option<u64>, &'static str> {
+        if head & 2 == 0 {
+            return Ok(None);
+        }
+        Ok(Some(u64::from_le_bytes(self.array()?)))
     }
 }
 
@@ -159,6 +240,53 @@ pub(super) fn put_entry(
     }
 }
 
+/// Appends an element that is outside. `outside` has a hash if the key is not whole.
+pub(super) fn put_outside(
+    to: &mut Vec<u8>,
+    layout: TreeLayout,
+    key: &[u8],
+    outside: &Outside,
+    expires_at_ms: Option<u64>,
+) {
+    let by_position = layout.order == Order::Position;
+    let length = if by_position {
+        outside.value_len
+    } else {
+        outside.key_len
+    };
+    put_varint(
+        to,
+        length << 2 | u64::from(expires_at_ms.is_some()) << 1 | 1,
+    );
+    to.extend_from_slice(&key[..key.len().min(KEY_PART_MAX_BYTES)]);
+    if let Some(hash) = outside.hash {
+        to.extend_from_slice(&hash.to_le_bytes());
+    }
+    to.extend_from_slice(&outside.page.to_le_bytes());
+    if let Some(at) = expires_at_ms {
+        to.extend_from_slice(&at.to_le_bytes());
+    }
+    if layout.has_values && !by_position {
+        put_varint(to, outside.value_len);
+    }
+}
+
+/// Why a leaf could not be searched.
+pub(super) enum Trouble {
+    Damaged(&'static str),
+    /// A key that is not whole in the leaf could not be read.
+    Stop(Stop),
+}
+
+impl From<&'static str> for Trouble {
+    fn from(why: &'static str) -> Trouble {
+        Trouble::Damaged(why)
+    }
+}
+
+/// Compares the whole key of an element, of which a part is outside, with another.
+pub(super) type CompareOutside<'c> = dyn Fn(&Outside, &[u8]) -> Result<Ordering, Stop> + 'c;
+
 /// Where in a leaf an element is, or would be put.
 pub(super) struct Spot<'a> {
     /// How many elements are in front of it.
@@ -174,18 +302,27 @@ pub(super) fn find_key<'a>(
     node: &'a [u8],
     layout: TreeLayout,
     key: &[u8],
-) -> Result<Spot<'a>, &'static str> {
+    compare: &CompareOutside<'_>,
+) -> Result<Spot<'a>, Trouble> {
     let mut entries = Entries::of(node, layout)?;
     let mut index = 0;
+    let is_ordered = layout.order == Order::Key;
     while let Some(entry) = entries.read()? {
-        if entry.key == key {
+        let is_it = entry.key == key && entry.is_key_whole();
+        let order = match is_it {
+            true => Ordering::Equal,
+            false if entry.is_key_whole() && !is_ordered => Ordering::Less,
+            false if entry.is_key_whole() => entry.key.cmp(key),
+            false => compare_part(&entry, key, is_ordered, compare)?,
+        };
+        if order == Ordering::Equal {
             return Ok(Spot {
                 index,
                 at: entry.at,
                 entry: Some(entry),
             });
         }
-        if layout.order == Order::Key && entry.key > key {
+        if is_ordered && order == Ordering::Greater {
             return Ok(Spot {
                 index,
                 at: entry.at,
@@ -199,6 +336,28 @@ pub(super) fn find_key<'a>(
         at: entries.at(),
         entry: None,
     })
+}
+
+/// Compares an element whose key is not whole in the leaf, reading the rest only if it matters.
+#[cold]
+fn compare_part(
+    entry: &Entry<'_>,
+    key: &[u8],
+    is_ordered: bool,
+    compare: &CompareOutside<'_>,
+) -> Result<Ordering, Trouble> {
+    let Some(outside) = &entry.outside else {
+        return Ok(entry.key.cmp(key));
+    };
+    let part = entry.key.cmp(&key[..key.len().min(entry.key.len())]);
+    if part != Ordering::Equal || !is_ordered && outside.key_len != key.len() as u64 {
+        return Ok(part.then(Ordering::Less));
+    }
+    if key.len() <= entry.key.len() {
+        // It begins with what is sought, and is longer.
+        return Ok(Ordering::Greater);
+    }
+    compare(outside, key).map_err(Trouble::Stop)
 }
 
 /// The element with so many in front of it; at the end there is none.

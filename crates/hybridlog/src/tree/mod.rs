@@ -44,6 +44,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod build;
 mod change;
 mod copy;
 mod cut;
@@ -52,10 +53,13 @@ mod grow;
 mod inner;
 mod leaf;
 mod node;
+mod overflow;
 mod plan;
 mod root;
 mod walk;
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 #[path = "../../tests/collections.rs"]
 mod model;

@@ -2,7 +2,7 @@
 
 use super::Order;
 use super::inner::{Bound, Child, Inner, child_bytes, inner_node};
-use super::leaf::{Entries, NODE_HEADER_BYTES, count_of};
+use super::leaf::{Entries, Entry, NODE_HEADER_BYTES, count_of};
 use super::{PAGE_BYTES, TreeLayout};
 
 /// Where in the tree a node grows: at an end of it, one of two nodes that come from a split is left full, since what is put
@@ -13,6 +13,9 @@ pub(super) enum Growth {
     AtEnd,
     Within,
 }
+
+/// The hash of an element's key.
+pub(super) type HashOf<'h> = dyn Fn(&Entry<'_>) -> u64 + 'h;
 
 /// A node that is being made.
 #[derive(Clone, Debug)]
@@ -114,12 +117,12 @@ impl NodeDraft {
         }
     }
 
-    /// Splits a node into as few as fit into pages, if it can be split so far. `hash` is that of a key.
+    /// Splits a node into as few as fit into pages, if it can be split so far. `hash` is asked for in trees by hash.
     pub(super) fn split(
         self,
         layout: TreeLayout,
         growth: Growth,
-        hash: &dyn Fn(&[u8]) -> u64,
+        hash: &HashOf<'_>,
     ) -> Result<Vec<SplitPart>, &'static str> {
         let mut done = Vec::new();
         let mut to_do = vec![SplitPart {
@@ -149,7 +152,7 @@ impl NodeDraft {
         self,
         layout: TreeLayout,
         growth: Growth,
-        hash: &dyn Fn(&[u8]) -> u64,
+        hash: &HashOf<'_>,
     ) -> Result<(NodeDraft, Option<SplitPart>), &'static str> {
         match self {
             NodeDraft::Leaf(node) if layout.order == Order::Hash => {
@@ -228,18 +231,20 @@ fn halve_leaf(
     while let Some(entry) = entries.read()? {
         all.push(entry);
     }
-    let at = middle(all.iter().map(|entry| entry.end - entry.at), growth);
-    if at == 0 {
+    let wanted = middle(all.iter().map(|entry| entry.end - entry.at), growth);
+    let is_by_key = layout.order == Order::Key;
+    let bound_at = |at: usize| separator(&all[at - 1], &all[at]);
+    let at = nearest(wanted, all.len(), |at| !is_by_key || bound_at(at).is_some());
+    let Some(at) = at else {
         return Ok((NodeDraft::Leaf(node), None));
-    }
-    let (first, second) = all.split_at(at);
-    let bound = match layout.order {
-        Order::Key => separator(first[at - 1].key, second[0].key),
-        _ => Bound::new(),
     };
-    let bytes = |entry: &super::leaf::Entry<'_>| entry.at..entry.end;
-    let second = leaf_of(second.iter().map(|entry| &node[bytes(entry)]));
-    let first = leaf_of(first.iter().map(|entry| &node[bytes(entry)]));
+    let bound = match is_by_key {
+        true => bound_at(at).unwrap_or_default(),
+        false => Bound::new(),
+    };
+    let (first, second) = all.split_at(at);
+    let second = leaf_of(second.iter().map(|entry| &node[entry.at..entry.end]));
+    let first = leaf_of(first.iter().map(|entry| &node[entry.at..entry.end]));
     let second = SplitPart {
         bound,
         node: second,
@@ -247,34 +252,44 @@ fn halve_leaf(
     Ok((first, Some(second)))
 }
 
-/// The shortest that is greater than `first` and not greater than `second`, which is greater than `first`.
-fn separator(first: &[u8], second: &[u8]) -> Bound {
-    let same = first.iter().zip(second).take_while(|(a, b)| a == b).count();
-    Bound::from_slice(&second[..second.len().min(same + 1)])
+/// The place nearest to `wanted` among `count` things where they can be split; `None` if they cannot be.
+fn nearest(wanted: usize, count: usize, can_be: impl Fn(usize) -> bool) -> Option<usize> {
+    if wanted == 0 {
+        return None;
+    }
+    let before = (1..=wanted).rev().find(|&at| can_be(at));
+    let behind = (wanted + 1..count).find(|&at| can_be(at));
+    match (before, behind) {
+        (Some(before), Some(behind)) if wanted - before > behind - wanted => Some(behind),
+        (before, behind) => before.or(behind),
+    }
+}
+
+/// The shortest that is greater than the key of `first` and not greater than that of `second`, which follows it. `None` if the
+/// parts of them that are in the leaf do not tell.
+pub(super) fn separator(first: &Entry<'_>, second: &Entry<'_>) -> Option<Bound> {
+    let pairs = first.key.iter().zip(second.key);
+    let same = pairs.take_while(|(a, b)| a == b).count();
+    let tells = same < first.key.len() || first.is_key_whole();
+    let bound = second.key.get(..same + 1).filter(|_| tells);
+    bound.map(Bound::from_slice)
 }
 
 fn halve_by_hash(
     node: Vec<u8>,
     layout: TreeLayout,
-    hash: &dyn Fn(&[u8]) -> u64,
+    hash: &HashOf<'_>,
 ) -> Result<(NodeDraft, Option<SplitPart>), &'static str> {
     let mut entries = Entries::of(&node, layout)?;
     let mut all = Vec::with_capacity(usize::from(count_of(&node)));
     while let Some(entry) = entries.read()? {
-        all.push((hash(entry.key), entry.at..entry.end));
+        all.push((hash(&entry), entry.at..entry.end));
     }
     // Stable: in each of the leaves they stay in the order in which they were put, among those of one hash at least.
     all.sort_by_key(|(hash, _)| *hash);
     let wanted = middle(all.iter().map(|(_, bytes)| bytes.len()), Growth::Within);
-    let is_boundary = |at: &usize| all[at - 1].0 != all[*at].0;
-    let before = (1..=wanted).rev().find(is_boundary);
-    let behind = (wanted + 1..all.len()).find(is_boundary);
-    let nearest = match (before, behind) {
-        (Some(before), Some(behind)) if wanted - before > behind - wanted => Some(behind),
-        (Some(before), _) => Some(before),
-        (None, behind) => behind,
-    };
-    let Some(at) = nearest else {
+    let at = nearest(wanted, all.len(), |at| all[at - 1].0 != all[at].0);
+    let Some(at) = at else {
         return Ok((NodeDraft::Leaf(node), None));
     };
     let (first, second) = all.split_at(at);

@@ -7,7 +7,7 @@
 use smallvec::SmallVec;
 
 use super::PAGE_BYTES;
-use crate::address::Slot;
+use crate::address::{RECORD_ALIGN, Slot};
 use crate::index::Index;
 use crate::log::Urgency;
 use crate::operation::{Found, Operation};
@@ -125,7 +125,11 @@ impl Content {
             Content::Patched(_) if len > old_len => GROWTH_BYTES,
             Content::Patched(_) => 0,
         };
-        PAGE_BYTES.saturating_sub(len).min(most)
+        // A record has room for whole words.
+        PAGE_BYTES
+            .saturating_sub(len)
+            .min(most)
+            .next_multiple_of(RECORD_ALIGN)
     }
 
     /// Changes the record where it lies.

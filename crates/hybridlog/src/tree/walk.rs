@@ -2,7 +2,7 @@
 
 use std::ops::{ControlFlow, Range};
 
-use super::find::{Collection, NodeAt, damaged, element};
+use super::find::{Collection, NodeAt, damaged};
 use super::inner::{Inner, Place, Sought};
 use super::leaf::{Entries, Entry};
 use super::{Direction, Element, Order, WalkFrom};
@@ -47,6 +47,7 @@ impl<'r, I: Index> Collection<'r, I> {
             return Ok(());
         }
         let leaves = self.leaves(tree, &range)?;
+        self.bodies(tree, &leaves, &range)?;
         let mut entries = Vec::new();
         let forward = direction == Direction::Forward;
         for number in 0..leaves.len() {
@@ -61,7 +62,7 @@ impl<'r, I: Index> Collection<'r, I> {
                 entries.reverse();
             }
             for entry in entries.drain(..) {
-                if each(element(entry)).is_break() {
+                if each(self.op.element(&self.root, entry)?).is_break() {
                     return Ok(());
                 }
             }
@@ -134,6 +135,32 @@ impl<'r, I: Index> Collection<'r, I> {
         Ok(parts)
     }
 
+    /// Asks for the pages of all long elements at these positions.
+    pub(super) fn bodies(
+        &self,
+        tree: usize,
+        leaves: &[Part<'r>],
+        range: &Range<u64>,
+    ) -> Result<(), Stop> {
+        if !self.is_paged() {
+            return Ok(());
+        }
+        let (mut entries, mut cold, mut stop) = (Vec::new(), 0, None);
+        for leaf in leaves {
+            self.entries_of(tree, leaf, range, &mut entries)?;
+            for outside in entries.drain(..).filter_map(|entry| entry.outside) {
+                if cold == PAGES_AT_ONCE {
+                    break;
+                }
+                if let Err(reason) = self.op.body_pages(&self.root, &outside, outside.bytes()) {
+                    stop = Some(reason);
+                    cold += 1;
+                }
+            }
+        }
+        stop.map_or(Ok(()), Err)
+    }
+
     /// Adds the elements of a leaf that are at these positions.
     fn entries_of(
         &self,
@@ -185,8 +212,10 @@ impl<'r, I: Index> Collection<'r, I> {
                     (None, behind, elements)
                 }
             };
-            if let Some(leaf) = leaf.filter(|_| stop.is_none()) {
-                self.scan_leaf(tree, &leaf, least, &mut scanned.elements)?;
+            if let Some(leaf) = leaf
+                && let Err(reason) = self.scan_leaf(tree, &leaf, least, &mut scanned.elements)
+            {
+                stop = Some(reason);
             }
             to_come = to_come.saturating_sub(elements);
             scanned.cursor = behind;
@@ -243,11 +272,15 @@ impl<'r, I: Index> Collection<'r, I> {
         let damaged = |why| damaged(&self.root, leaf.number(), why);
         let layout = self.root.tree(tree).layout;
         let mut entries = Entries::of(leaf.bytes, layout).map_err(damaged)?;
+        let mut stop = None;
         while let Some(entry) = entries.read().map_err(damaged)? {
-            if least == 0 || self.op.element_hash(&self.root, entry.key) >= least {
-                to.push(element(entry));
+            if least == 0 || self.op.entry_hash(&self.root, &entry) >= least {
+                match self.op.element(&self.root, entry) {
+                    Ok(element) => to.push(element),
+                    Err(reason) => stop = Some(reason),
+                }
             }
         }
-        Ok(())
+        stop.map_or(Ok(()), Err)
     }
 }
