@@ -130,6 +130,9 @@ struct Run<I: Index> {
 impl<I: Index> Run<I> {
     fn key(&mut self) -> Vec<u8> {
         let n = self.random.below(self.sizes.keys);
+        if n == 0 {
+            return Vec::new();
+        }
         // The same number has the same length.
         let pad = n.wrapping_mul(0x9e37_79b9) % (self.sizes.key_pad_max + 1);
         let mut key = format!("{:05}", n * 7919 % 100_000).into_bytes();

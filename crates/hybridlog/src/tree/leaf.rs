@@ -169,6 +169,62 @@ impl<'a> Entries<'a> {
         }))
     }
 
+    /// The head at `at` and where it ends, if it is short.
+    #[inline]
+    fn short_head(&self, at: usize) -> Option<(usize, usize)> {
+        match (*self.node.get(at)?, self.node.get(at + 1)) {
+            (head @ 0..0x80, _) => Some((usize::from(head), at + 1)),
+            (low, Some(&high @ 0..0x80)) => {
+                Some((usize::from(low & 0x7f) | usize::from(high) << 7, at + 2))
+            }
+            _ => None,
+        }
+    }
+
+    /// Skips elements that have other keys than `key`, as far as a glance at their lengths and at the last byte of their keys
+    /// tells: of a hundred elements in a leaf few are left to be compared. Returns how many.
+    #[inline]
+    fn skip_others(&mut self, key: &[u8]) -> u64 {
+        let left = self.left;
+        while self.left > 0
+            && let Some((head, key_at)) = self.short_head(self.at)
+            && head & 3 == 0
+        {
+            let key_end = key_at + (head >> 2);
+            let same_end = key.is_empty() || self.node.get(key_end - 1) == key.last();
+            if head >> 2 == key.len() && same_end {
+                break;
+            }
+            let end = match self.layout.has_values {
+                true => match self.short_head(key_end) {
+                    Some((value_len, value_at)) => value_at + value_len,
+                    None => break,
+                },
+                false => key_end,
+            };
+            if end > self.node.len() {
+                break;
+            }
+            (self.at, self.left) = (end, self.left - 1);
+        }
+        u64::from(left - self.left)
+    }
+
+    /// Skips elements of a tree by position, as many as `count` at most, as far as they are in the leaf. Returns how many.
+    #[inline]
+    fn skip_values(&mut self, count: u64) -> u64 {
+        let left = self.left;
+        while u64::from(left - self.left) < count
+            && self.left > 0
+            && let Some((head, value_at)) = self.short_head(self.at)
+            && head & 3 == 0
+            && value_at + (head >> 2) <= self.node.len()
+        {
+            (self.at, self.left) = (value_at + (head >> 2), self.left - 1);
+        }
+        u64::from(left - self.left)
+    }
+
     #[cold]
     fn read_outside(&mut self, at: usize, head: u64) -> Result<Entry<'a>, &'static str> {
         let length = head >> 2;
@@ -307,7 +363,13 @@ pub(super) fn find_key<'a>(
     let mut entries = Entries::of(node, layout)?;
     let mut index = 0;
     let is_ordered = layout.order == Order::Key;
-    while let Some(entry) = entries.read()? {
+    loop {
+        if !is_ordered {
+            index += entries.skip_others(key);
+        }
+        let Some(entry) = entries.read()? else {
+            break;
+        };
         let is_it = entry.key == key && entry.is_key_whole();
         let order = match is_it {
             true => Ordering::Equal,
@@ -369,6 +431,9 @@ pub(super) fn find_index(
     let mut entries = Entries::of(node, layout)?;
     let mut before = 0;
     loop {
+        if layout.order == Order::Position {
+            before += entries.skip_values(index - before);
+        }
         let at = entries.at();
         let entry = entries.read()?;
         if before == index || entry.is_none() {
