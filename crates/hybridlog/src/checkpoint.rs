@@ -24,9 +24,10 @@ use crate::deaths::{self, DeathEntry, DeathsWriter, Mark};
 use crate::generation::{Death, Parity};
 use crate::index::Index;
 use crate::key_file;
-use crate::manifest::{self, Manifest, NamespaceKeys, SegmentEntry};
+use crate::manifest::{self, Manifest, NamespaceKeys, SegmentEntry, Unresolved};
 use crate::segment::Segment;
 use crate::shared::Shared;
+use crate::stats::KeyCount;
 use crate::tiering::segment_file_name;
 
 /// So many files of deaths are merged into one.
@@ -121,6 +122,7 @@ struct Cut {
     generation: u64,
     log_follows: bool,
     key_counts: Vec<NamespaceKeys>,
+    unresolved: Vec<Unresolved>,
     change: Duration,
 }
 
@@ -305,22 +307,30 @@ impl<I: Index> Shared<I> {
             |pause| MutexGuard::unlocked(&mut alone, || std::thread::sleep(pause)),
         );
         let change = begin.elapsed();
-        let mut key_counts: Vec<NamespaceKeys> = Vec::new();
+        let (mut key_counts, mut unresolved) = (Vec::new(), Vec::new());
         for count in self.key_counts.of(Parity::of(generation)) {
-            let other = before
-                .iter()
-                .find(|before| before.namespace == count.namespace);
-            let (keys, expiring) = other.map_or((0, 0), |other| (other.keys, other.expiring));
+            let namespace = count.namespace;
+            let other = before.iter().find(|before| before.namespace == namespace);
+            let sum = |of: fn(&KeyCount) -> i64| of(&count) + other.map_or(0, of);
+            let keys = sum(|count| count.keys);
             key_counts.push(NamespaceKeys {
-                namespace: count.namespace,
-                keys: (count.keys + keys).max(0) as u64,
-                expiring: (count.expiring + expiring).max(0) as u64,
+                namespace,
+                keys: keys.max(0) as u64,
+                expiring: sum(|count| count.expiring).max(0) as u64,
+            });
+            // Keys that were removed and had not been counted have been added by as many of these writes.
+            let writes = sum(|count| count.unresolved) + keys.min(0);
+            unresolved.push(Unresolved {
+                namespace,
+                writes: writes.max(0) as u64,
             });
         }
+        unresolved.retain(|unresolved| unresolved.writes != 0);
         Ok(Cut {
             generation,
             log_follows,
             key_counts,
+            unresolved,
             change,
         })
     }
@@ -380,6 +390,7 @@ impl<I: Index> Shared<I> {
             graveyard: self.graveyard.of(cut.generation),
             key_counts: cut.key_counts.clone(),
             state: self.checkpoints.state_of(cut.generation),
+            unresolved: Some(cut.unresolved.clone()),
         };
         self.disk.sync_directory()?;
         saved.store(&*self.disk)?;

@@ -81,12 +81,13 @@ impl<I: Index> Shared<I> {
         }
         // A checkpoint that is being made may need them yet.
         let _no_checkpoint = self.checkpoints.manifest.lock();
+        // Nobody holds a slot of a retired segment after this, so that their numbers can be used again.
+        epoch::barrier();
+        // Nor does anybody resolve blind writes under this lock, who would count keys of what is no more.
+        let _alone = self.tiering.lock();
         for &namespace in namespaces {
             self.key_counts.reset(namespace);
         }
-        // Nobody holds a slot of a retired segment after this, so that their numbers can be used again.
-        epoch::barrier();
-        let _alone = self.tiering.lock();
         // Writes since the retirement may have been over slots that the walk above has taken out by now: those of other keys,
         // so that their own are new.
         for namespace in self.shadows.forget(|slot| is_retired(slot.address())) {

@@ -103,6 +103,7 @@ mod random;
 mod readable;
 mod reads;
 mod record;
+mod recount;
 mod recovery;
 mod redo;
 mod repair;

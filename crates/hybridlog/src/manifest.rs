@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! 0   magic            "FRTMANIF"
-//! 8   format version   u32   1
+//! 8   format version   u32   2
 //! 12  length           u32   bytes of the file
 //! 16  CRC32C           u32   over everything else
 //! 20  segment size     u32   bytes: a power of two from 1 to 32 MiB
@@ -20,6 +20,7 @@
 //!     graveyard        u64 count, then of each large value whose pages are to be freed: object id u64, pages u32
 //!     key counts       u64 count, then of each namespace: namespace u16, keys u64, keys with an expiry u64
 //!     state            u64 length, then bytes of the embedding program
+//!     unresolved       u64 count, then of each namespace: namespace u16, blind writes u64 (not in format version 1)
 //! ```
 //!
 //! Everything is little-endian and without gaps. Reading trusts nothing: a manifest with one wrong byte is refused.
@@ -38,7 +39,11 @@ pub(crate) const NAME: &str = "MANIFEST";
 pub(crate) const NEW_NAME: &str = "MANIFEST.new";
 
 const MAGIC: &[u8; 8] = b"FRTMANIF";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
+/// Older versions that are read.
+const FORMAT_VERSION_MIN: u32 = 1;
+/// The first that tells how many blind writes are unresolved.
+const FORMAT_VERSION_UNRESOLVED: u32 = 2;
 const FORMAT_VERSION_NEXT: u32 = FORMAT_VERSION + 1;
 const CRC: Range<usize> = 16..20;
 /// A longer one is not read: 8 TiB of segments take a fifth of this.
@@ -66,6 +71,8 @@ pub(crate) struct Manifest {
     pub(crate) key_counts: Vec<NamespaceKeys>,
     /// What the embedding program wants back.
     pub(crate) state: Vec<u8>,
+    /// Namespaces in which keys may be uncounted; `None` if it does not tell, as in format version 1.
+    pub(crate) unresolved: Option<Vec<Unresolved>>,
 }
 
 /// A segment that a manifest names.
@@ -93,6 +100,13 @@ pub(crate) struct NamespaceKeys {
     pub(crate) expiring: u64,
 }
 
+/// How many blind writes of a namespace nobody knows what they went in front of: each may have added a key that `keys` lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unresolved {
+    pub(crate) namespace: Namespace,
+    pub(crate) writes: u64,
+}
+
 impl Manifest {
     /// The manifest of a data directory; `None` if it has none.
     ///
@@ -114,7 +128,7 @@ impl Manifest {
         file.read_exact_at(&mut bytes, 0)?;
         let mut fields = Fields::new(&bytes);
         let manifest = check_head(&bytes, &mut fields)
-            .and_then(|()| Manifest::decode_body(&mut fields))
+            .and_then(|version| Manifest::decode_body(version, &mut fields))
             .map_err(|what| damage(&path, fields.last() as u64, what))?;
         Ok(Some(manifest))
     }
@@ -182,6 +196,11 @@ impl Manifest {
             bytes.extend(counts.expiring.to_le_bytes());
         });
         put_list(&mut bytes, &self.state, |bytes, &byte| bytes.push(byte));
+        let unresolved = self.unresolved.as_deref().unwrap_or_default();
+        put_list(&mut bytes, unresolved, |bytes, unresolved| {
+            bytes.extend(unresolved.namespace.0.to_le_bytes());
+            bytes.extend(unresolved.writes.to_le_bytes());
+        });
         complete_head(&mut bytes);
         bytes
     }
@@ -224,7 +243,7 @@ impl Manifest {
     }
 
     /// Of an error [`Fields::last`] says where.
-    fn decode_body(fields: &mut Fields<'_>) -> Result<Manifest, String> {
+    fn decode_body(version: u32, fields: &mut Fields<'_>) -> Result<Manifest, String> {
         let mut manifest = Manifest {
             segment_bytes: check_segment_bytes(fields.u32()?)?,
             hash_seed: fields.u64()?,
@@ -266,6 +285,16 @@ impl Manifest {
         }
         let state_len = fields.count(1)?;
         manifest.state = fields.bytes(state_len)?.to_vec();
+        if version >= FORMAT_VERSION_UNRESOLVED {
+            let mut unresolved = Vec::new();
+            for _ in 0..fields.count(10)? {
+                unresolved.push(Unresolved {
+                    namespace: Namespace(fields.u16()?),
+                    writes: fields.u64()?,
+                });
+            }
+            manifest.unresolved = Some(unresolved);
+        }
         match fields.left() {
             0 => Ok(manifest),
             left => Err(format!("{left} bytes follow the last field")),
@@ -286,19 +315,21 @@ pub(crate) fn is_newer(disk: &dyn Disk) -> bool {
     let (Ok(FORMAT_VERSION_NEXT..), Ok(crc), true) = (version, crc, is_manifest) else {
         return false;
     };
-    bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    crc != crc_of(&bytes)
+    (FORMAT_VERSION_MIN..=FORMAT_VERSION).all(|version| {
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
+        crc != crc_of(&bytes)
+    })
 }
 
-/// Checks all that is checked before the content is looked at.
-fn check_head(bytes: &[u8], fields: &mut Fields<'_>) -> Result<(), String> {
+/// Checks all that is checked before the content is looked at. Returns the format version.
+fn check_head(bytes: &[u8], fields: &mut Fields<'_>) -> Result<u32, String> {
     if fields.bytes(8)? != MAGIC {
         return Err("is not a manifest".to_string());
     }
     let version = fields.u32()?;
-    if version != FORMAT_VERSION {
+    if !(FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&version) {
         return Err(format!(
-            "has format version {version}: this program reads version {FORMAT_VERSION}"
+            "has format version {version}: this program reads versions {FORMAT_VERSION_MIN} to {FORMAT_VERSION}"
         ));
     }
     let (length, found) = (fields.u32()?, bytes.len() as u64);
@@ -309,7 +340,7 @@ fn check_head(bytes: &[u8], fields: &mut Fields<'_>) -> Result<(), String> {
     if crc != crc_of(bytes) {
         return Err("CRC mismatch".to_string());
     }
-    Ok(())
+    Ok(version)
 }
 
 fn check_segment_bytes(bytes: u32) -> Result<u32, String> {
@@ -343,6 +374,18 @@ pub(crate) fn content_of(manifest: &[u8]) -> Vec<u8> {
 pub(crate) fn with_sound_head(content: &[u8]) -> Vec<u8> {
     let mut bytes = [&[0; CRC.end][..], content].concat();
     complete_head(&mut bytes);
+    bytes
+}
+
+/// As format version 1 had a manifest, which did not tell what is unresolved.
+#[cfg(test)]
+pub(crate) fn in_format_version_1(manifest: &[u8], unresolved: &[Unresolved]) -> Vec<u8> {
+    let len = manifest.len() - 8 - 10 * unresolved.len();
+    let mut bytes = manifest[..len].to_vec();
+    complete_head(&mut bytes);
+    bytes[8..12].copy_from_slice(&1u32.to_le_bytes());
+    let crc = crc_of(&bytes);
+    bytes[CRC].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
@@ -409,6 +452,14 @@ mod tests {
                 })
                 .collect(),
             state: (0..random.below(50)).map(|_| random.next() as u8).collect(),
+            unresolved: Some(
+                (0..random.below(5))
+                    .map(|_| Unresolved {
+                        namespace: Namespace(random.next() as u16),
+                        writes: random.next(),
+                    })
+                    .collect(),
+            ),
         }
     }
 
@@ -477,10 +528,10 @@ mod tests {
             change(&mut bytes);
             loaded(&with_crc(bytes)).unwrap_err().to_string()
         };
-        let newer = told(&|bytes| bytes[8] = 2);
+        let newer = told(&|bytes| bytes[8] = 3);
         assert_eq!(
             newer,
-            "/memory/MANIFEST at offset 8: has format version 2: this program reads version 1"
+            "/memory/MANIFEST at offset 8: has format version 3: this program reads versions 1 to 2"
         );
         let segment_size = told(&|bytes| bytes[20] = 1);
         assert_eq!(
@@ -499,11 +550,29 @@ mod tests {
         );
     }
 
+    fn in_fixtures(unresolved: Option<Vec<Unresolved>>) -> Manifest {
+        Manifest {
+            unresolved,
+            ..random_manifest(&mut Random::from_seed(1))
+        }
+    }
+
     /// It was written by the first version; later ones must read it.
     #[test]
     fn the_manifest_of_format_version_1_is_read() {
         let fixture = include_bytes!("../tests/fixtures/MANIFEST");
-        let expected = random_manifest(&mut Random::from_seed(1));
+        assert_eq!(loaded(fixture), Ok(Some(in_fixtures(None))));
+    }
+
+    /// As above.
+    #[test]
+    fn the_manifest_of_format_version_2_is_read() {
+        let fixture = include_bytes!("../tests/fixtures/MANIFEST.2");
+        let unresolved = [(3, 5), (4, 1)].map(|(namespace, writes)| Unresolved {
+            namespace: Namespace(namespace),
+            writes,
+        });
+        let expected = in_fixtures(Some(unresolved.to_vec()));
         assert!(expected.encode() == fixture, "the format has changed");
         assert_eq!(loaded(fixture), Ok(Some(expected)));
     }

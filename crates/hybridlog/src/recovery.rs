@@ -15,17 +15,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::Damage;
-use crate::address::Slot;
+use crate::address::{Slot, SlotKind};
 use crate::command_log;
 use crate::deaths::{self, DeathsReader, FileDeaths};
 use crate::index::Index;
 use crate::key_file::{self, KeyFile};
-use crate::manifest::{Manifest, SegmentEntry};
+use crate::manifest::{Manifest, SegmentEntry, Unresolved};
 use crate::segment::Segment;
 use crate::shared::Shared;
 use crate::store::Store;
 use crate::tiering::{self, segment_file_name};
+use crate::{Damage, Namespace};
 
 /// Threads that read key files or command logs, at most.
 const THREADS_MAX: usize = 8;
@@ -122,13 +122,23 @@ impl<I: Index> Store<I> {
         let leftovers = leftovers(shared, manifest)?;
         let segments = shared.register_segments(manifest)?;
         let deaths = read_deaths(shared, manifest)?;
-        shared.build_index(&segments, &deaths)?;
+        let roots = shared.build_index(&segments, &deaths)?;
+        let generation = shared.generations.current();
         for counts in &manifest.key_counts {
             let (keys, expiring) = (counts.keys as i64, counts.expiring as i64);
-            let generation = shared.generations.current();
             shared
                 .key_counts
                 .add(generation, counts.namespace, keys, expiring);
+        }
+        let unresolved = match &manifest.unresolved {
+            Some(unresolved) => unresolved.clone(),
+            None => shared.find_unresolved(manifest, roots, &deaths)?,
+        };
+        for Unresolved { namespace, writes } in unresolved {
+            let writes = i64::try_from(writes).unwrap_or(i64::MAX);
+            shared
+                .key_counts
+                .add_unresolved(generation, namespace, writes);
         }
         shared.bury_again(&manifest.graveyard, manifest.generation);
         let replayed = self.redo(manifest.generation)?;
@@ -234,12 +244,12 @@ impl<I: Index> Shared<I> {
         manifest.segments.iter().map(register).collect()
     }
 
-    /// Fills the index from the recovery columns.
+    /// Fills the index from the recovery columns. Returns how many records of keys it leads to.
     fn build_index(
         &self,
         segments: &[Arc<Segment>],
         deaths: &HashMap<u64, FileDeaths>,
-    ) -> io::Result<()> {
+    ) -> io::Result<u64> {
         let listed: u64 = segments
             .iter()
             .map(|segment| u64::from(segment.records.load(Ordering::Relaxed)))
@@ -248,10 +258,12 @@ impl<I: Index> Shared<I> {
         self.index.grow_for(listed.saturating_sub(dead as u64));
         let next = AtomicUsize::new(0);
         let shadowed = Mutex::new(Vec::new());
+        let roots = AtomicU64::new(0);
         let read_some = || {
             while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let of_file = deaths.get(&segment.file_id);
-                self.index_segment(segment, of_file, &shadowed)?;
+                let found = self.index_segment(segment, of_file, &shadowed)?;
+                roots.fetch_add(found, Ordering::Relaxed);
                 self.recovery.segments_read.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())
@@ -265,12 +277,49 @@ impl<I: Index> Shared<I> {
             })
         })?;
         let mut shadowed = shadowed.into_inner();
-        // Of several records of a key the newer one goes in front.
+        // One of them is its key's newest only if it is the key's only one. Where that could not be kept, its place tells most
+        // likely whether it is.
         shadowed.sort_unstable_by_key(|shadowed| std::cmp::Reverse(shadowed.place));
         for Shadowed { hash, slot, .. } in shadowed {
             self.index.insert_last(hash, slot);
         }
-        Ok(())
+        Ok(roots.into_inner())
+    }
+
+    /// What a manifest that does not tell it leaves unresolved: records of keys that are listed, not dead, and not counted are
+    /// shadows, or keys that blind writes have added. `roots` is how many records of keys there are.
+    fn find_unresolved(
+        &self,
+        manifest: &Manifest,
+        roots: u64,
+        deaths: &HashMap<u64, FileDeaths>,
+    ) -> io::Result<Vec<Unresolved>> {
+        let counts = manifest.key_counts.iter();
+        if roots == counts.fold(0, |sum, counts| counts.keys.saturating_add(sum)) {
+            return Ok(Vec::new());
+        }
+        // Which namespaces they are in only the lists of keys tell.
+        let mut uncounted: HashMap<Namespace, u64> = HashMap::new();
+        for segment in &manifest.segments {
+            let file = KeyFile::open(&*self.disk, segment.file_id)?;
+            let dead = deaths.get(&segment.file_id).map(|deaths| &deaths.dead[..]);
+            let is_dead = |offset| dead.is_some_and(|dead| dead.binary_search(&offset).is_ok());
+            let mut blocks = file.keys_from(0);
+            while blocks.read(|entry| {
+                if !is_dead(entry.offset) {
+                    *uncounted.entry(entry.namespace).or_default() += 1;
+                }
+            })? {}
+            file.drop_cached();
+        }
+        for counts in &manifest.key_counts {
+            let keys = uncounted.entry(counts.namespace).or_default();
+            *keys = keys.saturating_sub(counts.keys);
+        }
+        let unresolved = uncounted.into_iter().filter(|(_, writes)| *writes > 0);
+        Ok(unresolved
+            .map(|(namespace, writes)| Unresolved { namespace, writes })
+            .collect())
     }
 
     fn index_segment(
@@ -278,11 +327,11 @@ impl<I: Index> Shared<I> {
         segment: &Segment,
         deaths: Option<&FileDeaths>,
         shadowed: &Mutex<Vec<Shadowed>>,
-    ) -> io::Result<()> {
+    ) -> io::Result<u64> {
         let (dead, in_shadow) = deaths.map_or((&[][..], &[][..]), |deaths| {
             (&deaths.dead[..], &deaths.shadowed[..])
         });
-        let mut records = 0;
+        let (mut records, mut roots) = (0, 0);
         let file = KeyFile::open(&*self.disk, segment.file_id)?;
         self.log
             .table
@@ -303,6 +352,7 @@ impl<I: Index> Shared<I> {
                     continue;
                 }
                 records += 1;
+                roots += u64::from(record.kind == SlotKind::Root);
                 let geometry = self.log.geometry;
                 let address = geometry.address(segment.number, record.offset as usize);
                 let slot = Slot::of_class(address, record.kind, record.size_class);
@@ -317,6 +367,6 @@ impl<I: Index> Shared<I> {
         }
         file.drop_cached();
         self.recovery.records.fetch_add(records, Ordering::Relaxed);
-        Ok(())
+        Ok(roots)
     }
 }

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use crate::address::{Slot, SlotKind};
 use crate::cold_keys::{ColdKey, ColdKeys, all_or_stop};
+use crate::epoch;
 use crate::index::Index;
 use crate::operation::{Held, Meta, Operation};
 use crate::reads::ColdReads;
@@ -269,6 +270,11 @@ impl<I: Index> Shared<I> {
         // Not before, and while no checkpoint is being made: a manifest that counts no key tells a restart that none is left
         // to be swept, and the namespace may be used again.
         let _no_checkpoint = self.checkpoints.manifest.lock();
+        // Whoever has taken out a slot, or noted a write, has counted that after this.
+        epoch::barrier();
+        // Nobody resolves blind writes meanwhile, who would count keys after all.
+        let _alone = self.tiering.lock();
+        self.shadows.forget_all_of(namespace);
         self.key_counts.reset(namespace);
     }
 }

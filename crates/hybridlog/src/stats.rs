@@ -78,24 +78,31 @@ pub(crate) fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
-/// Number of keys, and of keys with an expiry, of every namespace.
+/// Number of keys, of keys with an expiry, and of unresolved blind writes, of every namespace.
 pub(crate) struct KeyCounts {
     memory: Reservation,
     /// Which namespaces have ever been counted: a bit each.
     used: Box<[AtomicU64]>,
 }
 
-/// How many keys a namespace has, and how many of them expire.
+/// How many keys a namespace has, how many of them expire, and how many more there may be: blind writes of which nobody knows
+/// what they went in front of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeyCount {
     pub(crate) namespace: Namespace,
     pub(crate) keys: i64,
     pub(crate) expiring: i64,
+    pub(crate) unresolved: i64,
 }
 
-/// One shard's counts of one namespace: keys and expiries, as even and as odd generations have changed them. A cache line,
-/// so that threads do not share one.
-type Shard = CachePadded<[[AtomicI64; 2]; 2]>;
+/// What is counted, as the place of the count in a shard.
+const KEYS: usize = 0;
+const EXPIRING: usize = 1;
+const UNRESOLVED: usize = 2;
+
+/// One shard's counts of one namespace, as even and as odd generations have changed them. A cache line, so that threads do
+/// not share one.
+type Shard = CachePadded<[[AtomicI64; 3]; 2]>;
 
 impl KeyCounts {
     pub(crate) fn new() -> std::io::Result<KeyCounts> {
@@ -111,6 +118,21 @@ impl KeyCounts {
     }
 
     pub(crate) fn add(&self, generation: u64, namespace: Namespace, keys: i64, expiring: i64) {
+        self.add_to(generation, namespace, [(KEYS, keys), (EXPIRING, expiring)]);
+    }
+
+    /// So many more blind writes of the namespace are unresolved.
+    pub(crate) fn add_unresolved(&self, generation: u64, namespace: Namespace, writes: i64) {
+        self.add_to(generation, namespace, [(UNRESOLVED, writes)]);
+    }
+
+    #[inline]
+    fn add_to<const N: usize>(
+        &self,
+        generation: u64,
+        namespace: Namespace,
+        changes: [(usize, i64); N],
+    ) {
         let used = &self.used[usize::from(namespace.0 / 64)];
         let bit = 1 << (namespace.0 % 64);
         if used.load(Ordering::Relaxed) & bit == 0 {
@@ -118,21 +140,19 @@ impl KeyCounts {
         }
         let shard = &self.shards(namespace)[crate::log::thread_number() % SHARDS];
         let shard = &shard[Parity::of(generation) as usize];
-        if keys != 0 {
-            shard[0].fetch_add(keys, Ordering::Relaxed);
-        }
-        if expiring != 0 {
-            shard[1].fetch_add(expiring, Ordering::Relaxed);
+        for (which, change) in changes {
+            if change != 0 {
+                shard[which].fetch_add(change, Ordering::Relaxed);
+            }
         }
     }
 
-    fn sum(&self, namespace: Namespace, which: usize) -> u64 {
+    fn sum(&self, namespace: Namespace, which: usize) -> i64 {
         self.shards(namespace)
             .iter()
             .flat_map(|shard| shard.iter())
             .map(|counts| counts[which].load(Ordering::Relaxed))
-            .sum::<i64>()
-            .max(0) as u64
+            .sum()
     }
 
     /// Every namespace that was ever used.
@@ -154,25 +174,33 @@ impl KeyCounts {
             };
             KeyCount {
                 namespace,
-                keys: sum(0),
-                expiring: sum(1),
+                keys: sum(KEYS),
+                expiring: sum(EXPIRING),
+                unresolved: sum(UNRESOLVED),
             }
         };
         self.used().into_iter().map(count).collect()
     }
 
     pub(crate) fn keys(&self, namespace: Namespace) -> u64 {
-        self.sum(namespace, 0)
+        self.sum(namespace, KEYS).max(0) as u64
     }
 
     pub(crate) fn expiring(&self, namespace: Namespace) -> u64 {
-        self.sum(namespace, 1)
+        self.sum(namespace, EXPIRING).max(0) as u64
+    }
+
+    /// The namespaces of which blind writes are unresolved, and how many.
+    pub(crate) fn unresolved(&self) -> Vec<(Namespace, i64)> {
+        let count = |namespace| (namespace, self.sum(namespace, UNRESOLVED));
+        let all = self.used().into_iter().map(count);
+        all.filter(|&(_, writes)| writes != 0).collect()
     }
 
     pub(crate) fn reset(&self, namespace: Namespace) {
-        for counts in self.shards(namespace).iter().flat_map(|shard| shard.iter()) {
-            counts[0].store(0, Ordering::Relaxed);
-            counts[1].store(0, Ordering::Relaxed);
+        let shards = self.shards(namespace).iter();
+        for count in shards.flat_map(|shard| shard.iter().flatten()) {
+            count.store(0, Ordering::Relaxed);
         }
     }
 }

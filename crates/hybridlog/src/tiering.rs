@@ -22,6 +22,7 @@ use crate::index::Index;
 use crate::log::{EMERGENCY_SEGMENTS, Urgency};
 use crate::open_files::FileKind;
 use crate::record::{RecordRef, flag, write_filler};
+use crate::recount::Recount;
 use crate::room::NoRoomReason;
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, State};
 use crate::shadows::CalmClock;
@@ -69,16 +70,21 @@ pub(crate) enum SecondChance {
 impl<I: Index> Shared<I> {
     /// The tiering thread: makes room until `stop` says so.
     pub(crate) fn run_tiering(&self, stop: &dyn Fn() -> bool) {
-        let mut clock = CalmClock::new();
+        let (mut clock, mut recount) = (CalmClock::new(), Recount::default());
         while !stop() {
             let made_room = self.make_room();
-            self.resolve_shadows(&mut clock);
+            self.resolve_shadows(&mut clock, &mut recount);
             match made_room {
                 // Those who want room meanwhile are refused; trying for each of them would do nothing but write.
                 Err(NoRoomReason::CannotWrite(_)) => self.room.pause(RETRY, stop),
                 _ => self.room.sleep(IDLE),
             }
         }
+    }
+
+    /// Whether somebody waits for this thread to make room, or will soon.
+    pub(crate) fn is_room_wanted(&self) -> bool {
+        self.log.free_segments() < FREE_SEGMENTS_LOW || self.room.wanted_bytes() > 0
     }
 
     /// Moves segments until enough are free.

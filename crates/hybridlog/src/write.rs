@@ -296,8 +296,9 @@ impl<I: Index> Operation<'_, I> {
                     }
                 }
                 Previous::Unread(unread) => {
-                    count(&self.shared.counters.shadows, 1);
-                    self.shared.note_shadow(namespace, hash, unread);
+                    let alone = self.shared.index.candidates(hash, SlotKind::Root).len() == 1;
+                    self.shared
+                        .note_shadow(self.generation, (namespace, hash), unread, alone);
                     self.count_keys(namespace, 0, i64::from(has));
                     self.shared.index.insert(hash, new);
                     // Looked up again: compaction may have moved the record meanwhile.
@@ -589,6 +590,7 @@ impl<I: Index> Operation<'_, I> {
             .filter(|found| found.record.expires_at_ms().is_some())
             .count();
         self.count_keys(namespace, -1, -(expiring as i64));
+        self.shadows_are_gone(namespace, mine.len() - 1);
         self.urgency.set(Urgency::Emergency);
         for found in mine {
             self.remove_slot(hash, namespace, key, &found);
@@ -649,13 +651,23 @@ impl<I: Index> Operation<'_, I> {
         self.count_keys(namespace, keys, -expiring);
         count(&self.shared.counters.expired, u64::from(!is_shadow));
         match is_shadow {
-            true => self.shared.shadow_died(self.generation, slot),
+            true => {
+                self.shadows_are_gone(namespace, 1);
+                self.shared.shadow_died(self.generation, slot);
+            }
             false => self
                 .shared
                 .died(self.generation, slot, record.record_bytes()),
         }
         self.free_pages(OwnedPages::of(record));
         Ok(true)
+    }
+
+    /// So many blind writes of a key are resolved by it: their shadows lose their slots.
+    fn shadows_are_gone(&self, namespace: Namespace, shadows: usize) {
+        self.shared
+            .key_counts
+            .add_unresolved(self.generation, namespace, -(shadows as i64));
     }
 
     /// Takes a slot of the key out of the index, wherever a relocation may have moved its record meanwhile.

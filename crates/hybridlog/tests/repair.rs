@@ -691,13 +691,13 @@ fn a_directory_of_a_later_version_is_not_repaired() {
     let directory = fixture.copy();
     let path = directory.path().join("MANIFEST");
     let mut bytes = fs::read(&path).expect("a manifest");
-    bytes[8] = 2;
+    bytes[8] = 3;
     bytes.extend_from_slice(b"something new");
     fs::write(&path, bytes).expect("it can be written");
     let before = contents(directory.path());
     let refused = repair(directory.path(), &mut |_| {}).expect_err("it is refused");
     assert!(
-        refused.to_string().contains("format version 2"),
+        refused.to_string().contains("format version 3"),
         "{refused}"
     );
     assert!(contents(directory.path()) == before);

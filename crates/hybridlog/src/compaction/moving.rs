@@ -204,7 +204,7 @@ impl<I: Index> Shared<I> {
         };
         let (outcome, copy) = self.move_live(segment, (hash, slot), record, output);
         if let Some(copy) = copy.filter(|_| may_be_shadow) {
-            self.shadowed(output.segment.generation, copy);
+            self.mark_copy(output.segment.generation, copy);
         }
         outcome
     }
@@ -244,8 +244,14 @@ impl<I: Index> Shared<I> {
             other.is_none_or(|other| other.is(record.namespace(), record.key()))
         };
         if in_front.any(may_be_of_key) {
-            self.shadowed(generation, copy);
+            self.mark_copy(generation, copy);
         }
+    }
+
+    /// What has been copied may be a shadow, and what is known about the record names the place that it has left.
+    fn mark_copy(&self, generation: u64, copy: Slot) {
+        self.shadowed(generation, copy);
+        self.shadows.one_is_unnoted();
     }
 
     /// Copies a record to the output and lets its slot lead there. The caller is pinned and holds the output.

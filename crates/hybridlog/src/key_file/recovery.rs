@@ -65,10 +65,18 @@ impl RecoveryRecord {
 impl KeyFile {
     /// All records of the segment, in ascending order of their offsets.
     pub(crate) fn recovery(&self) -> RecoveryColumn<'_> {
+        self.recovery_behind(0)
+    }
+
+    /// As [`Self::recovery`], for one who has read so many records of it before.
+    pub(crate) fn recovery_behind(&self, records: u32) -> RecoveryColumn<'_> {
+        debug_assert!(records == self.header.records || records.is_multiple_of(RECORDS_PER_BLOCK));
+        let mut blocks = self.header.recovery();
+        blocks.start += records.div_ceil(RECORDS_PER_BLOCK);
         RecoveryColumn {
             file: self,
-            blocks: self.header.recovery(),
-            left: self.header.records,
+            blocks,
+            left: self.header.records - records,
             offset: 0,
             buffer: Vec::new(),
         }

@@ -16,7 +16,7 @@ use crate::address::SlotKind;
 use crate::deaths::FileDeaths;
 use crate::key_file::RecoveryRecord;
 use crate::large::{OwnedPages, page_key};
-use crate::manifest::{Buried, NamespaceKeys};
+use crate::manifest::{Buried, NamespaceKeys, Unresolved};
 use crate::record::RecordRef;
 use crate::shared::page_hash;
 
@@ -50,11 +50,12 @@ struct Present {
     count: u32,
 }
 
-/// Keys and keys that expire of a namespace.
+/// Keys, keys that expire, and shadows of a namespace.
 #[derive(Default)]
 struct Keys {
     keys: i64,
     expiring: i64,
+    shadows: u64,
 }
 
 pub(super) struct Live {
@@ -214,6 +215,7 @@ impl Live {
                 // Its expiry counts as long as nobody has looked into it.
                 let count = self.counts.entry(shadow.namespace).or_default();
                 count.expiring += i64::from(shadow.expires);
+                count.shadows += 1;
             } else if self.is_lost(shadow.hash) {
                 self.large.remove(&shadow.place);
                 self.dead.push(shadow.place);
@@ -295,6 +297,21 @@ impl Live {
             .collect();
         counts.sort_unstable_by_key(|counts| counts.namespace.0);
         counts
+    }
+
+    /// Blind writes whose shadows nobody has looked into.
+    pub(super) fn unresolved(&self) -> Vec<Unresolved> {
+        let mut unresolved: Vec<_> = self
+            .counts
+            .iter()
+            .map(|(&namespace, count)| Unresolved {
+                namespace,
+                writes: count.shadows,
+            })
+            .collect();
+        unresolved.retain(|unresolved| unresolved.writes > 0);
+        unresolved.sort_unstable_by_key(|unresolved| unresolved.namespace.0);
+        unresolved
     }
 
     /// Objects whose pages have no root: those of `buried`, and those that have lost it.

@@ -408,6 +408,7 @@ impl<'r> Repair<'r> {
 
     fn store_manifest(&mut self) -> io::Result<()> {
         self.manifest.key_counts = self.live.key_counts();
+        self.manifest.unresolved = Some(self.live.unresolved());
         self.manifest.graveyard = self.live.graveyard(&self.manifest.graveyard);
         let next_object_id = self.live.next_object_id();
         self.manifest.next_object_id = self.manifest.next_object_id.max(next_object_id);

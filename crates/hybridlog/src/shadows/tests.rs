@@ -1,5 +1,6 @@
 use super::*;
 use crate::index::sealed::Slots;
+use crate::manifest;
 use crate::operation::{KeyRef, Meta};
 use crate::tiering::SecondChance;
 use crate::{BucketIndex, Options, Store};
@@ -31,6 +32,23 @@ fn colliding(store: &Store<BucketIndex>) -> ([u8; 8], [u8; 8]) {
         Some((key??.to_le_bytes(), stranger.to_le_bytes()))
     });
     pair.expect("some tag is the same")
+}
+
+/// What happens after writes have not been noted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    Nothing,
+    Restart,
+    /// A restart of a directory that an older version has left.
+    Upgrade,
+}
+
+/// As if there had been no room for what is noted. The tiering lock is held.
+fn forget_notes(store: &Store<BucketIndex>) {
+    let forgotten = store.shared.shadows.forget(|_| true);
+    forgotten
+        .iter()
+        .for_each(|_| store.shared.shadows.one_is_unnoted());
 }
 
 /// The bucket index keeps tags, the other one whole hashes. A key that was written blindly over a stranger, then over itself,
@@ -119,7 +137,7 @@ fn a_restart_takes_no_shadow_for_its_live_record() {
         let _paused = store.shared.compaction.pause();
         let _alone = store.shared.tiering.lock();
         store.set(&key, b"newer").expect("it is set");
-        drop(store.shared.shadows.forget(|_| true));
+        forget_notes(&store);
         match of_key(&store)[..] {
             [live, shadow] => (file_id(live), file_id(shadow)),
             ref other => panic!("{other:?}"),
@@ -192,4 +210,223 @@ fn a_restart_takes_no_second_chance_of_a_shadow_for_its_live_record() {
     let found = |key: &[u8]| store.get(key).expect("it can be read");
     assert_eq!(found(&key).as_deref(), Some(&b"newer"[..]));
     assert_eq!(found(&stranger).as_deref(), Some(&b"other"[..]));
+}
+
+/// What is noted is lost in a restart, and where there is no room for it. What is unresolved is not.
+fn a_write_that_is_not_noted_is_resolved_all_the_same(after: After) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = || Options {
+        command_log: false,
+        ..Options::new(directory.path()).memory_bytes(64 << 20)
+    };
+    let mut store = Store::<BucketIndex>::open(options()).expect("the directory opens");
+    for n in 0..KEYS {
+        store.set(&n.to_le_bytes(), b"some").expect("it is set");
+    }
+    store.force_cold().expect("it goes cold");
+    let (key, stranger) = colliding(&store);
+    {
+        let _calm = store.shared.tiering.lock();
+        store.set(&stranger, b"new").expect("it is set");
+        let of_shadow = |n: &u64| n.is_multiple_of(3) && n.to_le_bytes() != key;
+        for n in (0..KEYS).filter(of_shadow) {
+            store.set(&n.to_le_bytes(), b"newer").expect("it is set");
+        }
+        forget_notes(&store);
+    }
+    assert!(store.stats().index_slots > KEYS + KEYS / 4);
+    store.checkpoint().expect("a checkpoint");
+    if after != After::Nothing {
+        let unresolved = store.shared.checkpoints.manifest.lock().unresolved.clone();
+        drop(store);
+        if after == After::Upgrade {
+            let path = directory.path().join(manifest::NAME);
+            let manifest = std::fs::read(&path).expect("a manifest");
+            let unresolved = unresolved.expect("it tells");
+            let manifest = manifest::in_format_version_1(&manifest, &unresolved);
+            std::fs::write(&path, manifest).expect("it is written");
+        }
+        store = Store::open(options()).expect("the directory opens");
+    }
+    eventually("the count is right", || {
+        // What is marked after the last checkpoint is known to the next.
+        store.checkpoint().expect("a checkpoint");
+        store.len(PLAIN) == KEYS + 1
+    });
+    eventually("no shadow is left", || {
+        store.stats().index_slots == KEYS + 1
+    });
+    eventually("nothing is unresolved", || {
+        store.shared.key_counts.unresolved().is_empty()
+    });
+    for n in 0..KEYS {
+        assert!(store.delete(&n.to_le_bytes()).expect("it can be removed"));
+    }
+    assert_eq!(store.len(PLAIN), 1);
+}
+
+#[test]
+fn writes_that_were_not_noted_are_resolved() {
+    a_write_that_is_not_noted_is_resolved_all_the_same(After::Nothing);
+}
+
+#[test]
+fn writes_that_a_restart_has_forgotten_are_resolved() {
+    a_write_that_is_not_noted_is_resolved_all_the_same(After::Restart);
+}
+
+#[test]
+fn writes_that_a_directory_of_format_version_1_does_not_tell_of_are_resolved() {
+    a_write_that_is_not_noted_is_resolved_all_the_same(After::Upgrade);
+}
+
+/// What was remembered may lead to another record by now, or between two.
+#[test]
+fn a_slot_that_the_index_does_not_hold_is_not_followed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = Options::new(directory.path()).memory_bytes(64 << 20);
+    let store = Store::<BucketIndex>::open(options).expect("the directory opens");
+    store.set(b"key", &[0xff; 1000]).expect("it is set");
+    let shared = &store.shared;
+    let hash = shared.hash(PLAIN, b"key");
+    let slot = shared
+        .index
+        .newest(hash, SlotKind::Root)
+        .expect("it is there");
+    let (segment, offset) = {
+        let geometry = shared.log.geometry;
+        (
+            geometry.segment(slot.address()),
+            geometry.offset(slot.address()),
+        )
+    };
+    let within = shared.log.geometry.address(segment, offset + 64);
+    let reads = ColdReads::default();
+    let looked = shared.drop_shadow(hash, Slot::new(within, 0, 64), &reads);
+    assert!(looked == Looked::Gone);
+}
+
+/// Nobody knows what is a shadow while what is in front of it cannot be read.
+#[test]
+fn behind_what_cannot_be_read_nothing_is_resolved() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = Options::new(directory.path()).memory_bytes(64 << 20);
+    let store = Store::<BucketIndex>::open(options).expect("the directory opens");
+    for n in 0..KEYS {
+        store.set(&n.to_le_bytes(), b"some").expect("it is set");
+    }
+    store.force_cold().expect("it goes cold");
+    let key = 1u64.to_le_bytes();
+    let shared = &store.shared;
+    let hash = shared.hash(PLAIN, &key);
+    let shadow = {
+        let _calm = shared.tiering.lock();
+        store.set(&key, b"newer").expect("it is set");
+        forget_notes(&store);
+        shared.index.candidates(hash, SlotKind::Root)[1]
+    };
+    store.force_cold().expect("it goes cold");
+    let newest = shared
+        .index
+        .newest(hash, SlotKind::Root)
+        .expect("it is there");
+    let file_id = shared.log.table.file_id(newest.address());
+    let path = shared
+        .disk
+        .path(&crate::tiering::segment_file_name(file_id));
+    let bytes = std::fs::metadata(&path).expect("a segment").len();
+    std::fs::write(&path, vec![0xaa; bytes as usize]).expect("it is overwritten");
+    let mut last = Looked::Later;
+    let left = shared.look_into(vec![shadow], |&slot, reads| {
+        last = shared.drop_shadow(hash, slot, reads);
+        last
+    });
+    assert!(left.is_empty() && last == Looked::Unreadable);
+    assert!(
+        shared
+            .index
+            .candidates(hash, SlotKind::Root)
+            .contains(&shadow)
+    );
+}
+
+/// A key that nobody has counted, and that is removed, makes the count negative until it has been found out.
+#[test]
+fn a_removed_stranger_is_not_counted_after_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = || Options {
+        command_log: false,
+        ..Options::new(directory.path()).memory_bytes(64 << 20)
+    };
+    let store = Store::<BucketIndex>::open(options()).expect("the directory opens");
+    for n in 0..KEYS {
+        store.set(&n.to_le_bytes(), b"some").expect("it is set");
+    }
+    store.force_cold().expect("it goes cold");
+    let (_, stranger) = colliding(&store);
+    {
+        let _calm = store.shared.tiering.lock();
+        store.set(&stranger, b"new").expect("it is set");
+        forget_notes(&store);
+    }
+    for n in 0..KEYS {
+        assert!(store.delete(&n.to_le_bytes()).expect("it can be removed"));
+    }
+    assert!(store.delete(&stranger).expect("it can be removed"));
+    store.checkpoint().expect("a checkpoint");
+    drop(store);
+    let store = Store::<BucketIndex>::open(options()).expect("the directory opens");
+    eventually("nothing is unresolved", || {
+        store.shared.key_counts.unresolved().is_empty()
+    });
+    assert_eq!(store.len(PLAIN), 0);
+}
+
+#[test]
+fn notes_take_no_more_than_their_share_of_the_memory() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = Options::new(directory.path()).memory_bytes(64 << 20);
+    let store = Store::<BucketIndex>::open(options).expect("the directory opens");
+    let (shared, share) = (&store.shared, (64 << 20) / NOTES_SHARE);
+    let _calm = shared.tiering.lock();
+    let unread = Slot::new(shared.log.geometry.address(0, 64), 0, 64);
+    let writes = share / size_of::<Noted>() as u64;
+    for hash in 0..writes {
+        shared.note_shadow(1, (PLAIN, hash), unread, true);
+    }
+    let bytes = shared.shadows.bytes();
+    assert!(
+        bytes <= share + 2 * size_of::<Noted>() as u64,
+        "{bytes} bytes"
+    );
+    assert!(shared.shadows.unnoted() > 0);
+    assert_eq!(shared.key_counts.unresolved(), [(PLAIN, writes as i64)]);
+    drop(shared.shadows.forget(|_| true));
+}
+
+/// A note whose slot is gone may have been of a shadow that is elsewhere by now.
+#[test]
+fn a_note_that_comes_to_nothing_is_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = Options::new(directory.path()).memory_bytes(64 << 20);
+    let store = Store::<BucketIndex>::open(options).expect("the directory opens");
+    store.set(b"key", b"old").expect("it is set");
+    store.force_cold().expect("it goes cold");
+    let shared = &store.shared;
+    let hash = shared.hash(PLAIN, b"key");
+    let unread = shared
+        .index
+        .newest(hash, SlotKind::Root)
+        .expect("it is there");
+    let note = || Noted {
+        namespace: PLAIN,
+        hash,
+        unread,
+    };
+    let _calm = shared.tiering.lock();
+    assert!(shared.resolve_all(vec![note()]));
+    assert_eq!(shared.shadows.unnoted(), 0, "it is there, and no shadow");
+    assert!(shared.index.remove(hash, unread));
+    assert!(shared.resolve_all(vec![note()]));
+    assert_eq!(shared.shadows.unnoted(), 1);
 }
