@@ -226,7 +226,7 @@ fn damaged_files_refuse_the_start_and_are_left_as_they_are() {
 
 #[test]
 fn missing_files_refuse_the_start() {
-    for extension in ["seg", "keys", "MANIFEST"] {
+    for extension in ["log", "seg", "keys", "MANIFEST"] {
         let dir = killed();
         let path = match extension {
             "MANIFEST" => dir.path().join("MANIFEST"),

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use crate::address::SlotKind;
-use crate::command_log::{self, Blobs, Effect, Effects, generation_of_log};
+use crate::command_log::{self, Blobs, Effect, Effects, Logs, generation_of_log};
 use crate::damage::Damage;
 use crate::deaths::{self, DeathsReader, FileDeaths};
 use crate::disk::{Directory, Disk};
@@ -247,7 +247,7 @@ impl Check<'_> {
         let (deaths, _, damages) = sound_deaths(self.disk, &manifest.deaths);
         damages.into_iter().for_each(|damage| self.damage(damage));
         self.check_segments(&manifest, is_guessed, &deaths);
-        self.check_logs(manifest.generation);
+        self.check_logs(manifest.logs());
         self.look_at_names(&manifest);
     }
 
@@ -295,10 +295,10 @@ impl Check<'_> {
         }
     }
 
-    fn check_logs(&mut self, checkpoint: u64) {
+    fn check_logs(&mut self, logs: Logs) {
         let mut each =
             |_: u64, frame: &[u8], blobs: &mut Blobs<'_>| check_frame(frame, blobs, &mut |_| {});
-        let replayed = match readable::replay(self.disk, checkpoint, &mut each) {
+        let replayed = match readable::replay(self.disk, logs, &mut each) {
             Ok(Ok(replayed)) => replayed,
             Ok(Err(damage)) => return self.damage(damage),
             Err(error) => return self.damage(damage_of(self.disk, "", &error)),

@@ -382,7 +382,10 @@ impl<I: Index> Shared<I> {
             segment_bytes: self.log.geometry.segment_bytes() as u32,
             hash_seed: self.seed,
             generation: cut.generation,
-            log_follows: cut.log_follows,
+            last_log: match cut.log_follows {
+                true => cut.generation + 1,
+                false => 0,
+            },
             next_file_id: self.log.next_file_id(),
             next_object_id: self.next_object.load(Ordering::Relaxed),
             segments: segments.iter().map(entry).collect(),

@@ -11,7 +11,8 @@
 //! 20  segment size     u32   bytes: a power of two from 1 to 32 MiB
 //! 24  hash seed        u64
 //! 32  generation       u64   the last one that is complete
-//! 40  log follows      u64   1: the generation after it has a command log, 0: it has none
+//! 40  last log         u64   the last generation that has a command log, as have all between it and the complete one;
+//!                            0: there may be logs, but none must (in format version 1 a flag, which says no more)
 //! 48  next file id     u64   above all file ids ever given
 //! 56  next object id   u64   above all object ids ever given
 //! 64  segments         u64 count, then of each, in ascending order of file id:
@@ -30,6 +31,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::Namespace;
+use crate::command_log::Logs;
 use crate::damage::Damage;
 use crate::disk::Disk;
 use crate::fields::Fields;
@@ -44,6 +46,8 @@ const FORMAT_VERSION: u32 = 2;
 const FORMAT_VERSION_MIN: u32 = 1;
 /// The first that tells how many blind writes are unresolved.
 const FORMAT_VERSION_UNRESOLVED: u32 = 2;
+/// The first that tells which command logs there must be.
+const FORMAT_VERSION_LAST_LOG: u32 = 2;
 const FORMAT_VERSION_NEXT: u32 = FORMAT_VERSION + 1;
 const CRC: Range<usize> = 16..20;
 /// A longer one is not read: 8 TiB of segments take a fifth of this.
@@ -56,8 +60,8 @@ pub(crate) struct Manifest {
     pub(crate) hash_seed: u64,
     /// The last complete generation.
     pub(crate) generation: u64,
-    /// Whether the generation after it is written to a command log.
-    pub(crate) log_follows: bool,
+    /// The command logs of the generations after it up to this one must be there. Later ones may.
+    pub(crate) last_log: u64,
     /// Above all file ids ever given.
     pub(crate) next_file_id: u64,
     /// Above all object ids ever given.
@@ -133,6 +137,14 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
+    /// The command logs that a start replays.
+    pub(crate) fn logs(&self) -> Logs {
+        Logs {
+            checkpoint: self.generation,
+            last: self.last_log,
+        }
+    }
+
     /// Makes this the manifest of the data directory; it survives a power cut when this returns. All that it names must have
     /// been synced before. Files that the manifest before it named may be removed only after this has returned `Ok`.
     ///
@@ -171,7 +183,7 @@ impl Manifest {
         for field in [
             self.hash_seed,
             self.generation,
-            u64::from(self.log_follows),
+            self.last_log,
             self.next_file_id,
             self.next_object_id,
         ] {
@@ -248,10 +260,9 @@ impl Manifest {
             segment_bytes: check_segment_bytes(fields.u32()?)?,
             hash_seed: fields.u64()?,
             generation: fields.u64()?,
-            log_follows: match fields.u64()? {
-                0 => false,
-                1 => true,
-                other => return Err(format!("a flag is {other}: must be 0 or 1")),
+            last_log: match fields.u64()? {
+                _ if version < FORMAT_VERSION_LAST_LOG => 0,
+                last_log => last_log,
             },
             next_file_id: fields.u64()?,
             next_object_id: fields.u64()?,
@@ -433,7 +444,7 @@ mod tests {
             segment_bytes: 1 << (20 + random.below(6)),
             hash_seed: random.next(),
             generation: random.next(),
-            log_follows: random.below(2) == 1,
+            last_log: random.next() >> 8,
             next_file_id,
             next_object_id: random.next(),
             segments,
@@ -561,7 +572,11 @@ mod tests {
     #[test]
     fn the_manifest_of_format_version_1_is_read() {
         let fixture = include_bytes!("../tests/fixtures/MANIFEST");
-        assert_eq!(loaded(fixture), Ok(Some(in_fixtures(None))));
+        let expected = Manifest {
+            last_log: 0,
+            ..in_fixtures(None)
+        };
+        assert_eq!(loaded(fixture), Ok(Some(expected)));
     }
 
     /// As above.

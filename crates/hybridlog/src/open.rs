@@ -305,7 +305,6 @@ fn new_manifest(options: &Options) -> Result<Manifest, OpenError> {
     Ok(Manifest {
         segment_bytes: segment_bytes as u32,
         hash_seed: u64::from_le_bytes(seed),
-        log_follows: options.command_log,
         next_file_id: 1,
         next_object_id: 1,
         ..Manifest::default()
@@ -344,7 +343,7 @@ fn new_shared<I: Index>(
     let segments_max = (memory_max / segment_bytes as u64) as usize;
     let blocking_stats = Arc::<IoStats>::default();
     let (blocking_reader, _) = BlockingReader::new(options.backend, blocking_stats.clone())?;
-    let last_log = command_log::last_generation(&*disk, manifest.generation)?;
+    let last_log = command_log::last_generation(&*disk, manifest.logs())?;
     let generation = last_log.unwrap_or(manifest.generation) + 1;
     let next_file_id = next_file_id(&*disk, manifest)?;
     let buffer_bytes = (options.memory_bytes / LOG_BUFFER_SHARE)

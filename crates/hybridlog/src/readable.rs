@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::command_log::{self, Blobs, Replayed};
+use crate::command_log::{self, Blobs, Logs, Replayed};
 use crate::damage::Damage;
 use crate::disk::{Disk, DiskFile};
 
@@ -17,7 +17,7 @@ const PIECE_BYTES: usize = 4096;
 /// What each frame is given to, as [`command_log::replay`] has it.
 type Each<'a> = dyn FnMut(u64, &[u8], &mut Blobs<'_>) -> Result<(), String> + 'a;
 
-/// Replays the command logs after `checkpoint` as far as they are sound and can be read; `Err` inside: the first place where
+/// Replays the command logs as far as they are sound and can be read; `Err` inside: the first place where
 /// they are not.
 ///
 /// # Errors
@@ -25,11 +25,11 @@ type Each<'a> = dyn FnMut(u64, &[u8], &mut Blobs<'_>) -> Result<(), String> + 'a
 /// Those of the disk that are not about one place of a file.
 pub(crate) fn replay(
     disk: &dyn Disk,
-    checkpoint: u64,
+    logs: Logs,
     each: &mut Each<'_>,
 ) -> io::Result<Result<Replayed, Damage>> {
     let readable = ReadableDisk::new(disk);
-    let replayed = match command_log::replay(&readable, checkpoint, each) {
+    let replayed = match command_log::replay(&readable, logs, each) {
         Ok(replayed) => Ok(replayed),
         Err(error) => match Damage::of(&error) {
             Some(damage) => Err(damage.clone()),

@@ -134,14 +134,14 @@ impl<I: Index> Store<I> {
             Some(unresolved) => unresolved.clone(),
             None => shared.find_unresolved(manifest, roots, &deaths)?,
         };
-        for Unresolved { namespace, writes } in unresolved {
+        for &Unresolved { namespace, writes } in &unresolved {
             let writes = i64::try_from(writes).unwrap_or(i64::MAX);
             shared
                 .key_counts
                 .add_unresolved(generation, namespace, writes);
         }
         shared.bury_again(&manifest.graveyard, manifest.generation);
-        let replayed = self.redo(manifest.generation)?;
+        let replayed = self.redo(manifest.logs())?;
         recovery.stats.lock().cut_bytes = replayed.cut_bytes;
         for name in leftovers {
             shared.disk.remove(&name)?;
@@ -151,6 +151,17 @@ impl<I: Index> Store<I> {
         shared
             .command_log
             .start(generation, logged, replayed.last)?;
+        if logged {
+            // Before anything goes to the new log: then it is missed if it is not there.
+            let mut saved = shared.checkpoints.manifest.lock();
+            let named = Manifest {
+                last_log: generation,
+                unresolved: Some(unresolved),
+                ..saved.clone()
+            };
+            named.store(&*shared.disk)?;
+            *saved = named;
+        }
         let mut stats = recovery.stats.lock();
         stats.took = recovery
             .begun

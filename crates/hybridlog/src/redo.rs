@@ -16,7 +16,7 @@ use std::thread;
 use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
 
-use crate::command_log::{self, Blobs, Effect, Effects, Frame, Refused, Replayed};
+use crate::command_log::{self, Blobs, Effect, Effects, Frame, Logs, Refused, Replayed};
 use crate::index::Index;
 use crate::latch::{LatchMode, Latches};
 use crate::operation::{KeyRef, Operation};
@@ -119,12 +119,12 @@ enum Whose {
 type Mine<'b> = SmallVec<[(u64, Effect<'b>); 64]>;
 
 impl<I: Index> Store<I> {
-    /// Does again what the logs of the generations after `checkpoint` say.
+    /// Does again what the logs say.
     ///
     /// # Errors
     ///
     /// As [`command_log::replay`].
-    pub(crate) fn redo(&self, checkpoint: u64) -> io::Result<Replayed> {
+    pub(crate) fn redo(&self, logs: Logs) -> io::Result<Replayed> {
         let meeting = &Meeting::new(recovery::threads());
         let blob_in_memory = &Mutex::new(());
         let parts = on_threads(meeting, |_| thread::Builder::new(), &|number| {
@@ -135,7 +135,7 @@ impl<I: Index> Store<I> {
                 blob_in_memory,
             };
             let mut each = |frames: &[Frame<'_>], blobs: &mut Blobs<'_>| part.redo(frames, blobs);
-            command_log::replay_batches(&*self.shared.disk, checkpoint, &mut each)
+            command_log::replay_batches(&*self.shared.disk, logs, &mut each)
         })?;
         // All have read the same.
         Ok(parts.into_iter().next().unwrap_or_default())

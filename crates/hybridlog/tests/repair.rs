@@ -488,6 +488,34 @@ fn a_damaged_log_is_cut_and_what_was_before_that_stays() {
     }
 }
 
+/// Without the log that the manifest names, what was acknowledged would be gone silently.
+#[test]
+fn a_log_that_is_missing_or_has_no_header_refuses_the_start() {
+    let fixture = Fixture::new();
+    let name = fixture.files(".log").pop().expect("a log");
+    let losses: [fn(&Path); 3] = [
+        |path| fs::remove_file(path).expect("it was there"),
+        |path| fs::write(path, b"").expect("it can be written"),
+        |path| fs::write(path, b"FRT").expect("it can be written"),
+    ];
+    for lose in losses {
+        let directory = fixture.copy();
+        lose(&directory.path().join(&name));
+        assert_damaged(directory.path(), &name);
+        let error = open(directory.path()).err().expect("a refusal").to_string();
+        assert!(error.contains(&name), "{error}");
+        let (values, _, reports) = repaired_values(&fixture, directory.path());
+        assert!(
+            reports.iter().any(|report| report.contains(&name)),
+            "{reports:#?}"
+        );
+        let of_checkpoint = (0..KEYS).filter(|n| n % 11 != 0).map(key);
+        let lost = of_checkpoint.filter(|key| values.get(key) != fixture.values.get(key));
+        assert_eq!(lost.collect::<Vec<_>>(), Vec::<Vec<u8>>::new());
+        assert!(checked(directory.path()).0.damages == 0, "after a start");
+    }
+}
+
 #[test]
 fn a_torn_log_is_no_damage() {
     let fixture = Fixture::new();

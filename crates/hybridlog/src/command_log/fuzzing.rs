@@ -4,7 +4,7 @@ use super::format::{
     BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockHeader, BlockKind, FILE_HEADER_BYTES, FileHeader,
     log_name,
 };
-use super::{BlobId, Blobs, Effect, Effects, replay};
+use super::{BlobId, Blobs, Effect, Effects, Logs, replay};
 use crate::damage::Damage;
 use crate::disk::Disk;
 use crate::memory_disk::MemoryDisk;
@@ -101,7 +101,7 @@ fn replay_log(log: &[u8]) {
         }
         Ok(())
     };
-    match replay(&disk, 0, &mut each) {
+    match replay(&disk, Logs::default(), &mut each) {
         Ok(replayed) => {
             assert_eq!(replayed.frames, frames);
             assert_eq!(replayed.bytes + replayed.cut_bytes, log.len() as u64);

@@ -59,7 +59,7 @@ use commit::Committer;
 pub(crate) use effect::{Effect, Effects};
 pub(crate) use format::{generation_of_log, log_name};
 pub(crate) use replay::{
-    Blobs, Frame, Refused, Replayed, last_generation, replay, replay_batches, sound_end,
+    Blobs, Frame, Logs, Refused, Replayed, last_generation, replay, replay_batches, sound_end,
 };
 pub(crate) use tree_effect::{LoggedBytes, TreeEffect};
 

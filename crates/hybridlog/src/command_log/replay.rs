@@ -60,19 +60,23 @@ pub(crate) type Each<'a> = dyn FnMut(u64, &[u8], &mut Blobs<'_>) -> Result<(), S
 /// What frames that follow each other are given to, together.
 pub(crate) type EachBatch<'a> = dyn FnMut(&[Frame<'_>], &mut Blobs<'_>) -> Result<(), Refused> + 'a;
 
-/// Gives all frames of the generations after `checkpoint`, which is 0 if there is none, to `each`, in order. Takes memory
-/// for one block at a time.
+/// Which logs are to be replayed: those of the generations after a checkpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Logs {
+    /// The checkpoint's generation; 0 if there is none.
+    pub(crate) checkpoint: u64,
+    /// The logs of all generations up to this one must be there. Later ones may.
+    pub(crate) last: u64,
+}
+
+/// Gives all frames of the logs to `each`, in order. Takes memory for one block at a time.
 ///
 /// # Errors
 ///
 /// [`Damage`]: something is not as it was when it was durable, or `each` refuses a frame. Those of the disk. Frames before
 /// that have been given to `each`.
-pub(crate) fn replay(
-    disk: &dyn Disk,
-    checkpoint: u64,
-    each: &mut Each<'_>,
-) -> io::Result<Replayed> {
-    replay_batches(disk, checkpoint, &mut |frames, blobs| {
+pub(crate) fn replay(disk: &dyn Disk, logs: Logs, each: &mut Each<'_>) -> io::Result<Replayed> {
+    replay_batches(disk, logs, &mut |frames, blobs| {
         frames.iter().try_for_each(|frame| {
             let refused = |what| (frame.at, what);
             each(frame.generation, frame.effects, blobs).map_err(refused)
@@ -88,10 +92,10 @@ pub(crate) fn replay(
 /// As there.
 pub(crate) fn replay_batches(
     disk: &dyn Disk,
-    checkpoint: u64,
+    logs: Logs,
     each: &mut EachBatch<'_>,
 ) -> io::Result<Replayed> {
-    let (logs, unreachable_from) = logs_after(disk, checkpoint)?;
+    let (logs, unreachable_from) = logs_there(disk, logs)?;
     let mut replayed = Replayed {
         unreachable_from,
         ..Replayed::default()
@@ -115,7 +119,26 @@ pub(crate) fn replay_batches(
     Ok(replayed)
 }
 
-/// The logs to replay, ascending and without a gap, and from where on there are more that nothing leads to.
+/// The logs to replay, ascending and without a gap, and from where on there are more that nothing leads to. All that must be
+/// there are, and the last of them has its header, which is synced before anything leads to it; the others are told by those
+/// that follow them how long they must be.
+fn logs_there(disk: &dyn Disk, logs: Logs) -> io::Result<(Vec<Log>, Option<u64>)> {
+    let (there, unreachable_from) = logs_after(disk, logs.checkpoint)?;
+    for (generation, at) in (logs.checkpoint + 1..=logs.last).zip(0..) {
+        let Some(log) = there.get(at) else {
+            let file = disk.path(&log_name(generation));
+            let what = "the manifest says that there is this log, but it is missing".to_owned();
+            let offset = 0;
+            return Err(Damage { file, offset, what }.into());
+        };
+        if let (true, Err(why)) = (generation == logs.last, log.header) {
+            return Err(log.damage(0, why));
+        }
+    }
+    Ok((there, unreachable_from))
+}
+
+/// The logs after a checkpoint, ascending and without a gap, and from where on there are more that nothing leads to.
 fn logs_after(disk: &dyn Disk, checkpoint: u64) -> io::Result<(Vec<Log>, Option<u64>)> {
     let mut generations: Vec<u64> = disk
         .names()?
@@ -149,8 +172,8 @@ fn logs_after(disk: &dyn Disk, checkpoint: u64) -> io::Result<(Vec<Log>, Option<
 }
 
 /// The last generation whose log [`replay`] would replay; `None` if there is none.
-pub(crate) fn last_generation(disk: &dyn Disk, checkpoint: u64) -> io::Result<Option<u64>> {
-    let (logs, _) = logs_after(disk, checkpoint)?;
+pub(crate) fn last_generation(disk: &dyn Disk, logs: Logs) -> io::Result<Option<u64>> {
+    let (logs, _) = logs_there(disk, logs)?;
     Ok(logs.last().map(|log| log.generation))
 }
 

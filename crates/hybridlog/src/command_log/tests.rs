@@ -37,7 +37,11 @@ type Frames = Vec<(u64, Vec<u8>)>;
 
 fn replay_frames(disk: &dyn Disk, checkpoint: u64) -> io::Result<(Frames, Replayed)> {
     let mut frames = Vec::new();
-    let replayed = replay(disk, checkpoint, &mut |generation, effects, _| {
+    let logs = Logs {
+        checkpoint,
+        last: 0,
+    };
+    let replayed = replay(disk, logs, &mut |generation, effects, _| {
         frames.push((generation, effects.to_vec()));
         Ok(())
     })?;
@@ -386,7 +390,7 @@ fn blobs_go_ahead_of_the_frames_that_name_them() {
         assert!(blobs.read(blob).is_err(), "named twice");
         Ok(())
     };
-    replay(&disk, 0, &mut each).unwrap();
+    replay(&disk, Logs::default(), &mut each).unwrap();
     found.sort_unstable();
     let mut expected = values.map(<[u8]>::to_vec);
     expected.sort_unstable();

@@ -26,7 +26,7 @@ impl Repair<'_> {
                 });
             })
         };
-        let replayed = readable::replay(self.disk, self.manifest.generation, &mut each);
+        let replayed = readable::replay(self.disk, self.manifest.logs(), &mut each);
         for note in changed.notes {
             self.note(note);
         }
@@ -75,6 +75,10 @@ impl Repair<'_> {
     /// Keeps the sound blocks that end at `offset` or before.
     fn cut_log(&mut self, generation: u64, offset: u64) -> io::Result<()> {
         let name = log_name(generation);
+        if !self.disk.names()?.contains(&name) {
+            self.dropped(format!("{name}, which is missing: all that it had"));
+            return Ok(());
+        }
         let end = sound_end(&ReadableDisk::new(self.disk), generation, offset)?;
         if end == 0 {
             return self.drop_log(generation);

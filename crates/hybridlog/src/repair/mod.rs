@@ -210,6 +210,10 @@ impl<'r> Repair<'r> {
         self.find_fronts(&found);
         self.settle();
         let logs = self.damage_of_logs()?;
+        if logs.is_some() {
+            // Which of them are left is found out when they are cut.
+            self.manifest.last_log = 0;
+        }
         self.repaired.was_damaged |= logs.is_some() || found.iter().any(|found| !found.is_sound);
         let counts = self.live.key_counts();
         self.repaired.keys = counts.iter().map(|counts| counts.keys).sum();
@@ -514,7 +518,6 @@ pub(crate) fn guessed(disk: &dyn Disk, names: &[String]) -> Manifest {
                 .max()
                 .unwrap_or(1),
         },
-        log_follows: first_log.is_some(),
         next_file_id: ids.last().map_or(1, |id| id.saturating_add(1)),
         next_object_id: 1,
         segments: ids
