@@ -1,25 +1,31 @@
 //! The keys of cold records, from the key files of their segments: for iterations, which must not read the values.
+//!
+//! A step that goes on where another has ended finds them in a window, for which they were read ahead. What is in none (a
+//! segment has gone cold since, or the step is alone) is looked for in the key file of its segment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::Stop;
+
 use crate::address::Slot;
 use crate::block::Fault;
 use crate::index::Index;
-use crate::key_cache::KeyGroups;
 use crate::key_file::{DIRECTORY, KeyDirectory, KeyEntry, KeyGroup};
+use crate::key_window::KeyWindow;
 use crate::open_files::FileKind;
 use crate::operation::Operation;
 use crate::reads::KnownPart;
-use crate::segment::Segment;
+use crate::segment::{Segment, State};
 use crate::shared::Shared;
 
 /// The key blocks that the key of a slot is in: one group, but where the range of hashes ends in another.
 pub(crate) struct ColdKey {
     offset: u32,
-    groups: KeyGroups,
+    groups: SmallVec<[Arc<KeyGroup>; 1]>,
 }
 
 impl ColdKey {
@@ -45,8 +51,16 @@ pub(crate) fn all_or_stop<T, C: Default + Extend<T>>(
     stop.map_or(Ok(all), Err)
 }
 
-/// Finds keys in the cache of key files, and in what was fetched of them: that is looked at once by an operation, whether it
-/// stays in the cache or not.
+/// What was fetched of a key file, on its way into a window.
+struct Part {
+    segment: Arc<Segment>,
+    /// Neither is there of a file that cannot be read.
+    directory: Option<Arc<KeyDirectory>>,
+    groups: Range<u32>,
+    known: Option<KnownPart>,
+}
+
+/// Finds keys in what was fetched of key files; that is looked at once by an operation.
 pub(crate) struct ColdKeys<'o, 's, I: Index> {
     operation: &'o Operation<'s, I>,
     directories: HashMap<u64, Arc<KeyDirectory>>,
@@ -58,6 +72,9 @@ pub(crate) struct ColdKeys<'o, 's, I: Index> {
 /// A range of hashes that spans more groups than this is wide: an index without an order gives no other.
 const GROUPS_NARROW: usize = 4;
 
+/// So many segments are added to a window at a time: it may be as many reads in one submission, and as many blocks in memory.
+const SEGMENTS_PER_STEP: usize = 1024;
+
 impl<'o, 's, I: Index> ColdKeys<'o, 's, I> {
     pub(crate) fn new(operation: &'o Operation<'s, I>) -> ColdKeys<'o, 's, I> {
         ColdKeys {
@@ -65,6 +82,102 @@ impl<'o, 's, I: Index> ColdKeys<'o, 's, I> {
             directories: HashMap::new(),
             groups: HashMap::new(),
             offsets: HashMap::new(),
+        }
+    }
+
+    /// Adds the keys of more segments to a window, before all those of cold slots that a step has met; unless no other has been
+    /// cold since the window began.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Cold`] if parts of the key files have to be fetched. A segment that cannot be read is not added.
+    pub(crate) fn extend(
+        &mut self,
+        window: &mut Arc<KeyWindow>,
+        slots: impl Iterator<Item = Slot>,
+    ) -> Result<(), Stop> {
+        if window.is_complete() {
+            return Ok(());
+        }
+        let (segments, is_rest) = self.segments_to_add(window, slots);
+        let parts = segments
+            .into_iter()
+            .map(|segment| self.part_for(window, segment));
+        let parts: Vec<Part> = all_or_stop(parts)?;
+        let extended = Arc::make_mut(window);
+        for part in parts {
+            self.add(extended, &part);
+        }
+        extended.sort();
+        if is_rest {
+            extended.complete();
+        }
+        self.operation.shared.key_cache.keep_window(window);
+        Ok(())
+    }
+
+    /// Segments that are cold and not in the window yet, those of the slots first; and whether there is no other.
+    fn segments_to_add(
+        &self,
+        window: &KeyWindow,
+        slots: impl Iterator<Item = Slot>,
+    ) -> (Vec<Arc<Segment>>, bool) {
+        let table = &self.operation.shared.log.table;
+        let all = table.all();
+        let needed: HashSet<u64> = slots.map(|slot| table.file_id(slot.address())).collect();
+        let is_missing = |segment: &Arc<Segment>| {
+            !window.covers(segment.file_id) && table.state(segment.number) == State::Cold
+        };
+        let missing = all.into_iter().filter(is_missing);
+        let (mut segments, others): (Vec<_>, Vec<_>) =
+            missing.partition(|segment| needed.contains(&segment.file_id));
+        segments.extend(others);
+        let is_rest = segments.len() <= SEGMENTS_PER_STEP;
+        segments.truncate(SEGMENTS_PER_STEP);
+        (segments, is_rest)
+    }
+
+    /// The part of a segment's key file that has the keys of a window.
+    fn part_for(&mut self, window: &KeyWindow, segment: Arc<Segment>) -> Result<Part, Stop> {
+        let directory = match self.directory(&segment) {
+            Ok(directory) => Some(directory),
+            Err(Stop::Cold) => return Err(Stop::Cold),
+            Err(_) => None,
+        };
+        let groups = directory
+            .as_ref()
+            .map_or(0..0, |directory| directory.groups(window.reversed_hashes()));
+        let known = directory
+            .as_ref()
+            .filter(|_| !groups.is_empty())
+            .map(|directory| self.part(&segment, directory.place(&groups)));
+        match known {
+            Some(KnownPart::Wanted) => Err(Stop::Cold),
+            known => Ok(Part {
+                segment,
+                directory,
+                groups,
+                known,
+            }),
+        }
+    }
+
+    /// What cannot be read or is damaged is left out: the iteration is told when it comes by one of its keys.
+    fn add(&self, window: &mut KeyWindow, part: &Part) {
+        let file_id = part.segment.file_id;
+        let Some(directory) = &part.directory else {
+            return;
+        };
+        let keys = match &part.known {
+            Some(KnownPart::Bytes(buffer, at)) => directory.keys_in(&part.groups, &buffer[*at..]),
+            Some(_) => return,
+            None => return window.begin_segment(file_id),
+        };
+        let Ok(keys) = keys else { return };
+        window.begin_segment(file_id);
+        for entry in keys {
+            let hash = self.operation.shared.hash(entry.namespace, entry.key);
+            window.push(hash, &entry);
         }
     }
 
@@ -78,13 +191,8 @@ impl<'o, 's, I: Index> ColdKeys<'o, 's, I> {
         slot: Slot,
         reversed_hashes: RangeInclusive<u64>,
     ) -> Result<Option<ColdKey>, Stop> {
-        let Shared { log, key_cache, .. } = self.operation.shared;
+        let Shared { log, .. } = self.operation.shared;
         let offset = log.geometry.offset(slot.address()) as u32;
-        let file_id = log.table.file_id(slot.address());
-        if let Some(groups) = key_cache.groups(file_id, &reversed_hashes) {
-            groups.iter().for_each(|group| group.prefetch());
-            return Ok(Some(ColdKey { offset, groups }));
-        }
         let Some(segment) = log.table.segment(slot.address()) else {
             return Ok(None);
         };
@@ -151,19 +259,13 @@ impl<'o, 's, I: Index> ColdKeys<'o, 's, I> {
         directory: &KeyDirectory,
         number: u32,
     ) -> Result<Arc<KeyGroup>, Stop> {
-        let (cache, file_id) = (&self.operation.shared.key_cache, segment.file_id);
+        let file_id = segment.file_id;
         if let Some(group) = self.groups.get(&(file_id, number)) {
             return Ok(group.clone());
         }
-        let group = match cache.group(file_id, number) {
-            Some(group) => group,
-            None => {
-                let decode = |bytes: &[u8]| directory.decode_group(number, bytes);
-                let group = Arc::new(self.read(segment, directory.place(number), decode)?);
-                cache.keep_group(file_id, number, &group);
-                group
-            }
-        };
+        let decode = |bytes: &[u8]| directory.decode_group(number, bytes);
+        let place = directory.place(&(number..number + 1));
+        let group = Arc::new(self.read(segment, place, decode)?);
         self.groups.insert((file_id, number), group.clone());
         Ok(group)
     }
@@ -175,13 +277,18 @@ impl<'o, 's, I: Index> ColdKeys<'o, 's, I> {
         place: Range<u64>,
         decode: impl FnOnce(&[u8]) -> Result<T, Fault>,
     ) -> Result<T, Stop> {
-        let files = &self.operation.shared.open_files;
-        match self.operation.reads.part_of_keys(segment, place, files) {
+        match self.part(segment, place) {
             KnownPart::Bytes(buffer, at) => decode(&buffer[at..]).map_err(|fault| {
+                let files = &self.operation.shared.open_files;
                 Stop::Io(fault.in_file(files.path(segment.file_id, FileKind::Keys)))
             }),
             KnownPart::Failed(error) => Err(Stop::Io(error)),
             KnownPart::Wanted => Err(Stop::Cold),
         }
+    }
+
+    fn part(&self, segment: &Arc<Segment>, place: Range<u64>) -> KnownPart {
+        let files = &self.operation.shared.open_files;
+        self.operation.reads.part_of_keys(segment, place, files)
     }
 }

@@ -87,6 +87,7 @@ mod interleavings;
 pub mod io;
 mod key_cache;
 mod key_file;
+mod key_window;
 mod large;
 mod latch;
 mod latching;

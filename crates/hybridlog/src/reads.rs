@@ -27,12 +27,12 @@ pub struct ColdReads {
     /// Of the store whose records are wanted.
     files: OnceCell<Arc<OpenFiles>>,
     fetched: HashMap<Address, Fetched, BuildHasherDefault<IdHasher>>,
-    /// Parts of key files by file id and offset; `None` while they are wanted.
+    /// Parts of key files; `None` while they are wanted.
     parts: RefCell<HashMap<PartPlace, Option<FetchResult>>>,
 }
 
-/// File id, and where in the key file the part begins.
-type PartPlace = (u64, u64);
+/// File id, and where the part of the key file begins, and how long it is.
+type PartPlace = (u64, u64, usize);
 
 /// For addresses and file ids: they are the engine's own, so nobody can choose them to collide: one multiplication spreads them (Knuth, "The Art of
 /// Computer Programming", vol. 3, 6.4).
@@ -75,6 +75,7 @@ struct Asked {
     what: What,
     file_id: u64,
     offset: u64,
+    len: usize,
     /// Bytes of the result before what was wanted begins.
     skip: usize,
 }
@@ -175,6 +176,7 @@ impl ColdReads {
                     what: want.what,
                     file_id: want.segment.file_id,
                     offset: want.offset,
+                    len: want.len,
                     skip: 0,
                 };
                 match files.get(&want.segment, kind) {
@@ -217,7 +219,7 @@ impl ColdReads {
             }
             What::PartOfKeys => {
                 let parts = self.parts.get_mut();
-                parts.insert((file_id, read.offset), Some(result));
+                parts.insert((file_id, read.offset, read.len), Some(result));
             }
         }
     }
@@ -274,13 +276,14 @@ impl ColdReads {
         files: &Arc<OpenFiles>,
     ) -> KnownPart {
         let mut parts = self.parts.borrow_mut();
-        match parts.get(&(segment.file_id, place.start)) {
+        let len = (place.end - place.start) as usize;
+        let part = (segment.file_id, place.start, len);
+        match parts.get(&part) {
             Some(Some(Ok((buffer, skip)))) => KnownPart::Bytes(buffer.clone(), *skip),
             Some(Some(Err(error))) => KnownPart::Failed(copy_of(error)),
             Some(None) => KnownPart::Wanted,
             None => {
-                parts.insert((segment.file_id, place.start), None);
-                let len = (place.end - place.start) as usize;
+                parts.insert(part, None);
                 self.want(What::PartOfKeys, segment, place.start, len, files);
                 KnownPart::Wanted
             }

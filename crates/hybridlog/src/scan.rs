@@ -1,6 +1,7 @@
 //! Iteration over keys, random keys, and sweeping a namespace.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -8,6 +9,8 @@ use crate::address::{Slot, SlotKind};
 use crate::cold_keys::{ColdKey, ColdKeys, all_or_stop};
 use crate::epoch;
 use crate::index::Index;
+use crate::key_cache::Walked;
+use crate::key_window::KeyWindow;
 use crate::operation::{Held, Meta, Operation};
 use crate::reads::ColdReads;
 use crate::record::RecordRef;
@@ -44,8 +47,24 @@ struct Bucket {
 
 /// Where the key of a slot is found.
 enum Source {
+    /// At this place of the window.
+    Window(usize),
     KeyFile(ColdKey),
     Record,
+}
+
+/// Where the keys of some buckets are found.
+struct Sources {
+    window: Option<Arc<KeyWindow>>,
+    /// Of one slot after the other.
+    list: Vec<Source>,
+}
+
+/// A bucket, and where the keys of its slots are found.
+struct Found<'k> {
+    bucket: &'k Bucket,
+    window: Option<&'k KeyWindow>,
+    sources: &'k [Source],
 }
 
 /// A key with what stands beside it.
@@ -63,7 +82,7 @@ impl ListedKey<'_> {
 
 impl<I: Index> Operation<'_, I> {
     /// One step of an iteration over the keys of `namespace`: looks at no fewer than `count` slots of the index unless it
-    /// reaches the end, or has met a thousand cold records. Starts at cursor 0.
+    /// reaches the end, that of the keys which have been read ahead, or has met a thousand cold records. Starts at cursor 0.
     ///
     /// A key that exists from the first step to the last is returned at least once; one that comes or goes meanwhile may be.
     /// Keys need not be latched for this. Of cold records the keys are read from the key files, never the values.
@@ -74,8 +93,16 @@ impl<I: Index> Operation<'_, I> {
     pub fn scan(&self, namespace: Namespace, cursor: u64, count: usize) -> Result<Scanned, Stop> {
         let mut buckets = Vec::new();
         let (mut looked_at, mut cold) = (0, 0);
-        let mut position = Some(cursor << CURSOR_SHIFT);
-        while let Some(at) = position.filter(|_| looked_at < count.max(1) && cold < COLD_PER_STEP) {
+        let first = cursor << CURSOR_SHIFT;
+        let key_cache = &self.shared.key_cache;
+        let window = key_cache.window(first, self.shared.log.table.count() as usize);
+        let end = window
+            .as_ref()
+            .map_or(u64::MAX, |window| *window.reversed_hashes().end());
+        let mut position = Some(first);
+        while let Some(at) =
+            position.filter(|at| looked_at < count.max(1) && cold < COLD_PER_STEP && *at <= end)
+        {
             let bucket;
             (bucket, position) = self.bucket(at);
             if let Some(next) = position {
@@ -94,9 +121,15 @@ impl<I: Index> Operation<'_, I> {
             cursor: position.map_or(0, |position| position >> CURSOR_SHIFT),
             keys: Vec::new(),
         };
-        self.live_keys(&buckets, namespace, |key, meta| {
+        let sources = self.sources(&buckets, window.filter(|_| cold > 0))?;
+        self.live_keys(&buckets, &sources, namespace, |key, meta| {
             scanned.keys.push((key.to_vec(), meta));
         })?;
+        match (position, &sources.window) {
+            (None, Some(window)) => key_cache.drop_window(window),
+            (Some(next), None) => key_cache.walked(Walked::step(first..=next - 1, looked_at)),
+            _ => {}
+        }
         Ok(scanned)
     }
 
@@ -121,6 +154,52 @@ impl<I: Index> Operation<'_, I> {
         (bucket, next)
     }
 
+    /// Where the keys of all slots are found, and the window that some of them are in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::scan`].
+    fn sources(
+        &self,
+        buckets: &[Bucket],
+        mut window: Option<Arc<KeyWindow>>,
+    ) -> Result<Sources, Stop> {
+        let mut cold_keys = ColdKeys::new(self);
+        if let Some(window) = &mut window {
+            let slots = buckets
+                .iter()
+                .flat_map(|bucket| bucket.slots.iter().copied());
+            cold_keys.extend(window, slots.filter(|slot| self.is_cold(*slot)))?;
+        }
+        let mut near = 0;
+        let list = buckets.iter().flat_map(|bucket| {
+            let window = window.as_deref();
+            let places = window.map_or(0..0, |window| window.places(&bucket.reversed_hashes, near));
+            near = places.end;
+            bucket.slots.iter().map(move |slot| {
+                let places = places.clone();
+                (bucket, *slot, window.map(|window| (window, places)))
+            })
+        });
+        let list = list.map(|(bucket, slot, window)| {
+            if !self.is_cold(slot) {
+                return Ok(Source::Record);
+            }
+            let in_window = window.and_then(|(window, places)| {
+                let log = &self.shared.log;
+                let offset = log.geometry.offset(slot.address()) as u32;
+                window.find(places, log.table.file_id(slot.address()), offset)
+            });
+            if let Some(place) = in_window {
+                return Ok(Source::Window(place));
+            }
+            let found = cold_keys.find(slot, bucket.reversed_hashes.clone())?;
+            Ok(found.map_or(Source::Record, Source::KeyFile))
+        });
+        let list = all_or_stop(list)?;
+        Ok(Sources { window, list })
+    }
+
     /// Calls `each` with the live keys of `namespace` in the buckets: neither expired nor shadows.
     ///
     /// # Errors
@@ -129,30 +208,22 @@ impl<I: Index> Operation<'_, I> {
     fn live_keys(
         &self,
         buckets: &[Bucket],
+        sources: &Sources,
         namespace: Namespace,
         mut each: impl FnMut(&[u8], Meta),
     ) -> Result<(), Stop> {
-        // First all that has to be fetched is asked for.
-        let mut cold_keys = ColdKeys::new(self);
-        let slots = buckets.iter().flat_map(|bucket| {
-            let hashes = &bucket.reversed_hashes;
-            bucket.slots.iter().map(move |slot| (*slot, hashes))
-        });
-        let sources = slots.map(|(slot, hashes)| {
-            if !self.is_cold(slot) {
-                return Ok(Source::Record);
-            }
-            let found = cold_keys.find(slot, hashes.clone())?;
-            Ok(found.map_or(Source::Record, Source::KeyFile))
-        });
-        let sources: Vec<Source> = all_or_stop(sources)?;
-        let mut sources = sources.as_slice();
+        let mut list = sources.list.as_slice();
         let mut stop = None;
         for bucket in buckets {
             let of_bucket;
-            (of_bucket, sources) = sources.split_at(bucket.slots.len());
+            (of_bucket, list) = list.split_at(bucket.slots.len());
+            let found = Found {
+                bucket,
+                window: sources.window.as_deref(),
+                sources: of_bucket,
+            };
             for at in 0..of_bucket.len() {
-                match self.live_key(bucket, of_bucket, at, namespace) {
+                match self.live_key(&found, at, namespace) {
                     Ok(Some(listed)) => each(listed.key, listed.meta),
                     Ok(None) => {}
                     Err(reason) => stop = Some(reason),
@@ -162,17 +233,28 @@ impl<I: Index> Operation<'_, I> {
         stop.map_or(Ok(()), Err)
     }
 
-    fn listed<'k>(&'k self, slot: Slot, source: &'k Source) -> Result<Option<ListedKey<'k>>, Stop> {
-        if let Source::KeyFile(cold) = source
-            && let Some(entry) = cold.entry()
-        {
-            return Ok(Some(ListedKey {
-                namespace: entry.namespace,
-                meta: entry.meta,
-                key: entry.key,
-            }));
+    fn listed<'k>(&'k self, found: &Found<'k>, at: usize) -> Result<Option<ListedKey<'k>>, Stop> {
+        match (&found.sources[at], found.window) {
+            (Source::Window(place), Some(window)) => {
+                let key = window.key(*place);
+                return Ok(Some(ListedKey {
+                    namespace: key.namespace,
+                    meta: key.meta,
+                    key: key.key,
+                }));
+            }
+            (Source::KeyFile(cold), _) => {
+                if let Some(entry) = cold.entry() {
+                    return Ok(Some(ListedKey {
+                        namespace: entry.namespace,
+                        meta: entry.meta,
+                        key: entry.key,
+                    }));
+                }
+            }
+            _ => {}
         }
-        let found = self.found(slot)?;
+        let found = self.found(found.bucket.slots[at])?;
         Ok(found.map(|found| ListedKey {
             namespace: found.record.namespace(),
             meta: found.record.meta(),
@@ -185,13 +267,11 @@ impl<I: Index> Operation<'_, I> {
     /// missed if neither counted.
     fn live_key<'k>(
         &'k self,
-        bucket: &Bucket,
-        sources: &'k [Source],
+        found: &Found<'k>,
         at: usize,
         namespace: Namespace,
     ) -> Result<Option<ListedKey<'k>>, Stop> {
-        let slots = &bucket.slots;
-        let Some(listed) = self.listed(slots[at], &sources[at])? else {
+        let Some(listed) = self.listed(found, at)? else {
             return Ok(None);
         };
         if listed.namespace != namespace || self.is_past(listed.meta.expires_at_ms) {
@@ -199,10 +279,10 @@ impl<I: Index> Operation<'_, I> {
         }
         let hash = self.shared.hash(namespace, listed.key);
         let candidates = self.shared.index.candidates(hash, SlotKind::Root);
-        if candidates.as_slice() != [slots[at]] {
+        if candidates.as_slice() != [found.bucket.slots[at]] {
             // The newer one comes first in a bucket. Either may have been moved or taken out meanwhile.
             for newer in 0..at {
-                let newer = self.listed(slots[newer], &sources[newer])?;
+                let newer = self.listed(found, newer)?;
                 if newer.is_some_and(|newer| newer.is(namespace, listed.key)) {
                     return Ok(None);
                 }
@@ -227,7 +307,11 @@ impl<I: Index> Operation<'_, I> {
                 let bucket;
                 (bucket, position) = self.bucket(at);
                 let mut keys = Vec::new();
-                self.live_keys(&[bucket], namespace, |key, _| keys.push(key.to_vec()))?;
+                let buckets = [bucket];
+                let sources = self.sources(&buckets, None)?;
+                self.live_keys(&buckets, &sources, namespace, |key, _| {
+                    keys.push(key.to_vec());
+                })?;
                 if !keys.is_empty() {
                     return Ok(Some(keys.swap_remove(random as usize % keys.len())));
                 }

@@ -269,7 +269,7 @@ fn groups_of(disk: &MemoryDisk) -> (KeyDirectory, Vec<KeyGroup>) {
     let part = |place: Range<u64>| &bytes[place.start as usize..place.end as usize];
     let directory = KeyDirectory::decode(FILE_ID, part(DIRECTORY)).ok().unwrap();
     let groups = directory.groups(&(0..=u64::MAX)).map(|group| {
-        let bytes = part(directory.place(group));
+        let bytes = part(directory.place(&(group..group + 1)));
         directory.decode_group(group, bytes).ok().unwrap()
     });
     let groups = groups.collect();
@@ -294,10 +294,9 @@ fn a_key_is_found_by_its_offset_in_the_groups_of_its_hash() {
         let range =
             hash.saturating_sub(random.next() >> 20)..=hash.saturating_add(random.next() >> 20);
         let numbers = directory.groups(&range);
-        let found = numbers.clone().filter_map(|group| {
-            let entry = groups[group as usize].find(key.offset)?;
-            Some((group, entry))
-        });
+        let found = numbers
+            .clone()
+            .filter_map(|group| groups[group as usize].find(key.offset));
         let found: Vec<_> = found.collect();
         if found.is_empty() {
             let len = key.key.len();
@@ -307,7 +306,7 @@ fn a_key_is_found_by_its_offset_in_the_groups_of_its_hash() {
             );
             continue;
         }
-        let [(group, entry)] = found[..] else {
+        let [entry] = found[..] else {
             panic!("{random}: {} in groups {numbers:?}", found.len())
         };
         let expected = (key.namespace, key.meta, key.large, &key.key[..]);
@@ -316,22 +315,11 @@ fn a_key_is_found_by_its_offset_in_the_groups_of_its_hash() {
             expected,
             "{random}"
         );
-        for other in 0..groups.len() as u32 {
-            let is_only = directory.only_in(other).contains(&((hash >> 32) as u32));
-            assert!(
-                !is_only || other == group,
-                "{random}: {hash:x} is in {group}"
-            );
-        }
     }
-    let offsets: usize = groups
-        .iter()
-        .map(|group| {
-            let mut offsets = 0;
-            group.for_each_offset(|_| offsets += 1);
-            offsets
-        })
-        .sum();
+    let mut offsets = 0;
+    for group in &groups {
+        group.for_each_offset(|_| offsets += 1);
+    }
     let short = keys.iter().filter(|key| key.key.len() < 4000).count();
     assert!(
         (short..=keys.len()).contains(&offsets),
