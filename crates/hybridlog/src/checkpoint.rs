@@ -288,6 +288,11 @@ impl<I: Index> Shared<I> {
     }
 
     fn begin_generation(&self) -> io::Result<Cut> {
+        // The first operation of the new generation that appends begins a segment: while it waited for memory, those of the old
+        // one could not be told to have ended.
+        if self.log.has_open_segment(self.generations.current()) {
+            self.log.prepare_frame();
+        }
         // Nobody relocates meanwhile.
         let mut compaction = self.compaction.pause();
         self.complete_output(&mut compaction)?;

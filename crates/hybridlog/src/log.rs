@@ -113,6 +113,8 @@ pub(crate) struct Log {
     budget: AtomicUsize,
     /// Whether the rest of the memory leaves the log too little: then only what must not fail opens a segment.
     out_of_memory: AtomicBool,
+    /// Whether the open segment is half full since the last frame was prepared.
+    wants_frame: AtomicBool,
     next_file_id: AtomicU64,
     pub(crate) appended_bytes: AtomicU64,
 }
@@ -134,6 +136,7 @@ impl Log {
             in_memory: AtomicUsize::new(0),
             budget: AtomicUsize::new(budget),
             out_of_memory: AtomicBool::new(false),
+            wants_frame: AtomicBool::new(false),
             next_file_id: AtomicU64::new(next_file_id),
             appended_bytes: AtomicU64::new(0),
         })
@@ -264,10 +267,32 @@ impl Log {
             at: open.at,
             end: open.at + take,
         };
+        let half = segment_bytes / 2;
+        if (open.at..open.at + take).contains(&half) {
+            self.wants_frame.store(true, Ordering::Relaxed);
+        }
         open.at += take;
         self.appended_bytes
             .fetch_add(take as u64, Ordering::Relaxed);
         Ok(chunk)
+    }
+
+    /// Whether the segment after the open one will soon be begun, and its frame should be prepared.
+    #[inline]
+    pub(crate) fn wants_frame(&self) -> bool {
+        self.wants_frame.load(Ordering::Relaxed)
+    }
+
+    /// Gets memory for the next segment. The kernel may take ten milliseconds for a huge page, which whoever touches it first
+    /// would wait for: pinned, with his latches, and a generation that cannot end.
+    pub(crate) fn prepare_frame(&self) {
+        self.wants_frame.store(false, Ordering::Relaxed);
+        self.frames.prepare();
+    }
+
+    /// Whether a segment is open for operations of `generation`.
+    pub(crate) fn has_open_segment(&self, generation: u64) -> bool {
+        self.tail(generation).open.lock().is_some()
     }
 
     fn open_segment(&self, urgency: Urgency, generation: u64) -> Result<Open, NoRoom> {
@@ -420,6 +445,18 @@ struct FrameState {
     warm: Option<usize>,
 }
 
+impl FrameState {
+    /// A frame below `count` that holds no memory.
+    fn take_without_memory(&mut self, count: usize) -> Option<usize> {
+        if let Some(frame) = self.released.pop() {
+            return Some(frame);
+        }
+        let unused = (self.used < count).then_some(self.used)?;
+        self.used += 1;
+        Some(unused)
+    }
+}
+
 impl Frames {
     fn new(frame_bytes: usize, count: usize) -> io::Result<Frames> {
         Ok(Frames {
@@ -438,15 +475,27 @@ impl Frames {
 
     fn take(&self) -> Option<(usize, NonNull<u8>)> {
         let mut state = self.state.lock();
-        let frame = match state.warm.take().or_else(|| state.released.pop()) {
+        let frame = match state.warm.take() {
             Some(frame) => frame,
-            None if state.used < self.count => {
-                state.used += 1;
-                state.used - 1
-            }
-            None => return None,
+            None => state.take_without_memory(self.count)?,
         };
         Some((frame, self.memory.at(frame * self.frame_bytes)))
+    }
+
+    /// Sees to it that the next frame that is taken has its memory.
+    fn prepare(&self) {
+        let frame = {
+            let mut state = self.state.lock();
+            match state.warm {
+                Some(_) => None,
+                None => state.take_without_memory(self.count),
+            }
+        };
+        if let Some(frame) = frame {
+            self.memory
+                .populate(frame * self.frame_bytes, self.frame_bytes);
+            self.give_back(frame);
+        }
     }
 
     fn give_back(&self, frame: usize) {

@@ -105,7 +105,8 @@ impl<I: Index> Shared<I> {
         generation: u64,
     ) -> Result<Slot, NoRoom> {
         let appended = self.log.append(draft, urgency, generation);
-        if appended.is_err() || self.log.free_segments() < crate::tiering::FREE_SEGMENTS_LOW {
+        let is_scarce = self.log.free_segments() < crate::tiering::FREE_SEGMENTS_LOW;
+        if appended.is_err() || is_scarce || self.log.wants_frame() {
             self.room.wake_tiering();
         }
         appended

@@ -84,6 +84,14 @@ impl Reservation {
         unsafe { self.base.add(offset) }
     }
 
+    /// Gets the memory of a part now, so that nobody waits for it when it is touched. What a kernel before 5.14 has not done, it
+    /// does then.
+    pub(crate) fn populate(&self, offset: usize, bytes: usize) {
+        assert!(offset + bytes <= self.bytes);
+        #[cfg(target_os = "linux")]
+        advise(self.at(offset), bytes, libc::MADV_POPULATE_WRITE);
+    }
+
     /// Gives the memory of a part back; it reads as zero when touched again.
     pub(crate) fn release(&self, offset: usize, bytes: usize) {
         assert!(offset + bytes <= self.bytes);

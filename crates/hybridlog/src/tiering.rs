@@ -72,6 +72,9 @@ impl<I: Index> Shared<I> {
     pub(crate) fn run_tiering(&self, stop: &dyn Fn() -> bool) {
         let (mut clock, mut recount) = (CalmClock::new(), Recount::default());
         while !stop() {
+            if self.log.wants_frame() {
+                self.log.prepare_frame();
+            }
             let made_room = self.make_room();
             self.resolve_shadows(&mut clock, &mut recount);
             match made_room {
