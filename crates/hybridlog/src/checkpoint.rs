@@ -346,6 +346,7 @@ impl<I: Index> Shared<I> {
             self.checkpoints.check_cancelled()?;
             // One at a time, so that whoever needs room has a turn in between.
             let _alone = self.tiering.lock();
+            self.make_room_to_seal();
             let next = {
                 let ages = self.log.ages.lock();
                 let mut mutable = ages.mutable.iter();

@@ -161,6 +161,15 @@ impl<I: Index> Shared<I> {
         self.seal(&segment).map(|()| true)
     }
 
+    /// Takes segments out of memory that would have to leave while another is being sealed: that one is in memory twice for a
+    /// moment, and those who append begin others. So a checkpoint takes no memory that was free before. The tiering lock is
+    /// held.
+    pub(crate) fn make_room_to_seal(&self) {
+        let target = FREE_SEGMENTS_LOW + 2;
+        let target = target.min(self.log.budget() - SEGMENTS_KEPT);
+        while self.log.free_segments() < target && self.cool_oldest(SecondChance::Give) {}
+    }
+
     /// Writes a mutable segment to its file and maps it. The tiering lock is held.
     pub(crate) fn seal(&self, segment: &Arc<Segment>) -> Result<(), String> {
         let Some(base) = self.log.table.base(segment.number) else {
