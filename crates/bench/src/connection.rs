@@ -11,15 +11,20 @@ use std::time::Duration;
 use resp::Reply;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// A server that says nothing for so long hangs, unless it was asked for something that takes long.
+/// A server that says nothing for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// As `poll` wants it.
+const PATIENCE_TIMESPEC: Timespec = Timespec {
+    tv_sec: PATIENCE.as_secs() as i64,
+    tv_nsec: 0,
+};
 
 const READ_BYTES: usize = 64 << 10;
 
 /// A connection. Its errors are one line.
 pub(crate) struct Connection {
     stream: UnixStream,
-    patience: Duration,
     input: Vec<u8>,
     /// Bytes of `input` that have been read as replies.
     read: usize,
@@ -32,16 +37,9 @@ impl Connection {
         stream.set_nonblocking(true).map_err(failed)?;
         Ok(Connection {
             stream,
-            patience: PATIENCE,
             input: Vec::new(),
             read: 0,
         })
-    }
-
-    /// Waits for the server for so long, not for a minute.
-    pub(crate) fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
-        self
     }
 
     /// Sends all the bytes; replies that come meanwhile are kept.
@@ -66,14 +64,10 @@ impl Connection {
     /// Waits until it can do one of these; returns which.
     fn wait(&self, for_flags: PollFlags) -> io::Result<PollFlags> {
         let mut fds = [PollFd::new(&self.stream, for_flags)];
-        let patience = Timespec {
-            tv_sec: self.patience.as_secs() as i64,
-            tv_nsec: 0,
-        };
-        match poll(&mut fds, Some(&patience)) {
+        match poll(&mut fds, Some(&PATIENCE_TIMESPEC)) {
             Ok(0) => Err(io::Error::new(
                 ErrorKind::TimedOut,
-                format!("nothing has happened for {} s", self.patience.as_secs()),
+                format!("nothing has happened for {} s", PATIENCE.as_secs()),
             )),
             Err(error) if error != rustix::io::Errno::INTR => Err(error.into()),
             _ => Ok(fds[0].revents()),

@@ -153,8 +153,9 @@ pub(crate) fn damage_of(disk: &dyn Disk, name: &str, error: &io::Error) -> Damag
 pub(crate) fn manifest_or_guess(
     disk: &dyn Disk,
     names: &[String],
+    loaded: io::Result<Option<Manifest>>,
 ) -> (Manifest, Result<(), Damage>) {
-    match Manifest::load(disk) {
+    match loaded {
         Ok(Some(manifest)) => (manifest, Ok(())),
         Ok(None) => {
             let missing = io::Error::from(ErrorKind::NotFound);
@@ -238,7 +239,8 @@ impl Check<'_> {
             self.note("the directory holds no data");
             return;
         }
-        let (manifest, found) = manifest_or_guess(self.disk, &self.names);
+        let (manifest, found) =
+            manifest_or_guess(self.disk, &self.names, Manifest::load(self.disk));
         let is_guessed = found.is_err();
         if let Err(damage) = found {
             self.damage(damage);

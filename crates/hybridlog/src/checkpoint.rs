@@ -57,6 +57,9 @@ const GONE_SEGMENTS: u64 = 8;
 /// This share of the memory may be taken by deaths that wait for a checkpoint.
 const DEATHS_SHARE: u64 = 32;
 
+/// From this share on the checkpoint does not wait for compaction either.
+const DEATHS_URGENT_SHARE: u64 = 24;
+
 /// A checkpoint that has been made.
 #[derive(Clone, Copy, Debug)]
 pub struct Checkpointed {
@@ -99,6 +102,8 @@ pub(crate) struct Checkpoints {
     pub(crate) bytes_max: AtomicU64,
     /// [`Log::appended_bytes`](crate::log::Log) at the last one.
     appended_before: AtomicU64,
+    /// Bytes that were logged while the last one was made of those that nobody had asked for, from the moment it was due.
+    logged_meanwhile: AtomicU64,
 }
 
 /// A segment whose records are all dead or moved. Its files go, and its number is free, once a manifest of the generation in
@@ -144,6 +149,7 @@ impl Checkpoints {
             logged: AtomicBool::new(logged),
             bytes_max: AtomicU64::new(bytes_max),
             appended_before: AtomicU64::new(0),
+            logged_meanwhile: AtomicU64::new(0),
         }
     }
 
@@ -536,40 +542,55 @@ impl<I: Index> Shared<I> {
             if !asked && !is_time() {
                 continue;
             }
-            if !asked && self.is_log_long() {
+            let logged_before = self.logged_bytes();
+            if !asked && (self.is_log_long() || self.do_deaths_take(DEATHS_SHARE)) {
                 // Memory for more deaths may be what others wait for.
                 let is_asked = || *self.checkpoints.asked.lock();
-                let is_urgent = || stop() || self.deaths_take_too_much() || is_asked();
+                let is_urgent = || stop() || self.do_deaths_take(DEATHS_URGENT_SHARE) || is_asked();
                 self.compact_for_checkpoint(COMPACTION_MAX, &is_urgent);
                 // Whoever has asked meanwhile gets this one.
                 *self.checkpoints.asked.lock() = false;
             }
             if self.checkpoint().is_err() {
                 not_before = Instant::now() + RETRY;
+            } else if !asked {
+                let meanwhile = self.logged_bytes() - logged_before;
+                let logged = &self.checkpoints.logged_meanwhile;
+                logged.store(meanwhile, Ordering::Relaxed);
             }
         }
     }
 
     fn is_time_for_checkpoint(&self) -> bool {
         self.is_log_long()
-            || self.deaths_take_too_much()
+            || self.do_deaths_take(DEATHS_SHARE)
             || self.is_time_to_remove()
             // One that has failed is tried again. Those who write may wait for it, and for the space that it gives back.
             || self.checkpoints.status.lock().error.is_some()
     }
 
-    /// Whether so much has been written since the last checkpoint began that the next is due.
+    /// Whether so much has been written since the last checkpoint began that the next is due: until it is made a start has to
+    /// replay what is logged meanwhile as well, and that is likely to be as much as it was the last time.
     fn is_log_long(&self) -> bool {
         let checkpoints = &self.checkpoints;
         let bytes_max = checkpoints.bytes_max.load(Ordering::Relaxed);
         let appended = self.log.appended_bytes.load(Ordering::Relaxed)
             - checkpoints.appended_before.load(Ordering::Relaxed);
-        self.command_log.stats().file_bytes >= bytes_max || appended >= bytes_max
+        // A slow device is no reason to do nothing but checkpoints.
+        let meanwhile = checkpoints.logged_meanwhile.load(Ordering::Relaxed);
+        let log_max = bytes_max - meanwhile.min(bytes_max / 2);
+        self.command_log.stats().file_bytes >= log_max || appended >= bytes_max
     }
 
-    /// Whether deaths that wait for a checkpoint take more than their share of the memory.
-    fn deaths_take_too_much(&self) -> bool {
-        self.generations.bytes() >= self.memory_bytes.load(Ordering::Relaxed) / DEATHS_SHARE
+    /// Bytes that have been logged since the start.
+    fn logged_bytes(&self) -> u64 {
+        let stats = self.command_log.stats();
+        stats.written_bytes + stats.pending_bytes
+    }
+
+    /// Whether deaths that wait for a checkpoint take this share of the memory.
+    fn do_deaths_take(&self, share: u64) -> bool {
+        self.generations.bytes() >= self.memory_bytes.load(Ordering::Relaxed) / share
     }
 
     /// Whether the files of segments without live records have been kept long enough, or are too many.

@@ -9,8 +9,8 @@
 //! What must hold:
 //! * A slot is taken out under the latch of its key, and only if it leads to the listed record.
 //! * No latch is held while something is read, and what is done at a time is bounded.
-//! * Whatever could not be removed is met again: the place in the expiry column moves on only when all before it is done or
-//!   kept to be tried again.
+//! * Whatever could not be removed is met again, and holds up nothing behind it: it is kept to be tried again, or else the place
+//!   is where its list is to be read again.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -38,7 +38,7 @@ const SEGMENTS_PER_STEP: usize = 32;
 /// Records of listed keys that are read at once.
 const READ_AT_ONCE: usize = 64;
 
-/// So many keys of a segment are kept to be tried again; while there are more, the place in its expiry column stays.
+/// So many keys of a segment are kept to be tried again; if there are more, its expiry column is read again.
 const LEFT_MAX: usize = 256;
 
 /// How often what is in the way of a removal is waited for, and how long at a time.
@@ -71,6 +71,9 @@ pub(crate) struct ExpiredSoFar {
     up_to: ExpiryPosition,
     /// Keys before that which are to be tried again.
     left: Vec<Expiring>,
+    /// If there were more of those than are kept: where to begin once more when all that has expired has been listed, and after
+    /// how long.
+    begin_again: Option<(ExpiryPosition, u64)>,
 }
 
 /// What is to be tried again.
@@ -228,20 +231,30 @@ impl<I: Index> Shared<I> {
         // Also those before a damaged block.
         let left = self.remove_listed(segment, listed, now_ms, step);
         let (behind, next_ms) = read?;
-        let fits = so_far.left.len() + left.keys.len() <= LEFT_MAX;
-        if fits {
-            so_far.left.extend(left.keys);
-            so_far.up_to = behind;
-        }
         let has_unreadable = again.has_unreadable || left.has_unreadable;
         let pause_ms = match has_unreadable {
             true => ERROR_RETRY_MS,
             false => BUSY_RETRY_MS,
         };
-        let is_left = !fits || !so_far.left.is_empty();
-        let again_ms = is_left.then(|| now_ms.saturating_add(pause_ms));
-        let next_ms = next_ms.filter(|_| fits);
-        table.set_next_expiry(segment, next_ms.into_iter().chain(again_ms).min());
+        if so_far.left.len() + left.keys.len() <= LEFT_MAX {
+            so_far.left.extend(left.keys);
+        } else {
+            let (from, before_ms) = so_far.begin_again.unwrap_or((so_far.up_to, 0));
+            so_far.begin_again = Some((from, pause_ms.max(before_ms)));
+        }
+        so_far.up_to = behind;
+        let again_ms = now_ms.saturating_add(pause_ms);
+        let again_ms = (!so_far.left.is_empty()).then_some(again_ms);
+        let has_more = next_ms.is_some_and(|next_ms| next_ms <= now_ms);
+        let next_ms = match so_far.begin_again.take_if(|_| !has_more) {
+            // What expires before that is listed then, too.
+            Some((from, pause_ms)) => {
+                so_far.up_to = from;
+                Some(now_ms.saturating_add(pause_ms))
+            }
+            None => next_ms.into_iter().chain(again_ms).min(),
+        };
+        table.set_next_expiry(segment, next_ms);
         if has_unreadable {
             count(&self.counters.expiry_errors, 1);
         }

@@ -31,6 +31,9 @@ pub(crate) const INLINE_MAX_BYTES: usize = 64 * 1024;
 /// Bytes of the value in one page.
 pub(crate) const PAGE_BYTES: u64 = 32 * 1024;
 
+/// No value is longer, whatever a file says.
+pub(crate) const VALUE_MAX_BYTES: u64 = u32::MAX as u64;
+
 const ROOT_BYTES: usize = 24;
 
 /// The value of a root record.
@@ -50,16 +53,20 @@ impl Root {
                 .ok()
                 .map(u64::from_le_bytes)
         };
-        match (field(0), field(8)) {
-            (Some(len), Some(object)) if value.len() == ROOT_BYTES => Ok(Root { len, object }),
-            _ => Err(Stop::Io(std::io::Error::new(
-                std::io::ErrorKind::InvalidData,
-                format!(
-                    "root of a large value is {} bytes long, not {ROOT_BYTES}",
-                    value.len()
-                ),
-            ))),
-        }
+        let why = match (field(0), field(8)) {
+            (Some(len), Some(object)) if value.len() == ROOT_BYTES => {
+                if len <= VALUE_MAX_BYTES {
+                    return Ok(Root { len, object });
+                }
+                format!("says that it has {len} bytes, more than {VALUE_MAX_BYTES}")
+            }
+            _ => format!("is {} bytes long, not {ROOT_BYTES}", value.len()),
+        };
+        let what = format!("root of a large value {why}");
+        Err(Stop::Io(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            what,
+        )))
     }
 
     fn encode(self) -> [u8; ROOT_BYTES] {

@@ -314,22 +314,26 @@ impl Manifest {
 }
 
 /// Whether the manifest was written by a later version of the program, rather than that a number in it has changed.
-pub(crate) fn is_newer(disk: &dyn Disk) -> bool {
+pub(crate) fn is_newer(disk: &dyn Disk) -> io::Result<bool> {
     let mut bytes = Vec::new();
     let read = disk.open(NAME).and_then(|file| {
         bytes.resize(file.len()?.min(LENGTH_MAX) as usize, 0);
         file.read_exact_at(&mut bytes, 0)
     });
+    match read {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        read => read?,
+    }
     let mut fields = Fields::new(&bytes);
-    let is_manifest = read.is_ok() && fields.bytes(8).is_ok_and(|magic| magic == MAGIC);
+    let is_manifest = fields.bytes(8).is_ok_and(|magic| magic == MAGIC);
     let (version, _length, crc) = (fields.u32(), fields.u32(), fields.u32());
     let (Ok(FORMAT_VERSION_NEXT..), Ok(crc), true) = (version, crc, is_manifest) else {
-        return false;
+        return Ok(false);
     };
-    (FORMAT_VERSION_MIN..=FORMAT_VERSION).all(|version| {
+    Ok((FORMAT_VERSION_MIN..=FORMAT_VERSION).all(|version| {
         bytes[8..12].copy_from_slice(&version.to_le_bytes());
         crc != crc_of(&bytes)
-    })
+    }))
 }
 
 /// Checks all that is checked before the content is looked at. Returns the format version.

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -178,6 +179,38 @@ pub(crate) fn threads() -> usize {
     processors.min(THREADS_MAX)
 }
 
+/// Runs `part` on as many threads as recover. If one cannot be started, `call_off` is called, so that the others end soon.
+///
+/// # Errors
+///
+/// That a thread could not be started or has panicked; what a part returned.
+fn on_threads(
+    builder: impl Fn(usize) -> thread::Builder,
+    call_off: &dyn Fn(),
+    part: &(impl Fn() -> io::Result<()> + Sync),
+) -> io::Result<()> {
+    thread::scope(|scope| {
+        let mut started = Vec::new();
+        let mut result = Ok(());
+        for number in 0..threads() {
+            match builder(number).spawn_scoped(scope, part) {
+                Ok(thread) => started.push(thread),
+                Err(error) => {
+                    call_off();
+                    let what = format!("cannot start a thread: {error}");
+                    result = Err(io::Error::new(error.kind(), what));
+                    break;
+                }
+            }
+        }
+        for thread in started {
+            let panicked = |_| Err(io::Error::other("a thread has panicked"));
+            result = result.and(thread.join().unwrap_or_else(panicked));
+        }
+        result
+    })
+}
+
 /// Bytes of the command logs that are to be replayed.
 fn log_bytes<I: Index>(shared: &Shared<I>, checkpoint: u64) -> io::Result<u64> {
     let mut bytes = 0;
@@ -279,14 +312,11 @@ impl<I: Index> Shared<I> {
             }
             Ok(())
         };
-        std::thread::scope(|scope| {
-            let readers: Vec<_> = (0..threads()).map(|_| scope.spawn(read_some)).collect();
-            readers.into_iter().try_for_each(|reader| {
-                reader
-                    .join()
-                    .unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
-            })
-        })?;
+        on_threads(
+            |_| thread::Builder::new(),
+            &|| next.store(segments.len(), Ordering::Relaxed),
+            &read_some,
+        )?;
         let mut shadowed = shadowed.into_inner();
         // One of them is its key's newest only if it is the key's only one. Where that could not be kept, its place tells most
         // likely whether it is.
@@ -379,5 +409,32 @@ impl<I: Index> Shared<I> {
         file.drop_cached();
         self.recovery.records.fetch_add(records, Ordering::Relaxed);
         Ok(roots)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_cannot_be_started_is_an_error_and_ends_the_others() {
+        let is_off = AtomicUsize::new(0);
+        let part = || {
+            while is_off.load(Ordering::Relaxed) == 0 {
+                thread::yield_now();
+            }
+            Ok(())
+        };
+        // The last one has a stack that nobody has the addresses for.
+        let builder = |number| match number + 1 == threads() {
+            true => thread::Builder::new().stack_size(1 << 60),
+            false => thread::Builder::new(),
+        };
+        let call_off = || is_off.store(1, Ordering::Relaxed);
+        let error = on_threads(builder, &call_off, &part).unwrap_err();
+        assert!(
+            error.to_string().starts_with("cannot start a thread: "),
+            "{error}"
+        );
     }
 }

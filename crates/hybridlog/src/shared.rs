@@ -181,7 +181,7 @@ impl<I: Index> Shared<I> {
 
     /// The longest value that can be served: a quarter of the memory, and what a length field holds.
     pub(crate) fn value_max_bytes(&self) -> u64 {
-        (self.memory_bytes.load(Ordering::Relaxed) / 4).min(u64::from(u32::MAX))
+        (self.memory_bytes.load(Ordering::Relaxed) / 4).min(crate::large::VALUE_MAX_BYTES)
     }
 
     /// The longest key: it must fit into a segment several times.

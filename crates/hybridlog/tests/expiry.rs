@@ -1,7 +1,7 @@
 //! Keys that have expired are removed although nobody asks for them: those on the device as the key files list them, without
 //! reading a value.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -320,6 +320,19 @@ fn is_there_at<I: Index>(store: &Store<I>, key: &[u8], now_ms: u64) -> bool {
     read.expect("it can be read")
 }
 
+/// Fills all segments with nonsense; returns what they held.
+fn damage_segments(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(directory).expect("the directory");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|of| of == "seg"));
+    let damage = |path: PathBuf| {
+        let bytes = std::fs::read(&path).expect("a segment");
+        std::fs::write(&path, vec![0xff; bytes.len()]).expect("it can be written");
+        (path, bytes)
+    };
+    paths.map(damage).collect()
+}
+
 /// The device does not give what it holds for a while; few keys are remembered, and many are listed again.
 #[test]
 fn what_could_not_be_read_is_removed_when_it_can_be() {
@@ -330,18 +343,7 @@ fn what_could_not_be_read_is_removed_when_it_can_be() {
             set(&store, &key(n), &vec![b'v'; 70_000], Some(SOON_MS));
         }
         store.force_cold().expect("it goes cold");
-        let entries = std::fs::read_dir(directory.path()).expect("the directory");
-        let paths = entries.map(|entry| entry.expect("an entry").path());
-        let segments: Vec<_> = paths
-            .filter(|path| path.extension().is_some_and(|of| of == "seg"))
-            .map(|path| {
-                let bytes = std::fs::read(&path).expect("a segment");
-                (path, bytes)
-            })
-            .collect();
-        for (path, bytes) in &segments {
-            std::fs::write(path, vec![0xff; bytes.len()]).expect("it can be written");
-        }
+        let segments = damage_segments(directory.path());
         assert_eq!(expire_listed(&store, SOON_MS), 0);
         assert_eq!(store.len(NAMESPACE), keys);
         assert!(store.stats().expiry_errors > 0);
@@ -352,4 +354,36 @@ fn what_could_not_be_read_is_removed_when_it_can_be() {
         assert_eq!(store.len(NAMESPACE), 0);
         eventually(|| store.stats().index_slots == 0, "pages keep their slots");
     }
+}
+
+/// More keys than are remembered cannot be read; they expire first, and those behind them can be.
+#[test]
+fn keys_that_cannot_be_read_hold_up_no_others() {
+    const UNREADABLE: u64 = 300;
+    const OTHERS: u64 = 50;
+    let directory = directory();
+    let store = open::<BucketIndex>(directory.path());
+    for n in 0..UNREADABLE {
+        set(&store, &key(n), &vec![b'v'; 65_537], None);
+    }
+    store.force_cold().expect("it goes cold");
+    // Their roots are written anew, without their pages: into one segment.
+    for n in 0..UNREADABLE {
+        let key = key(n);
+        let found = change(&store, &key, |op| {
+            op.set_expiry(NAMESPACE, &key, Some(SOON_MS))
+        });
+        assert!(found);
+    }
+    for n in UNREADABLE..UNREADABLE + OTHERS {
+        set(&store, &key(n), b"small", Some(SOON_MS + 1));
+    }
+    store.force_cold().expect("it goes cold");
+    let damaged = damage_segments(directory.path());
+    assert_eq!(expire_listed(&store, SOON_MS + 1), OTHERS);
+    assert_eq!(store.len(NAMESPACE), UNREADABLE);
+    for (path, bytes) in &damaged {
+        std::fs::write(path, bytes).expect("it can be written");
+    }
+    assert_eq!(expire_listed(&store, SOON_MS + 60_000), UNREADABLE);
 }

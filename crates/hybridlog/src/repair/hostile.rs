@@ -225,6 +225,29 @@ mod tests {
 
     const ROUNDS: usize = 300;
 
+    /// Four thousand million pages, looked for one by one, would take minutes.
+    #[test]
+    fn a_root_that_claims_more_pages_than_there_can_be_is_not_believed() {
+        let disk = sound_directory();
+        let name = segment_file_name(FILE_ID);
+        let mut bytes = disk.content(&name);
+        let find = |bytes: &[u8], what: &[u8]| {
+            let found = bytes.windows(what.len()).position(|at| at == what);
+            found.expect("it is in the segment")
+        };
+        let key = find(&bytes, b"large");
+        let pages = u64::from(u32::MAX) * PAGE_BYTES;
+        bytes[key + 5..key + 13].copy_from_slice(&pages.to_le_bytes());
+        record::reseal(&mut bytes[key - HEADER_BYTES..]);
+        // A lost page makes it look for the values that it belongs to.
+        let page = find(&bytes, &page_key(LARGE, 1));
+        bytes[page + 100] ^= 1;
+        disk.put(&name, &bytes);
+        let repaired = Repair::begin(&disk, &mut |_| {}).and_then(Repair::run);
+        let repaired = repaired.expect("it can be repaired");
+        assert!(repaired.was_damaged && repaired.records > 0, "{repaired}");
+    }
+
     #[test]
     fn whatever_fields_say_a_check_and_a_repair_end() {
         let mut random = Random::new();

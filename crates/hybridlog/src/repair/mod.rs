@@ -21,7 +21,7 @@ mod live;
 mod logs;
 mod rebuild;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -135,6 +135,8 @@ struct Repair<'r> {
     disk: &'r dyn Disk,
     report: &'r mut dyn FnMut(Report),
     names: Vec<String>,
+    /// Those of them that are kept, and those that have been given since.
+    kept: HashSet<String>,
     /// What the directory consists of: at first as it was found, then as it is to be.
     manifest: Manifest,
     /// Whether the manifest was lost, and this one is a guess; its hash seed is a new one then.
@@ -150,13 +152,8 @@ impl<'r> Repair<'r> {
     fn begin(disk: &'r dyn Disk, report: &'r mut dyn FnMut(Report)) -> io::Result<Repair<'r>> {
         let names = disk.names()?;
         check_access(disk, &names)?;
-        if manifest::is_newer(disk) {
-            // All of it may be sound.
-            return Err(Manifest::load(disk)
-                .err()
-                .unwrap_or(ErrorKind::Other.into()));
-        }
-        let (mut manifest, found) = manifest_or_guess(disk, &names);
+        let loaded = load_manifest(disk)?;
+        let (mut manifest, found) = manifest_or_guess(disk, &names, loaded);
         // Leftovers of a crash, or of a repair that was interrupted, have ids as well.
         let used = segment_ids(&names).last().copied();
         manifest.next_file_id = manifest
@@ -192,9 +189,11 @@ impl<'r> Repair<'r> {
             manifest.deaths = sound;
         }
         let live = Live::new(manifest.hash_seed, knows_deaths);
+        let kept = names.iter().filter(|name| name.ends_with(DROPPED));
         Ok(Repair {
             disk,
             report,
+            kept: kept.cloned().collect(),
             names,
             manifest,
             is_guessed,
@@ -424,19 +423,18 @@ impl<'r> Repair<'r> {
         self.manifest.store(self.disk)
     }
 
-    /// A name for what is kept of a file.
-    fn kept_name(&self, name: &str) -> io::Result<String> {
-        let names = self.disk.names()?;
+    /// A name for what is kept of a file. Nobody else gives such names meanwhile: the directory is locked.
+    fn kept_name(&mut self, name: &str) -> String {
         let numbered = (1u64..).map(|number| format!("{name}.{number}{DROPPED}"));
         let mut kept = std::iter::once(format!("{name}{DROPPED}")).chain(numbered);
-        let free = kept.find(|kept| !names.contains(kept));
-        Ok(free.expect("no directory has as many files as there are numbers"))
+        let free = kept.find(|kept| self.kept.insert(kept.clone()));
+        free.expect("no directory has as many files as there are numbers")
     }
 
     /// Keeps a copy of a file that is about to be changed, as far as it can be read. It survives a power cut when this returns.
-    fn keep_copy(&self, name: &str) -> io::Result<()> {
+    fn keep_copy(&mut self, name: &str) -> io::Result<()> {
         let from = ReadableDisk::new(self.disk).open(name)?;
-        let to = self.disk.create(&self.kept_name(name)?)?;
+        let to = self.disk.create(&self.kept_name(name))?;
         let (len, mut offset) = (from.len()?, 0);
         let mut piece = vec![0; COPIED_BYTES];
         while offset < len {
@@ -458,7 +456,8 @@ impl<'r> Repair<'r> {
 
     /// Gives a file another name, if it is there.
     fn set_aside(&mut self, name: &str) -> io::Result<()> {
-        match self.disk.rename(name, &self.kept_name(name)?) {
+        let kept = self.kept_name(name);
+        match self.disk.rename(name, &kept) {
             Ok(()) => {
                 self.repaired.files += 1;
                 Ok(())
@@ -466,6 +465,24 @@ impl<'r> Repair<'r> {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// What there is of a manifest. The outer error: it may be sound, and so must not be done without.
+fn load_manifest(disk: &dyn Disk) -> io::Result<io::Result<Option<Manifest>>> {
+    let cannot_read = |error: io::Error| {
+        let name = manifest::NAME;
+        let text = format!(
+            "{name} cannot be read: {error}: repair again; if it stays so, move {name} away before, and the repair does without it"
+        );
+        io::Error::new(error.kind(), text)
+    };
+    let is_newer = manifest::is_newer(disk).map_err(cannot_read)?;
+    match Manifest::load(disk) {
+        // All of it may be sound.
+        Err(error) if is_newer => Err(error),
+        Err(error) if Damage::of(&error).is_none() => Err(cannot_read(error)),
+        loaded => Ok(loaded),
     }
 }
 

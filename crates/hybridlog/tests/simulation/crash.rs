@@ -17,7 +17,7 @@ use hybridlog::{
     BucketIndex, ColdReads, DashIndex, Index, LatchMode, Options, Stop, Store, SyncPolicy,
 };
 
-use crate::disk::SimulatedDisk;
+use crate::disk::{Action, SimulatedDisk};
 use crate::random::{Random, seeds};
 use crate::workload::{self, META, Model, NAMESPACE, Stored, keys};
 
@@ -385,5 +385,79 @@ fn crashes_at_random_steps_lose_nothing_durable() {
     for seed in seeds("CRASH_SEEDS", 150) {
         crash_at_random_steps::<BucketIndex>(seed);
         crash_at_random_steps::<DashIndex>(seed);
+    }
+}
+
+/// Of the keys of a burst, what version they hold: all the same one, or none of them anything.
+fn burst_version<I: Index>(store: &Store<I>, keys: &[Vec<u8>]) -> u64 {
+    let held = |key: &Vec<u8>| {
+        let found = workload::read(store, Model::new().now_ms, key).expect("it can be read");
+        found.map_or(0, |stored| {
+            let (version, _) = stored.value.split_first_chunk().expect("a version");
+            u64::from_le_bytes(*version)
+        })
+    };
+    let versions: Vec<u64> = keys.iter().map(held).collect();
+    assert!(
+        versions.iter().all(|version| *version == versions[0]),
+        "half of a burst: {versions:?}"
+    );
+    versions[0]
+}
+
+/// Operations with so much to log that each is a long block, which is written past the page cache: of each all is there or
+/// nothing, whenever the power goes.
+#[test]
+fn long_blocks_of_the_log_survive_whole_or_not_at_all() {
+    const BURSTS: u64 = 6;
+    let setting = Setting {
+        command_log: true,
+        sync: SyncPolicy::Always,
+        checkpoint_bytes: u64::MAX,
+    };
+    let keys: Vec<Vec<u8>> = (0..4).map(|n| format!("burst:{n}").into_bytes()).collect();
+    let names: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let latched = workload::latched(&names, LatchMode::Exclusive);
+    for cut_after in 0.. {
+        println!("power cut after {cut_after} steps");
+        let disk = SimulatedDisk::new(cut_after);
+        disk.cut_power_after(cut_after);
+        let (mut begun, mut durable) = (0, 0);
+        if let Some(store) = open::<BucketIndex>(&disk, setting) {
+            for version in (1..=BURSTS).take_while(|_| disk.has_power()) {
+                begun = version;
+                let value = version.to_le_bytes().repeat(5000);
+                let done = store.blocking(&latched, Model::new().now_ms, |op| {
+                    names
+                        .iter()
+                        .try_for_each(|key| op.set(NAMESPACE, key, &value, META))
+                });
+                if disk.has_power() {
+                    done.expect("there is power");
+                    durable = version;
+                }
+            }
+        }
+        let was_cut = !disk.has_power();
+        for seed in 0..3 {
+            let left = disk.crash(cut_after << 2 | seed);
+            let store = open::<BucketIndex>(&left, setting).expect("there is power");
+            let found = burst_version(&store, &keys);
+            assert!(
+                (durable..=begun).contains(&found),
+                "{found}, not {durable} to {begun}"
+            );
+        }
+        if !was_cut {
+            let steps = disk.steps();
+            let long = steps
+                .iter()
+                .filter(|step| step.action == Action::WriteUncached);
+            assert!(
+                long.count() as u64 >= BURSTS / 2,
+                "blocks go through the cache"
+            );
+            return;
+        }
     }
 }

@@ -22,6 +22,9 @@ use tempfile::TempDir;
 use crate::image::{Image, SECTOR_BYTES, Survival};
 use crate::random::Random;
 
+/// What is written past the page cache begins and ends at multiples of this, in memory and in the file.
+const UNCACHED_ALIGN_BYTES: usize = 4096;
+
 /// What a step does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Action {
@@ -32,6 +35,8 @@ pub(crate) enum Action {
     Names,
     SyncDirectory,
     Write,
+    /// Past the page cache.
+    WriteUncached,
     Read,
     Len,
     Truncate,
@@ -290,8 +295,11 @@ impl Machine {
         };
         let fault = (state.judge)(&step);
         state.steps.push(step);
-        let writes = matches!(action, Action::Write | Action::Sync);
-        let takes_space = matches!(action, Action::Write | Action::Create | Action::Rename);
+        let writes = matches!(action, Action::Write | Action::WriteUncached | Action::Sync);
+        let takes_space = matches!(
+            action,
+            Action::Write | Action::WriteUncached | Action::Create | Action::Rename
+        );
         match fault {
             Some(Fault::PowerCut) => state.has_power = false,
             Some(Fault::Slow(time)) => {
@@ -472,6 +480,29 @@ impl DiskFile for SimulatedFile {
         };
         self.write(&mut state, &bytes[..written], offset);
         fault.map_or(Ok(()), |fault| Err(fault.error(Action::Write, &self.name)))
+    }
+
+    fn write_uncached(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let is_aligned = |at: usize| at.is_multiple_of(UNCACHED_ALIGN_BYTES);
+        let places = [bytes.as_ptr().addr(), bytes.len(), offset as usize];
+        if !places.into_iter().all(is_aligned) {
+            return self.write_all_at(bytes, offset);
+        }
+        if !self.has_power() {
+            return Ok(());
+        }
+        let (mut state, fault) = self.step(Action::WriteUncached)?;
+        let sectors = bytes.len() as u64 / SECTOR_BYTES;
+        let written = match fault {
+            None => sectors,
+            Some(Fault::Refused) => 0,
+            Some(_) => state.random.below(sectors + 1),
+        };
+        let written = (written * SECTOR_BYTES) as usize;
+        self.write(&mut state, &bytes[..written], offset);
+        fault.map_or(Ok(()), |fault| {
+            Err(fault.error(Action::WriteUncached, &self.name))
+        })
     }
 
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {

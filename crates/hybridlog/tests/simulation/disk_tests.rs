@@ -329,6 +329,44 @@ fn faults_hit_the_step_they_are_meant_for() -> io::Result<()> {
     Ok(())
 }
 
+/// Memory that begins with a page of 4 KiB.
+#[repr(align(4096))]
+struct Pages([u8; 8192]);
+
+#[test]
+fn what_is_written_past_the_cache_is_there_and_survives_when_synced() -> io::Result<()> {
+    on_both(|disk| {
+        let file = disk.create("a")?;
+        file.write_all_at(&[1; 4096], 0)?;
+        file.write_uncached(&Pages([2; 8192]).0, 4096)?;
+        // Not of whole pages: then it goes through the cache.
+        file.write_uncached(b"end", 12288)?;
+        file.sync()?;
+        let expected = [&[1; 4096][..], &[2; 8192], b"end"].concat();
+        assert_eq!(read(disk, "a"), Some(expected));
+        Ok(())
+    })?;
+    let disk = SimulatedDisk::new(1);
+    disk.create("a")?;
+    disk.sync_directory()?;
+    let file = disk.open("a")?;
+    file.write_uncached(&Pages([2; 8192]).0, 0)?;
+    file.write_uncached(b"end", 8192)?;
+    let actions: Vec<Action> = disk.steps().iter().map(|step| step.action).collect();
+    assert_eq!(actions[3..], [Action::WriteUncached, Action::Write]);
+    disk.inject(|_| Some(Fault::Refused));
+    let refused = file.write_uncached(&Pages([3; 8192]).0, 0);
+    let eio = io::Error::from_raw_os_error(5).kind();
+    assert_kind(refused, eio, "WriteUncached a: Refused");
+    // Not synced, so each of its sectors may be there or not.
+    let left = after_crashes(&disk, |disk| {
+        let bytes = read(disk, "a").unwrap_or_default();
+        bytes.chunks(512).filter(|sector| sector[0] == 2).count()
+    });
+    assert!(left.len() > 10, "{left:?}");
+    Ok(())
+}
+
 #[test]
 fn a_flipped_bit_is_read_and_survives() -> io::Result<()> {
     let disk = SimulatedDisk::new(1);

@@ -10,7 +10,7 @@ use hybridlog::{
     repair_on,
 };
 
-use crate::disk::SimulatedDisk;
+use crate::disk::{Action, Fault, SimulatedDisk};
 use crate::workload::{META, NAMESPACE};
 
 const KEYS: usize = 100;
@@ -220,4 +220,54 @@ fn a_log_that_cannot_be_read_to_its_end_is_cut_where_that_begins() {
         "{kept} kept: {reports:#?}"
     );
     assert!((0..KEYS).filter(|n| n % 5 > 0).all(|n| is_last(&n)));
+}
+
+#[test]
+fn a_manifest_that_cannot_be_read_for_a_moment_is_not_taken_for_lost() {
+    // In each of the reads of it that a repair begins with.
+    for failing in 0..2 {
+        let (disk, expected) = closed_store();
+        let log = first_file(&disk, ".log");
+        let middle = contents(&disk)[&log].len() as u64 / 2;
+        disk.flip_bit(&log, middle * 8);
+        let before = contents(&disk);
+        let mut reads = 0;
+        disk.inject(move |step| {
+            let is_read = step.action == Action::Read && step.name == "MANIFEST";
+            reads += usize::from(is_read);
+            (is_read && reads == failing + 1).then_some(Fault::Refused)
+        });
+        let (failed, reports) = repaired(&disk);
+        let error = failed.expect_err("the manifest was not read").to_string();
+        assert!(error.contains("MANIFEST cannot be read"), "{error}");
+        assert_eq!(reports, [""; 0]);
+        assert_eq!(contents(&disk), before, "nothing is changed");
+        let (done, reports) = repaired(&disk);
+        assert!(done.is_ok_and(|done| done.was_damaged), "{reports:#?}");
+        let found = values(&open(&disk).expect("it opens"));
+        assert_eq!(found.len(), expected.len());
+    }
+}
+
+#[test]
+fn many_files_are_set_aside_without_listing_the_directory_for_each() {
+    const FILES: usize = 500;
+    let (disk, _) = closed_store();
+    let log = first_file(&disk, ".log");
+    disk.flip_bit(&log, contents(&disk)[&log].len() as u64 / 2 * 8);
+    // Leftovers, as of a crash while many segments were written.
+    for n in 0..FILES {
+        use hybridlog::disk::Disk;
+        let name = format!("{:016x}.seg", 1000 + n);
+        disk.create(&name).expect("a file");
+    }
+    let steps_before = disk.steps().len();
+    let done = repaired(&disk).0.expect("it can be repaired");
+    assert!(done.files >= FILES as u64, "{done}");
+    let steps = disk.steps();
+    let listed = steps[steps_before..]
+        .iter()
+        .filter(|step| step.action == Action::Names);
+    let listed = listed.count();
+    assert!(listed < 20, "the directory was listed {listed} times");
 }
