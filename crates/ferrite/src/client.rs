@@ -29,6 +29,8 @@ pub(crate) enum After {
     Continue,
     /// Sends what is in the output, then closes (QUIT).
     Close,
+    /// Closes at once, and sends nothing any more.
+    Abort,
     /// Leaves this client alone for a while; the worker serves others (DEBUG SLEEP).
     Sleep(Duration),
     /// Waits for something, and then answers the command, which has not been answered yet.
@@ -53,13 +55,14 @@ impl After {
     pub(crate) fn pause(self) -> Duration {
         match self {
             After::Sleep(pause) => pause,
-            After::Continue | After::Close | After::Await(_) => Duration::ZERO,
+            After::Continue | After::Close | After::Abort | After::Await(_) => Duration::ZERO,
         }
     }
 
     /// Both: closing comes before all else, pauses add up.
     pub(crate) fn and(self, other: After) -> After {
         match (self, other) {
+            (After::Abort, _) | (_, After::Abort) => After::Abort,
             (After::Close, _) | (_, After::Close) => After::Close,
             (After::Sleep(one), After::Sleep(other)) => After::Sleep(one + other),
             // No command of a transaction waits, see `Client::may_wait`.

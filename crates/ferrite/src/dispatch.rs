@@ -138,6 +138,12 @@ pub(crate) fn admit<'t>(
     Ok(command)
 }
 
+/// Whether a command that does not exist is a line of an HTTP request. A web page can make its reader's browser send one
+/// here, whose body would be commands; so it is cut off before the body, at a line that such a request cannot do without.
+pub(crate) fn is_http(args: Args<'_>) -> bool {
+    args.is(0, "post") || args.is(0, "host:")
+}
+
 /// Whether the command may need memory, by its flags or those of what is queued for it.
 fn takes_memory(client: &Client, command: &Command) -> bool {
     let row = command.row;

@@ -17,8 +17,9 @@ use crate::log;
 use crate::server::{Server, unix_ms};
 use crate::sys::error_text;
 
-/// After a snapshot has failed, rules try again no sooner.
-const RETRY: Duration = Duration::from_secs(5);
+/// A snapshot that has failed is tried again after so long; after each further failure twice as long, up to a limit.
+const RETRY: Duration = Duration::from_secs(2);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 const SNAPSHOT_REFUSAL: &str = "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist \
     to disk. Commands that may modify the data set are disabled, because this instance is configured to report errors \
@@ -68,6 +69,8 @@ struct State {
     snapshots: Snapshots,
     /// When the last snapshot was tried.
     tried: Option<Instant>,
+    /// Snapshots that have failed since the last one that did not.
+    failures: u32,
     /// Checkpoints that the engine had made when it was last asked, and the changes then.
     made: u64,
     changes_seen: u64,
@@ -256,12 +259,15 @@ fn make(server: &Server, purpose: Purpose) -> Result<(), String> {
         Err(why) => log::warning(format_args!("{what} error: {why}")),
     }
     if purpose == Purpose::Snapshot && !(result.is_err() && state.is_cancelled) {
-        let snapshots = &mut state.snapshots;
-        snapshots.has_failed = result.is_err();
-        if let Ok(made) = &result {
-            snapshots.made += 1;
-            snapshots.last_took = Some(made.took);
+        match &result {
+            Ok(made) => {
+                state.failures = 0;
+                state.snapshots.made += 1;
+                state.snapshots.last_took = Some(made.took);
+            }
+            Err(_) => state.failures = state.failures.saturating_add(1),
         }
+        state.snapshots.has_failed = result.is_err();
     }
     result.map(drop)
 }
@@ -285,7 +291,10 @@ pub(crate) fn set_command_log(server: &Arc<Server>, on: bool) {
 pub(crate) fn look(server: &Arc<Server>, settings: &Settings) {
     notice_checkpoints(server);
     refresh_refusal(server, settings);
-    if let Some((changes, seconds)) = due_rule(server, settings) {
+    if is_retry_due(server) {
+        log::notice("The last attempt to save has failed. Trying again...");
+        begin(server, Purpose::Snapshot);
+    } else if let Some((changes, seconds)) = due_rule(server, settings) {
         log::notice(format_args!(
             "{changes} changes in {seconds} seconds. Saving..."
         ));
@@ -309,12 +318,26 @@ fn notice_checkpoints(server: &Server) {
     }
 }
 
+/// Whether the last snapshot has failed, some time ago: clients may be refused until one succeeds.
+fn is_retry_due(server: &Server) -> bool {
+    // After a failed sync none succeeds any more.
+    if matches!(server.store.log_health(), Health::Poisoned(_)) {
+        return false;
+    }
+    let state = server.persistence.state.lock();
+    if state.running.is_some() || state.failures == 0 {
+        return false;
+    }
+    let doublings = (state.failures - 1).min(16);
+    let pause = (RETRY * (1 << doublings)).min(RETRY_MAX);
+    state.tried.is_none_or(|tried| tried.elapsed() >= pause)
+}
+
 /// The rule by which a snapshot is due: changes, and seconds since the last one.
 fn due_rule(server: &Server, settings: &Settings) -> Option<(u64, u64)> {
     {
         let state = server.persistence.state.lock();
-        let retries = state.tried.is_none_or(|tried| tried.elapsed() > RETRY);
-        if state.running.is_some() || state.snapshots.has_failed && !retries {
+        if state.running.is_some() || state.failures > 0 {
             return None;
         }
     }
@@ -361,10 +384,14 @@ pub(crate) fn log_refusal(server: &Server) -> Option<String> {
     match server.store.log_health() {
         Health::Ok => None,
         Health::CannotWrite(why) | Health::Poisoned(why) => {
-            // Which file it is, and where, is for the log.
-            let text = error_text(&why);
-            let reason = text.rsplit(": ").next().unwrap_or_default();
+            let reason = reason(&why);
             Some(format!("MISCONF Errors writing to the AOF file: {reason}"))
         }
     }
+}
+
+/// What is wrong, in the words of the system, of an error's line: which file it is, and where, is for the log.
+pub(crate) fn reason(why: &str) -> String {
+    let text = error_text(&why);
+    text.rsplit(": ").next().unwrap_or_default().to_owned()
 }

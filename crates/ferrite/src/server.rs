@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use hybridlog::Store;
 use hybridlog::io::IoStats;
 
-use crate::client::Clients;
+use crate::client::{ClientEntry, Clients};
 use crate::config::{ApplyError, Config, Settings};
 use crate::databases::Databases;
 use crate::latency::LatencyMonitor;
@@ -22,6 +22,9 @@ use crate::slowlog::CommandLog;
 use crate::stats::Stats;
 use crate::storage;
 use crate::table::CommandTable;
+
+/// HTTP requests are logged no more often, so that whoever sends them does not fill the log.
+const HTTP_LOG_MS: u64 = 60_000;
 
 /// The server.
 pub(crate) struct Server {
@@ -51,6 +54,8 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     /// The most clients that the descriptor limit allows, whatever `maxclients` says.
     max_clients_possible: AtomicUsize,
+    /// [`Self::uptime_ms`] from which on the next HTTP request is logged.
+    logs_http_from_ms: AtomicU64,
     /// Whether expired keys are removed that nobody asks for (DEBUG SET-ACTIVE-EXPIRE).
     active_expire: AtomicBool,
     /// The most that `maxmemory` can be set to while the server runs.
@@ -90,6 +95,7 @@ impl Server {
             started: Instant::now(),
             port,
             max_clients_possible: AtomicUsize::new(usize::MAX),
+            logs_http_from_ms: AtomicU64::new(0),
             active_expire: AtomicBool::new(true),
             memory_max_bytes: storage::memory_max_bytes(&settings),
             random: AtomicU64::new(u64::from_le_bytes(seed)),
@@ -124,6 +130,27 @@ impl Server {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// Logs that a client is cut off because it has sent an HTTP request.
+    pub(crate) fn log_http(&self, client: &ClientEntry) {
+        let now_ms = self.uptime_ms();
+        let from_ms = self.logs_http_from_ms.load(Relaxed);
+        // Of several at the same time one logs.
+        let next_ms = now_ms + HTTP_LOG_MS;
+        if now_ms >= from_ms
+            && self
+                .logs_http_from_ms
+                .compare_exchange(from_ms, next_ms, Relaxed, Relaxed)
+                .is_ok()
+        {
+            log::warning(format_args!(
+                "Possible SECURITY ATTACK: id={} addr={} sent a line of an HTTP request (POST or Host:), perhaps a web \
+                 page that makes a browser send commands. The connection has been closed; more of them are not logged \
+                 for a minute.",
+                client.id, client.addr
+            ));
+        }
     }
 
     /// The most clients that the descriptor limit allows, whatever `maxclients` says.

@@ -45,6 +45,33 @@ fn a_pipeline_of_cold_reads_is_one_submission() {
 }
 
 #[test]
+fn a_command_on_many_cold_keys_is_few_submissions() {
+    let server = start("auto");
+    let mut client = server.connect();
+    let keys: Vec<String> = (0..1000).map(|key| format!("key:{key}")).collect();
+    for key in &keys {
+        assert_eq!(client.command(&["SET", key, "v"]), "+OK\r\n");
+    }
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    for (command, reply) in [
+        (&["EXISTS"][..], ":1000\r\n"),
+        (&["TOUCH"][..], ":1000\r\n"),
+        (&["BITOP", "OR", "result"][..], ":1\r\n"),
+        (&["DEBUG", "DIGEST-VALUE"][..], "*1000\r\n"),
+    ] {
+        force(&mut client, "FORCE-COLD");
+        let before = tiers(&mut client, "device_submissions");
+        let found = client.command(&[command, &keys].concat());
+        assert!(found.starts_with(reply), "{command:?}: {found}");
+        let submissions = tiers(&mut client, "device_submissions") - before;
+        assert!(
+            (1..=20).contains(&submissions),
+            "{command:?}: {submissions} submissions"
+        );
+    }
+}
+
+#[test]
 fn a_large_warm_value_is_sent_from_where_it_lies() {
     let server = start("auto");
     let mut client = server.connect();

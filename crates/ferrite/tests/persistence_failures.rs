@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 const ALWAYS: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 const MISCONF_LOG: &str = "-MISCONF Errors writing to the AOF file: File too large";
+const CANNOT_SAVE: &str = "-ERR Errors saving the data: File too large\r\n";
 const MISCONF_SAVE: &str = "-MISCONF Redis is configured to save RDB snapshots";
 
 /// The files of a data directory whose names end so, in order.
@@ -131,7 +132,7 @@ fn a_checkpoint_without_space_fails_and_the_one_before_stays() {
     let lastsave = client.command(&["LASTSAVE"]);
     assert_eq!(client.command(&["SET", "unsaved", "2"]), "+OK\r\n");
     limit_files(&server, "512");
-    assert_eq!(client.command(&["SAVE"]), "-ERR\r\n");
+    assert_eq!(client.command(&["SAVE"]), CANNOT_SAVE);
     let refused = write_until(&server, "-MISCONF");
     assert!(refused.starts_with(MISCONF_SAVE), "{refused}");
     assert!(
@@ -162,12 +163,55 @@ fn a_checkpoint_succeeds_once_there_is_space_again() {
     let mut client = server.connect();
     assert_eq!(client.command(&["SET", "key", "value"]), "+OK\r\n");
     limit_files(&server, "512");
-    assert_eq!(client.command(&["SAVE"]), "-ERR\r\n");
+    assert_eq!(client.command(&["SAVE"]), CANNOT_SAVE);
     limit_files(&server, "unlimited");
     assert_eq!(client.command(&["SAVE"]), "+OK\r\n");
     assert_eq!(write_until(&server, "+OK"), "+OK\r\n");
     let server = Server::start_in(server.shut_down(&[]), &ALWAYS);
     assert_eq!(server.connect().command(&["EXISTS", "try"]), ":1\r\n");
+}
+
+#[test]
+fn a_failed_background_save_is_tried_again_by_itself() {
+    let server = Server::start(&["--appendonly", "no", "--save", "3600 1"]);
+    let mut client = server.connect();
+    assert_eq!(client.command(&["SET", "key", "value"]), "+OK\r\n");
+    limit_files(&server, "512");
+    assert_eq!(
+        client.command(&["BGSAVE"]),
+        "+Background saving started\r\n"
+    );
+    let refused = write_until(&server, "-MISCONF");
+    assert!(refused.starts_with(MISCONF_SAVE), "{refused}");
+    limit_files(&server, "unlimited");
+    assert_eq!(write_until(&server, "+OK"), "+OK\r\n");
+    assert!(
+        client
+            .command(&["INFO"])
+            .contains("rdb_last_bgsave_status:ok\r\n")
+    );
+}
+
+#[test]
+fn debug_populate_without_space_ends_with_an_error() {
+    for log in ["yes", "no"] {
+        let server = Server::start(&[
+            "--appendonly",
+            log,
+            "--maxmemory",
+            "40mb",
+            "--enable-debug-command",
+            "yes",
+        ]);
+        let mut client = server.connect();
+        limit_files(&server, "65536");
+        let refused = client.command(&["DEBUG", "POPULATE", "1000000", "key", "1000"]);
+        assert!(
+            refused.starts_with("-MISCONF") && refused.ends_with(": File too large\r\n"),
+            "{log}: {refused}"
+        );
+        assert!(write_until(&server, "-MISCONF").ends_with(": File too large\r\n"));
+    }
 }
 
 #[test]

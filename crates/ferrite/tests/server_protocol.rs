@@ -134,6 +134,26 @@ fn a_protocol_error_is_answered_and_closes() {
 }
 
 #[test]
+fn an_http_request_is_cut_off_before_its_body() {
+    let mut server = Server::start(&[]);
+    for request in [
+        "POST / HTTP/1.1\r\nHost: localhost\r\n\r\nSET planted 1\r\n",
+        "GET / HTTP/1.1\r\nhOST: localhost\r\n\r\nSET planted 1\r\n",
+    ] {
+        let mut client = server.connect();
+        client.send(request);
+        assert_eq!(client.read_to_end(), "", "{request}");
+    }
+    let mut client = server.connect();
+    assert_eq!(client.command(&["EXISTS", "planted"]), ":0\r\n");
+    // As arguments these words are like any other.
+    assert_eq!(client.command(&["SET", "Host:", "POST"]), "+OK\r\n");
+    client.send(encode(&["SHUTDOWN", "NOSAVE"]));
+    let (_, log) = server.wait();
+    assert_eq!(log.matches("Possible SECURITY ATTACK").count(), 1, "{log}");
+}
+
+#[test]
 fn unknown_commands_are_quoted_as_redis_does() {
     let server = Server::start(&[]);
     let mut client = server.connect();

@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use hybridlog::{Operation, Record};
 
 use super::parse::SYNTAX_ERROR;
-use super::read_string;
 use super::string::{BITMAP_ROW, GROW, WALK_BYTES, want};
 use super::string_write::store;
+use super::{read_each, read_string};
 use crate::args::Args;
 use crate::command::{Done, Handler, Keys, Row, Stop};
 use crate::ctx::Ctx;
@@ -161,10 +161,8 @@ fn bitop(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         let error = format!("ERR BITOP {name} must be called with at least two source keys.");
         return Err(error.into());
     }
-    let sources: Vec<Option<Record<'_>>> = args
-        .from(3)
-        .map(|key| read_string(&cx.op, cx.namespace, key))
-        .collect::<Result<_, Stop>>()?;
+    let sources: Vec<Option<Record<'_>>> =
+        read_each(args.from(3), |key| read_string(&cx.op, cx.namespace, key))?;
     let result = combine_all(&cx.op, operation, &sources)?;
     if result.is_empty() {
         cx.op.remove(cx.namespace, &args[2])?;

@@ -9,12 +9,13 @@ use resp::Protocol;
 use crate::args::Args;
 use crate::client::After;
 use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
-use crate::commands::KIND_STRING;
 use crate::commands::debug_digest::Digest;
 use crate::commands::generic_keys::NO_SUCH_KEY;
 use crate::commands::help::{reply_help, unknown_or_wrong_number};
 use crate::commands::object::encoding;
 use crate::commands::parse::strict_integer;
+use crate::commands::persistence::cannot_save;
+use crate::commands::{KIND_STRING, read_each};
 use crate::ctx::{Ctx, SlowCtx};
 use crate::persistence;
 
@@ -187,10 +188,11 @@ fn digest(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
 
 fn digest_value(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     cx.reply.array(args.len() - 2);
-    for key in args.from(2) {
+    read_each(args.from(2), |key| {
         let digest = Digest::of_value(&cx.op, cx.namespace, key)?;
         cx.reply.simple(&digest.to_string());
-    }
+        Ok(())
+    })?;
     Ok(())
 }
 
@@ -243,9 +245,8 @@ fn save_and_reload(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
     }
     // A checkpoint waits for the transaction that this is part of, so it cannot be waited for in there.
     let saves = saves && cx.transaction.is_none();
-    if saves && persistence::checkpoint(cx.server).is_err() {
-        // What failed is in the log, as Redis has it.
-        return Err("ERR".into());
+    if saves {
+        persistence::checkpoint(cx.server).map_err(|why| cannot_save(&why))?;
     }
     reload(cx, args)
 }
@@ -319,6 +320,10 @@ fn populate(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
             key: &key,
             mode: LatchMode::Exclusive,
         };
+        // It may take long: what would refuse a SET meanwhile ends it.
+        if let Some(refusal) = cx.server.persistence.refusal() {
+            return Err(refusal.into());
+        }
         cx.step(&[latch], |op| {
             if op.read(namespace, &key)?.is_none() {
                 op.set(namespace, &key, &value, meta)?;

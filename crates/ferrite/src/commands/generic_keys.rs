@@ -6,6 +6,7 @@ use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Keys, OtherDatabase, Row, Stop, tip};
 use crate::commands::object::type_name;
 use crate::commands::parse::{SYNTAX_ERROR, integer_32};
+use crate::commands::read_each;
 use crate::ctx::Ctx;
 
 /// The error of a command that needs its first key.
@@ -169,9 +170,10 @@ fn del(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 
 fn exists(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let mut found = 0;
-    for key in args.from(1) {
+    read_each(args.from(1), |key| {
         found += i64::from(cx.op.read(cx.namespace, key)?.is_some());
-    }
+        Ok(())
+    })?;
     cx.reply.integer(found);
     Ok(())
 }

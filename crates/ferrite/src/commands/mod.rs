@@ -89,6 +89,23 @@ pub(crate) const KIND_STRING: u8 = 0;
 pub(crate) const WRONG_TYPE: &str =
     "WRONGTYPE Operation against a key holding the wrong kind of value";
 
+/// What `read` returns for each of `keys`. A cold record does not end the run at once: the others are asked for too, so that
+/// one fetch gets them all.
+pub(crate) fn read_each<'k, T>(
+    keys: impl Iterator<Item = &'k [u8]>,
+    mut read: impl FnMut(&'k [u8]) -> Result<T, Stop>,
+) -> Result<Vec<T>, Stop> {
+    let mut found = Vec::new();
+    let mut cold = None;
+    for key in keys {
+        match read(key) {
+            Err(stop @ Stop::Engine(hybridlog::Stop::Cold)) => cold = Some(stop),
+            done => found.push(done?),
+        }
+    }
+    cold.map_or(Ok(found), Err)
+}
+
 /// Finds the string stored under `key`; an error if the key holds something else.
 pub(crate) fn read_string<'r>(
     op: &'r Operation<'_>,

@@ -110,10 +110,14 @@ fn save(cx: &mut SlowCtx<'_>, _args: Args<'_>) -> Done {
     match persistence::save(cx.server) {
         Some(Ok(())) => cx.reply.ok(),
         None => return Err(SAVE_IN_PROGRESS.into()),
-        // What failed is in the log, as Redis has it.
-        Some(Err(_)) => cx.reply.error("ERR"),
+        Some(Err(why)) => return Err(cannot_save(&why)),
     }
     Ok(())
+}
+
+/// The error of a command that could not save. Redis says only `ERR`.
+pub(crate) fn cannot_save(why: &str) -> Stop {
+    format!("ERR Errors saving the data: {}", persistence::reason(why)).into()
 }
 
 fn bgsave(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {

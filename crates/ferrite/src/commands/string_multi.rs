@@ -3,6 +3,7 @@
 use hybridlog::Meta;
 
 use super::parse::SYNTAX_ERROR;
+use super::read_each;
 use super::string::{GROW, STRING_ROW};
 use super::string_condition::Condition;
 use super::string_write::{Lifetime, OptionSet, StoreOptions, store};
@@ -126,22 +127,15 @@ fn in_pairs<'a>(
     std::iter::from_fn(move || Some((args.next()?, args.next()?)))
 }
 
-/// What is known of each key that exists. A cold one does not end the run at once: the others are asked for too, so
-/// that one fetch gets them all.
+/// What is known of each key that exists.
 fn read_all<'a>(
     cx: &Ctx<'_>,
     pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-) -> Result<Vec<Option<Meta>>, hybridlog::Stop> {
-    let mut found = Vec::new();
-    let mut cold = None;
-    for (key, _) in pairs {
-        match cx.op.read(cx.namespace, key) {
-            Ok(record) => found.push(record.map(|record| record.meta())),
-            Err(stop @ hybridlog::Stop::Cold) => cold = Some(stop),
-            Err(stop) => return Err(stop),
-        }
-    }
-    cold.map_or(Ok(found), Err)
+) -> Result<Vec<Option<Meta>>, Stop> {
+    read_each(pairs.map(|(key, _)| key), |key| {
+        let record = cx.op.read(cx.namespace, key)?;
+        Ok(record.map(|record| record.meta()))
+    })
 }
 
 fn msetex(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {

@@ -2,9 +2,9 @@
 
 use super::parse::integer;
 use super::string::{READ, READ_FAST, STRING_ROW, resolve_range};
-use super::{KIND_STRING, read_string};
+use super::{KIND_STRING, read_each, read_string};
 use crate::args::Args;
-use crate::command::{Done, Handler, Keys, Row, Stop, tip};
+use crate::command::{Done, Handler, Keys, Row, tip};
 use crate::ctx::{Ctx, reply_value};
 
 pub(crate) const ROWS: &[Row] = &[
@@ -73,15 +73,8 @@ fn get(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 fn mget(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let keys = args.from(1);
     cx.reply.array(keys.len());
-    // A cold value does not end the run at once: the others are asked for too, so that one fetch gets them all.
-    let mut cold = None;
-    for key in keys {
-        match reply_string(cx, key) {
-            Err(stop @ Stop::Engine(hybridlog::Stop::Cold)) => cold = Some(stop),
-            done => done?,
-        }
-    }
-    cold.map_or(Ok(()), Err)
+    read_each(keys, |key| reply_string(cx, key))?;
+    Ok(())
 }
 
 fn reply_string(cx: &mut Ctx<'_>, key: &[u8]) -> Done {

@@ -51,7 +51,8 @@ enum Refused {
 
 /// What a command on the slow lane comes back with.
 struct Slow {
-    ended: Ended,
+    /// What it waits for instead, if it has to run again.
+    ended: Result<Ended, Wait>,
     reply: Output,
     /// The transaction that it is part of.
     transaction: Option<Suspended>,
@@ -208,6 +209,7 @@ impl<S: Socket> Connection<S> {
         match std::mem::take(&mut self.client.after) {
             After::Continue => {}
             After::Close => return Err(Closed::AfterReply),
+            After::Abort => return Err(Closed::Killed),
             After::Sleep(duration) => {
                 // Its own reply comes after the sleep, those before it at once.
                 let reply = self.output.split_off(self.latest_reply);
@@ -248,6 +250,11 @@ impl<S: Socket> Connection<S> {
         let goes_on = client.half_done.is_some() || client.exec.is_some();
         let command = match input.command(i) {
             Some(id) if goes_on => server.commands.get(id),
+            None if dispatch::is_http(args) => {
+                server.log_http(&client.entry);
+                client.after = After::Abort;
+                return None;
+            }
             id => match dispatch::admit(server, client, args, id) {
                 Ok(command) => command,
                 Err(refusal) => {
@@ -374,11 +381,21 @@ impl<S: Socket> Connection<S> {
                     self.client.kept_latches = None;
                     self.wait_for_pause().await?;
                 }
-                Wait::SlowLane if self.client.exec.is_some() => self.run_slow_in_exec().await,
+                Wait::SlowLane if self.client.exec.is_some() => {
+                    if let Some(again) = self.run_slow_in_exec().await {
+                        wait = again;
+                        continue;
+                    }
+                }
                 Wait::SlowLane => {
                     self.send().await?;
-                    self.run_slow(i).await;
-                    return Ok(());
+                    match self.run_slow(i).await {
+                        Some(again) => {
+                            wait = again;
+                            continue;
+                        }
+                        None => return Ok(()),
+                    }
                 }
                 Wait::Turn => tokio::task::yield_now().await,
             }
@@ -486,25 +503,25 @@ impl<S: Socket> Connection<S> {
         waited
     }
 
-    /// Runs command `i`, which is a [`Handler::Slow`], on the slow lane.
-    async fn run_slow(&mut self, i: usize) {
+    /// Runs command `i`, which is a [`Handler::Slow`], on the slow lane; says what it waits for if it has not ended.
+    async fn run_slow(&mut self, i: usize) -> Option<Wait> {
         let server = Arc::clone(self.server());
-        let Some(command) = self.input.command(i).map(|id| server.commands.get(id)) else {
-            return;
-        };
+        let command = self.input.command(i).map(|id| server.commands.get(id))?;
         let call = Call {
             command,
             args: self.input.args(i),
         };
         let slow = self.start_slow(call, None).await;
-        self.finish(i, slow.ended, slow.reply);
+        match slow.ended {
+            Ok(ended) => self.finish(i, ended, slow.reply),
+            Err(wait) => return Some(wait),
+        }
+        None
     }
 
-    /// Runs the command that is due in a transaction on the slow lane.
-    async fn run_slow_in_exec(&mut self) {
-        let Some(mut exec) = self.client.exec.take() else {
-            return;
-        };
+    /// Runs the command that is due in a transaction on the slow lane; says what it waits for if it has not ended.
+    async fn run_slow_in_exec(&mut self) -> Option<Wait> {
+        let mut exec = self.client.exec.take()?;
         let server = Arc::clone(self.server());
         let started = Instant::now();
         let suspended = exec.take_suspended();
@@ -512,8 +529,15 @@ impl<S: Socket> Connection<S> {
         if let Some(suspended) = slow.transaction {
             exec.put_back(suspended);
         }
-        self.end_due(&mut exec, slow.ended, slow.reply, started.elapsed());
+        let wait = match slow.ended {
+            Ok(ended) => {
+                self.end_due(&mut exec, ended, slow.reply, started.elapsed());
+                None
+            }
+            Err(wait) => Some(wait),
+        };
         self.client.exec = Some(exec);
+        wait
     }
 
     /// Ends the command that is due in a transaction, with a reply that was made elsewhere.
@@ -557,10 +581,10 @@ impl<S: Socket> Connection<S> {
             };
             let done = handler(&mut cx, args.as_args());
             let transaction = cx.transaction.take();
-            // A slow handler's steps wait for reads and room themselves, so it never asks to be run again.
-            let ended = dispatch::conclude(done, &mut reply, Mark::default());
+            // A slow handler's steps wait for reads and room themselves. It asks to be run again if there was no room, for a
+            // reason that whoever waits for it finds out.
             Slow {
-                ended: ended.unwrap_or(Ended::Failed),
+                ended: dispatch::conclude(done, &mut reply, Mark::default()),
                 reply,
                 transaction,
             }
