@@ -67,10 +67,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "client|trackinginfo",
         "always off: there is no client tracking",
     ),
-    (
-        "command|docs",
-        "summaries are our own; no history and no arguments",
-    ),
+    ("command|docs", "summaries are our own; no history"),
     ("command|help", OWN_WORDS),
     ("commandlog|help", OWN_WORDS),
     (

@@ -8,6 +8,7 @@
 //! Invariants: the published settings always belong to values that were accepted together; a
 //! `CONFIG SET` that fails anywhere leaves values and settings as they were.
 
+mod default_user;
 mod include;
 pub(crate) mod machine;
 mod parse;
@@ -105,6 +106,7 @@ impl Config {
             draft.take(source::read_stream(stdin)?)?;
         }
         draft.take(source::expand(&cli.directives)?)?;
+        draft.take_user()?;
         let notices = draft.notices();
         let automatic_maxmemory_bytes = draft.fit_to(machine)?;
         let Draft {
@@ -154,12 +156,14 @@ impl Config {
         };
         for pattern in patterns {
             if !include::is_pattern(pattern) {
+                // Hidden ones, too.
                 if let Some((row, _)) = table::find(pattern) {
                     push(&String::from_utf8_lossy(pattern), row);
                 }
                 continue;
             }
-            for (row, directive) in DIRECTIVES.iter().enumerate() {
+            let shown = DIRECTIVES.iter().enumerate();
+            for (row, directive) in shown.filter(|(_, directive)| !directive.hidden) {
                 let names = directive.names();
                 for name in names.filter(|n| glob::matches_nocase(pattern, n.as_bytes())) {
                     push(name, row);
@@ -341,6 +345,46 @@ impl Draft {
         Ok(())
     }
 
+    /// Makes `requirepass` of what the line of `user` says. Refuses what would restrict users.
+    fn take_user(&mut self) -> Result<(), ConfigError> {
+        let aclfile = known_row("aclfile");
+        if let (Some(place), false) = (
+            &self.places[aclfile],
+            self.values[aclfile] == self.defaults[aclfile],
+        ) {
+            return Err(ConfigError::new(format!(
+                "{place}: aclfile: there are no users beside the default one (allowed: \"\"; a password can be given \
+                 with requirepass)"
+            )));
+        }
+        let Value::Lines(lines) = &self.values[known_row("user")] else {
+            unreachable!("user is a directive of lines")
+        };
+        let line = match lines.as_slice() {
+            [] => return Ok(()),
+            [line] => line,
+            [_, second, ..] => {
+                return Err(ConfigError::new(format!(
+                    "{}: user: the default user is given twice (allowed: once)",
+                    second.place
+                )));
+            }
+        };
+        let place = line.place.clone();
+        let password = Value::Text(default_user::password(line)?);
+        let requirepass = known_row("requirepass");
+        let has_other = self.values[requirepass] != self.defaults[requirepass]
+            && self.values[requirepass] != password;
+        if let (Some(other), true) = (&self.places[requirepass], has_other) {
+            return Err(ConfigError::new(format!(
+                "{place}: user: the password is another than that of requirepass, {other} (allowed: one password)"
+            )));
+        }
+        self.values[requirepass] = password;
+        self.places[requirepass] = Some(place);
+        Ok(())
+    }
+
     /// A line for each directive that does nothing here but was given an unusual value.
     fn notices(&self) -> Vec<String> {
         let notice = |(row, place): (usize, &Option<String>)| {
@@ -358,11 +402,7 @@ impl Draft {
     /// Resolves what depends on the machine: the number of workers if none is configured, and the
     /// automatic `maxmemory`, which is returned. Refuses a `maxmemory` below the floor.
     fn fit_to(&mut self, machine: Machine) -> Result<u64, ConfigError> {
-        let row = |name: &str| match table::find(name.as_bytes()) {
-            Some((row, _)) => row,
-            None => unreachable!("no directive is called {name}"),
-        };
-        let (io_threads, maxmemory) = (row("io-threads"), row("maxmemory"));
+        let (io_threads, maxmemory) = (known_row("io-threads"), known_row("maxmemory"));
         let automatic = machine
             .memory_bytes
             .map(|bytes| bytes / 100 * AUTOMATIC_SHARE_PERCENT);
@@ -403,6 +443,14 @@ impl Draft {
 
 /// The most workers, as the table has it for `io-threads`.
 const MAX_WORKERS: usize = 1024;
+
+/// The row of a directive that the table has.
+fn known_row(name: &str) -> usize {
+    match table::find(name.as_bytes()) {
+        Some((row, _)) => row,
+        None => unreachable!("no directive is called {name}"),
+    }
+}
 
 /// What the first line of a directive starts from: lines of `save` replace the default rules, those
 /// of `client-output-buffer-limit` change the default of the classes they name.

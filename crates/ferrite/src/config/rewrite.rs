@@ -2,7 +2,7 @@
 //!
 //! Lines that already say what is set stay as they are to the byte, and so do comments and
 //! everything that is no setting. A directive whose lines say something else gets new ones in the
-//! place of the first; one that differs from its default and has no line is appended.
+//! place of the first; one that differs from its default and has no line is appended, and so is `dir` always.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -52,10 +52,17 @@ fn rewritten(old: &[u8], values: &[Value], defaults: &[Value]) -> Vec<u8> {
     for (row, directive) in DIRECTIVES.iter().enumerate() {
         let (value, default) = (&values[row], &defaults[row]);
         if directive.access == Access::FileOnly {
+            if directive.name == "user" {
+                // What it said, `requirepass` says now.
+                occurrences[row]
+                    .iter()
+                    .for_each(|(at, _)| lines[*at].clear());
+            }
             continue;
         }
         let places = &occurrences[row];
-        if places.is_empty() && value == default {
+        // The directory is that of the start, so a start from elsewhere would find none of the data.
+        if places.is_empty() && value == default && directive.name != "dir" {
             continue;
         }
         if !places.is_empty() && value_of(row, places, default).as_ref() == Some(value) {

@@ -1,7 +1,7 @@
 //! The typed view of the directives that work: what the rest of the server reads.
 //!
 //! Every directive that works has a field here, except those that the configuration itself obeys
-//! (`include`, `enable-protected-configs`). Values that stand for something automatic are resolved.
+//! (`include`, `enable-protected-configs`, `user`, `aclfile`). Values that stand for something automatic are resolved.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

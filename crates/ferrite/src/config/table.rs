@@ -19,6 +19,8 @@ pub(crate) struct Directive {
     pub(crate) effect: Effect,
     /// The value is a secret: commands that carry it must not be shown.
     pub(crate) sensitive: bool,
+    /// No pattern of `CONFIG GET` finds it, only its name.
+    pub(crate) hidden: bool,
 }
 
 /// Who may change a directive, and when.
@@ -111,6 +113,13 @@ impl Directive {
         }
     }
 
+    const fn hidden(self) -> Directive {
+        Directive {
+            hidden: true,
+            ..self
+        }
+    }
+
     const fn works(self, what: &'static str) -> Directive {
         Directive {
             effect: Effect::Works(what),
@@ -137,6 +146,7 @@ const fn row(name: &'static str, kind: Kind, default: &'static str) -> Directive
         access,
         effect,
         sensitive: false,
+        hidden: false,
     }
 }
 
@@ -207,6 +217,7 @@ const EVICTION: &str = "what is evicted is chosen by the age of segments, not by
 const MODULES: &str = "modules are not supported";
 const PINNING: &str = "threads are not pinned; limit them from outside, with taskset or a cgroup";
 const PUBSUB: &str = "keyspace notifications are not supported";
+const REDIS_TESTS: &str = "it is for tests of Redis itself";
 const REMOVED: &str = "Redis removed it as well";
 const REPLICATION: &str = "replication is not supported";
 const SCRIPTS: &str = "scripts are not supported";
@@ -221,12 +232,12 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     line("include", 1, 1).works("reads another file, or all that match a pattern, at this place"),
     line("rename-command", 2, 2).works("gives a command another name; \"\" takes it away"),
     line("loadmodule", 1, usize::MAX).inert(MODULES),
-    line("user", 1, usize::MAX).inert(ACL),
+    line("user", 1, usize::MAX).works("gives the default user, the only one, a password as requirepass does: default on ~* +@all, with nopass or one >password"),
 
     // Network.
     row("bind", Bind, "* -::*").immutable().works("addresses to listen on; one that begins with - may be missing on this machine"),
     row("bind-source-addr", Text, "").inert("the server makes no outgoing connections"),
-    row("port", PORT, "6379").immutable().works("TCP port; 0 listens on none"),
+    row("port", PORT, "6379").immutable().works("TCP port; 0 listens on none if there is a UNIX socket, else on a free port"),
     row("tcp-backlog", int(0), "511").immutable().works("connections that may wait to be accepted"),
     row("unixsocket", Text, "").immutable().works("path of a UNIX socket to listen on"),
     row("unixsocketperm", Octal { max: 0o777 }, "0").immutable().works("mode of the UNIX socket; 0 leaves what the umask gives"),
@@ -292,7 +303,7 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     row("enable-protected-configs", PERMISSION, "no").immutable().works("who may CONFIG SET protected directives"),
     row("enable-debug-command", PERMISSION, "no").immutable().works("who may use DEBUG"),
     row("enable-module-command", PERMISSION, "no").immutable().inert(MODULES),
-    row("aclfile", Text, "").immutable().inert(ACL),
+    row("aclfile", Text, "").immutable().works("must be empty: there are no users beside the default one"),
     row("acllog-max-len", long(0), "128").inert(ACL),
     row("acl-pubsub-default", Choice(&["allchannels", "resetchannels"]), "resetchannels").inert(ACL),
 
@@ -429,6 +440,13 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     row("cluster-replica-no-failover", YesNo, "no").alias(&["cluster-slave-no-failover"]).inert(CLUSTER),
     row("cluster-replica-validity-factor", int(0), "10").alias(&["cluster-slave-validity-factor"]).inert(CLUSTER),
     row("cluster-require-full-coverage", YesNo, "yes").inert(CLUSTER),
+
+    // What Redis has for its own tests.
+    row("watchdog-period", int(0), "0").hidden().inert(REDIS_TESTS),
+    row("rdb-key-save-delay", between(i32::MIN as i64, INT_MAX), "0").hidden().inert(REDIS_TESTS),
+    row("key-load-delay", between(i32::MIN as i64, INT_MAX), "0").hidden().inert(REDIS_TESTS),
+    row("loading-process-events-interval-bytes", int(1024), "2097152").hidden().inert(REDIS_TESTS),
+    row("use-exit-on-panic", YesNo, "no").hidden().inert(REDIS_TESTS),
 
     // Our own.
     row("io-backend", Choice(&["auto", "uring", "tokio"]), "auto").immutable().works("how cold records are read: io_uring, tokio's file I/O, or the first where the kernel allows it"),

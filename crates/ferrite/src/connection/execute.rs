@@ -1,5 +1,5 @@
-//! Running the commands of a slice, in order: first everything they will read is prefetched, with all cold records in
-//! one submission, then each is run; one that has to wait holds up those behind it, and no other connection.
+//! Running the commands of a slice, in order: first what they will read is prefetched, with cold records, up to a bound of
+//! bytes for each worker, in one submission, then each is run; one that has to wait holds up those behind it, and no other connection.
 
 use std::future::Future;
 use std::rc::Rc;

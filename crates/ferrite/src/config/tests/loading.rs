@@ -225,3 +225,64 @@ fn workers_and_memory_follow_from_the_machine() {
         GIB
     );
 }
+
+#[test]
+fn a_user_line_gives_the_default_user_its_password() {
+    for (line, password) in [
+        ("user default on >secret ~* +@all", "secret"),
+        (
+            "user default ON sanitize-payload ALLKEYS &* AllCommands >Secret",
+            "Secret",
+        ),
+        ("user default on nopass sanitize-payload ~* &* +@all", ""),
+        ("requirepass a\nuser default on >a ~* +@all", "a"),
+    ] {
+        let conf = Conf::new(line);
+        let (config, notices) = conf.load(&[]).unwrap();
+        assert_eq!(notices, [""; 0], "{line}");
+        assert_eq!(config.settings().requirepass, password.as_bytes(), "{line}");
+        // A rewritten file says the same.
+        config.rewrite().unwrap();
+        assert!(!conf.text().contains("user"), "{}", conf.text());
+        let again = conf.load_ok();
+        assert_eq!(again.settings().requirepass, password.as_bytes(), "{line}");
+    }
+}
+
+#[test]
+fn users_that_cannot_be_honoured_end_the_start() {
+    for text in [
+        "user alice on >secret ~* +@all",
+        "user default off >secret ~* +@all",
+        "user default >secret ~* +@all",
+        "user default on >secret ~* +@all -flushall",
+        "user default on >secret ~app:* +@all",
+        "user default on >secret ~*",
+        "user default on ~* +@all",
+        "user default on > ~* +@all",
+        "user default on >secret >secret2 ~* +@all",
+        "user default on #secret ~* +@all",
+        "requirepass one\nuser default on >secret ~* +@all",
+        "requirepass one\nuser default on nopass ~* +@all",
+        "user default on >secret ~* +@all\nuser default on >secret ~* +@all",
+        "aclfile /etc/redis/users.acl",
+    ] {
+        let conf = Conf::new(text);
+        let Err(line) = conf.load(&[]) else {
+            panic!("{text} starts")
+        };
+        let place = format!("{} line {}: ", conf.path(), text.lines().count());
+        assert!(line.starts_with(&place), "{line}");
+        assert!(line.contains("(allowed: "), "{line}");
+        assert!(!line.contains("secret"), "{line}");
+    }
+}
+
+#[test]
+fn what_redis_has_for_its_tests_is_accepted_and_hidden() {
+    let conf = Conf::new("watchdog-period 100\nuse-exit-on-panic no\nkey-load-delay 0\n");
+    let (config, notices) = conf.load(&[]).unwrap();
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert_eq!(get(&config, "watchdog-period"), "100");
+    assert_eq!(config.get(&[b"watchdog*"]), []);
+}
