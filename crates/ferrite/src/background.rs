@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::client::{ClientEntry, client_flags};
 use crate::config::{Settings, SettingsReader};
 use crate::connection::unlimited_output_bytes;
+use crate::field_expiry;
 use crate::log;
 use crate::pause::Paused;
 use crate::persistence;
@@ -46,6 +47,7 @@ pub(crate) async fn run(server: Arc<Server>) {
         }
         if server.active_expire() && server.pause.now() == Paused::Nothing {
             expire(&server, Duration::from_millis(1000 / hz));
+            field_expiry::run(&server);
         }
         round += 1;
     }

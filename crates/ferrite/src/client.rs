@@ -16,6 +16,7 @@ use hybridlog::{KeptLatches, Lookups, Operation, Position, Suspended, Watch};
 use crate::args::Args;
 use crate::command::{Flags, Stop};
 use crate::config::Origin;
+use crate::ctx::Progress;
 use crate::exec::Exec;
 use crate::memory::{Allowance, Memory};
 use crate::table::Command;
@@ -91,6 +92,12 @@ impl ReplyMode {
     }
 }
 
+/// A command that waits half-way.
+pub(crate) struct HalfDone {
+    pub(crate) suspended: Suspended,
+    pub(crate) progress: Progress,
+}
+
 /// A connected client, as the handler of its command sees it.
 pub(crate) struct Client {
     /// What others can see.
@@ -114,7 +121,9 @@ pub(crate) struct Client {
     /// An EXEC that waits for something.
     pub(crate) exec: Option<Box<Exec>>,
     /// A command that had to wait after it had changed something. It goes on to its end, whatever becomes of the client.
-    pub(crate) half_done: Option<Suspended>,
+    pub(crate) half_done: Option<HalfDone>,
+    /// What the command that runs picks by, if it picks at random.
+    pub(crate) seed: Option<u64>,
     /// Changes that the command which runs has made, to be added to the statistics when it has ended.
     pub(crate) changes: u64,
     /// Where the client's last change ends in the command log.
@@ -139,6 +148,7 @@ impl Client {
             transaction: None,
             exec: None,
             half_done: None,
+            seed: None,
             changes: 0,
             written: None,
             may_wait: true,

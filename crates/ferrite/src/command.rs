@@ -19,6 +19,14 @@ pub(crate) enum Stop {
     Reply(Cow<'static, str>),
 }
 
+impl Stop {
+    /// Whether the command is to be run again once it has what it needs.
+    pub(crate) fn is_wait(&self) -> bool {
+        use hybridlog::Stop::{Cold, NoRoom};
+        matches!(self, Stop::Memory(_) | Stop::Engine(Cold | NoRoom { .. }))
+    }
+}
+
 impl From<hybridlog::Stop> for Stop {
     fn from(stop: hybridlog::Stop) -> Self {
         Stop::Engine(stop)

@@ -6,9 +6,11 @@ use hybridlog::{KeyRef, Namespace, Operation, Record, Store, Suspended};
 
 use crate::client::Client;
 use crate::command::Stop;
+use crate::commands::StoredSet;
 use crate::memory::Allowance;
-use crate::output::Output;
+use crate::output::{Mark, Output};
 use crate::server::Server;
+use crate::worker::Worker;
 
 /// One run of one command on a worker. The fields are disjoint so that a record borrowed from `op` can be written to
 /// `reply`.
@@ -23,14 +25,55 @@ pub(crate) struct Ctx<'a> {
     pub(crate) client: &'a mut Client,
     /// Everything shared between workers.
     pub(crate) server: &'a Arc<Server>,
-    /// An earlier run of the command has changed something, and then had to wait.
+    /// The worker that runs the command.
+    pub(crate) worker: &'a Worker,
+    /// How far an earlier run has come.
+    pub(crate) progress: Progress,
+}
+
+/// How far a command has come that had to wait after it had changed something. It is run again from the start then, with
+/// nothing left of the run before but this, and what it had replied: so a handler that changes one element after the other
+/// goes on at `done`, and replies about an element only after it has changed it.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// An earlier run has changed something.
     pub(crate) has_begun: bool,
+    /// How many of its steps are done, in an order that is the same in every run.
+    pub(crate) done: usize,
+    /// What its reply counts so far.
+    pub(crate) count: i64,
+    /// What it stores under a key, made of what may be gone by now.
+    pub(crate) result: Option<StoredSet>,
+    /// What it has replied so far.
+    reply: Option<Output>,
+}
+
+impl Progress {
+    /// A run goes on: puts what has been replied so far behind what `output` holds.
+    pub(crate) fn resume(&mut self, output: &mut Output) {
+        if let Some(reply) = self.reply.take() {
+            output.append(reply);
+        }
+    }
+
+    /// The run has to wait half-way: takes out what it has replied, from `mark` on.
+    pub(crate) fn suspend(mut self, output: &mut Output, mark: Mark) -> Progress {
+        self.has_begun = true;
+        self.reply = (output.bytes_since(mark) > 0).then(|| output.split_off(mark));
+        self
+    }
 }
 
 impl Ctx<'_> {
     /// The time that decides about expiry in this command, Unix milliseconds.
     pub(crate) fn now_ms(&self) -> u64 {
         self.op.now_ms()
+    }
+
+    /// A random number that is the same in every run of the command: what is picked by it is fetched only once.
+    pub(crate) fn seed(&mut self) -> u64 {
+        let random = || self.server.random();
+        *self.client.seed.get_or_insert_with(random)
     }
 }
 

@@ -13,10 +13,10 @@ use hybridlog::{ColdReads, KeyRef, LatchMode, Namespace, Operation};
 use smallvec::SmallVec;
 
 use crate::args::Args;
-use crate::client::{Client, client_flags};
+use crate::client::{Client, HalfDone, client_flags};
 use crate::command::{Done, Flags, Handler, Keys, Stop};
 use crate::config::Settings;
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, Progress};
 use crate::exec;
 use crate::latency::Sample;
 use crate::output::{Mark, Output};
@@ -269,6 +269,7 @@ pub(crate) fn run(
     output: &mut Output,
 ) -> Result<Ended, Wait> {
     let Runner {
+        worker,
         server,
         reads,
         now_ms,
@@ -282,10 +283,12 @@ pub(crate) fn run(
         Handler::Container => return Ok(Ended::Replied),
     };
     let scope = Scope::of(server, call, client.database());
-    let half_done = client.half_done.take();
-    let has_begun = half_done.is_some();
-    let mut op = match (half_done, client.kept_latches.take()) {
-        (Some(half_done), _) => server.store.resume_suspended(half_done, reads),
+    let mut progress = Progress::default();
+    let mut op = match (client.half_done.take(), client.kept_latches.take()) {
+        (Some(half_done), _) => {
+            progress = half_done.progress;
+            server.store.resume_suspended(half_done.suspended, reads)
+        }
         (None, Some(kept)) => server.store.resume(kept, reads, now_ms),
         (None, None) => scope
             .latch(server, call, reads, now_ms)
@@ -299,6 +302,7 @@ pub(crate) fn run(
         return Err(Wait::Latch);
     }
     let mark = output.mark();
+    progress.resume(output);
     let namespace = scope.namespace;
     let mut cx = Ctx {
         op,
@@ -306,23 +310,29 @@ pub(crate) fn run(
         reply: output,
         client,
         server,
-        has_begun,
+        worker,
+        progress,
     };
     let done = handler(&mut cx, call.args);
     let lookups = cx.op.lookups();
     cx.client.note_lookups(call.command, lookups);
     let Ctx {
-        op, client, reply, ..
+        op,
+        client,
+        reply,
+        progress,
+        ..
     } = cx;
-    let waits = matches!(
-        done,
-        Err(Stop::Engine(
-            hybridlog::Stop::Cold | hybridlog::Stop::NoRoom { .. }
-        ))
-    );
+    let waits = done.as_ref().is_err_and(Stop::is_wait);
+    if !waits {
+        client.seed = None;
+    }
     if waits && op.changes() > 0 {
         // Nobody may see the half of it, and the command log gets the whole.
-        client.half_done = Some(op.suspend());
+        client.half_done = Some(HalfDone {
+            suspended: op.suspend(),
+            progress: progress.suspend(reply, mark),
+        });
     } else if let Err(Stop::Engine(hybridlog::Stop::Cold)) = done {
         client.cold_runs += 1;
         if client.cold_runs > COLD_RUNS_BEFORE_KEEPING_LATCHES {

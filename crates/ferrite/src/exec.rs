@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use hybridlog::{KeyRef, LatchMode, Latching, Operation, Suspended};
 
 use crate::client::{After, Client, client_flags};
-use crate::command::{Flags, Handler, Keys};
-use crate::ctx::Ctx;
+use crate::command::{Flags, Handler, Keys, Stop};
+use crate::ctx::{Ctx, Progress};
 use crate::dispatch::{Call, Ended, Finished, RecordSettings, Runner, Scope, Wait, conclude};
 use crate::output::{Mark, Output};
 use crate::server::Server;
@@ -34,8 +34,8 @@ pub(crate) struct Exec {
     after: After,
     /// There will be no more room: the command that runs next may use the last of it.
     insists_on_room: bool,
-    /// The command that runs next has run, changed something, and had to wait.
-    has_begun: bool,
+    /// How far the command that runs next has come.
+    progress: Progress,
     /// Where the reply starts in the output. Nothing is sent before the end.
     pub(crate) reply_start: Mark,
 }
@@ -105,7 +105,7 @@ fn begin(runner: &Runner<'_>, client: &mut Client, output: &mut Output) -> Resul
         next: 0,
         after: After::Continue,
         insists_on_room: false,
-        has_begun: false,
+        progress: Progress::default(),
         reply_start: output.mark(),
     })
 }
@@ -172,9 +172,10 @@ impl Exec {
             output.rewind(reply_start);
         }
         client.note_no_lookups();
+        client.seed = None;
         self.after = self.after.and(std::mem::take(&mut client.after));
         self.insists_on_room = false;
-        self.has_begun = false;
+        self.progress = Progress::default();
         self.next += 1;
     }
 
@@ -316,21 +317,21 @@ impl Exec {
             reply: output,
             client,
             server: runner.server,
-            has_begun: false,
+            worker: runner.worker,
+            progress: Progress::default(),
         };
         let mut clock = Instant::now();
         let turn_end = self.next + COMMANDS_PER_TURN;
         cx.client.may_wait = false;
         while self.next < self.transaction.len() {
-            let changes_before = cx.op.changes();
-            cx.has_begun = self.has_begun;
+            cx.progress = std::mem::take(&mut self.progress);
             let ran = if self.next < turn_end {
                 self.run_next(runner, &mut cx, &mut clock)
             } else {
                 Err(Wait::Turn)
             };
             if let Err(wait) = ran {
-                self.has_begun |= cx.op.changes() > changes_before;
+                self.progress = std::mem::take(&mut cx.progress);
                 self.stage = Stage::Suspended(cx.op.suspend());
                 return Err(wait);
             }
@@ -362,8 +363,15 @@ impl Exec {
             cx.op.insist_on_room();
         }
         let reply_start = cx.reply.mark();
+        let changes_before = cx.op.changes();
+        cx.progress.resume(cx.reply);
         let done = handler(cx, call.args);
         cx.client.allowance.end();
+        let progress = std::mem::take(&mut cx.progress);
+        let has_begun = progress.has_begun || cx.op.changes() > changes_before;
+        if has_begun && done.as_ref().is_err_and(Stop::is_wait) {
+            cx.progress = progress.suspend(cx.reply, reply_start);
+        }
         let ended = conclude(done, cx.reply, reply_start)?;
         let lookups = cx.op.lookups();
         cx.client.note_lookups(call.command, lookups);

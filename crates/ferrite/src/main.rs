@@ -12,6 +12,7 @@ mod ctx;
 mod databases;
 mod dispatch;
 mod exec;
+mod field_expiry;
 mod glob;
 mod heap;
 mod inspect;

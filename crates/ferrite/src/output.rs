@@ -118,6 +118,22 @@ impl Output {
         memory.ask(needed.max(2 * buffer.capacity()) as u64)
     }
 
+    /// Writes a bulk string, one of many perhaps, once there is the memory for it.
+    pub(crate) fn bulk_within(&mut self, memory: &mut Allowance, bytes: &[u8]) -> Result<(), Stop> {
+        self.ask_for_room(memory, bytes.len())?;
+        self.encoder.bulk(bytes);
+        Ok(())
+    }
+
+    /// Writes what `write` writes in front of what was written after `mark`: the header of a reply whose length was not
+    /// known before. There are no pieces behind the mark.
+    pub(crate) fn insert(&mut self, mark: Mark, write: impl FnOnce(&mut Encoder)) {
+        let end = self.encoder.len();
+        write(&mut self.encoder);
+        let inserted = self.encoder.len() - end;
+        self.encoder.buffer_mut()[mark.encoded..].rotate_right(inserted);
+    }
+
     /// Adds a part of a bulk string's body.
     pub(crate) fn piece(&mut self, piece: Piece) {
         self.piece_bytes += piece.len();

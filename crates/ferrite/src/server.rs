@@ -10,6 +10,7 @@ use hybridlog::io::IoStats;
 use crate::client::{ClientEntry, Clients};
 use crate::config::{ApplyError, Config, Settings};
 use crate::databases::Databases;
+use crate::field_expiry::FieldExpiry;
 use crate::latency::LatencyMonitor;
 use crate::log;
 use crate::memory::Memory;
@@ -45,6 +46,7 @@ pub(crate) struct Server {
     pub(crate) persistence: Persistence,
     pub(crate) shutdown: Shutdown,
     pub(crate) slow_lane: SlowLane,
+    pub(crate) field_expiry: FieldExpiry,
     /// What of `maxmemory` clients take.
     pub(crate) memory: Arc<Memory>,
     /// 40 hexadecimal digits, different at every start.
@@ -91,6 +93,7 @@ impl Server {
             persistence: Persistence::new(),
             shutdown: Shutdown::default(),
             slow_lane: SlowLane::default(),
+            field_expiry: FieldExpiry::default(),
             run_id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
             started: Instant::now(),
             port,

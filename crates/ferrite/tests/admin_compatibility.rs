@@ -14,9 +14,11 @@ const BEGIN: &str = "<!-- commands -->\n";
 const END: &str = "<!-- end of commands -->";
 
 /// The groups of the table in their order, with their headings.
-const GROUPS: [(&str, &str); 6] = [
+const GROUPS: [(&str, &str); 8] = [
     ("string", "Strings"),
     ("bitmap", "Bits"),
+    ("hash", "Hashes"),
+    ("set", "Sets"),
     ("generic", "Keys"),
     ("transactions", "Transactions"),
     ("connection", "Connections"),

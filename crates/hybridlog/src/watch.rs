@@ -296,7 +296,15 @@ impl<I: Index> Operation<'_, I> {
     /// Tells those who watch what has changed.
     #[cold]
     pub(crate) fn tell_changed(&self, effect: &Effect<'_>) {
+        // A copy changes nothing in what it is made of.
+        let unchanged = match effect {
+            Effect::CopyCollection { from, .. } => Some(*from),
+            _ => None,
+        };
         for (namespace, key) in effect.keys() {
+            if Some((namespace, key)) == unchanged {
+                continue;
+            }
             let hash = self.shared.hash(namespace, key);
             self.shared
                 .watches

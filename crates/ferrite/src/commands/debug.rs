@@ -12,7 +12,7 @@ use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
 use crate::commands::debug_digest::Digest;
 use crate::commands::generic_keys::NO_SUCH_KEY;
 use crate::commands::help::{reply_help, unknown_or_wrong_number};
-use crate::commands::object::encoding;
+use crate::commands::object::{encoding, value_bytes};
 use crate::commands::parse::strict_integer;
 use crate::commands::persistence::cannot_save;
 use crate::commands::{KIND_STRING, read_each};
@@ -268,7 +268,7 @@ fn object(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     } else {
         None
     };
-    let serialized_bytes = serialized_bytes(record.len(), number);
+    let serialized_bytes = serialized_bytes(value_bytes(&cx.op, &record)?, number);
     // The address means nothing to a client and would differ from run to run.
     cx.reply.simple(&format!(
         "Value at:0x0 refcount:1 encoding:{encoding} serializedlength:{serialized_bytes} lru:0 \
@@ -278,7 +278,7 @@ fn object(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 }
 
 /// Bytes that a string takes in an RDB file without compression: a header and the bytes, or for a
-/// small number the number.
+/// small number the number. A collection is taken for a string of all it holds.
 fn serialized_bytes(len: u64, number: Option<i64>) -> u64 {
     match number {
         Some(number) if i8::try_from(number).is_ok() => 2,

@@ -2,17 +2,24 @@
 //! hold the same data give the same digest, in whatever order they hold it.
 
 use std::fmt;
+use std::ops::ControlFlow;
 
-use hybridlog::{KeyRef, LatchMode, Namespace, Operation};
+use hybridlog::{
+    Collection, Direction, Element, KeyRef, LatchMode, Namespace, Operation, WalkFrom,
+};
 use sha1::{Digest as _, Sha1};
 
-use crate::commands::KIND_STRING;
+use crate::commands::collection::ELEMENTS;
+use crate::commands::hash::Hash;
+use crate::commands::{KIND_HASH, KIND_SET};
 use crate::ctx::SlowCtx;
 
 /// Index slots one step of a walk over a database visits.
 const SCAN_STEP: usize = 1024;
-/// Redis's number of the string type.
+/// Redis's numbers of the types.
 const REDIS_STRING: u32 = 0;
+const REDIS_SET: u32 = 2;
+const REDIS_HASH: u32 = 4;
 
 /// 160 bits that accumulate what they are given; shown in hexadecimal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -81,15 +88,58 @@ impl Digest {
         let Some(record) = op.read(namespace, key)? else {
             return Ok(false);
         };
-        debug_assert_eq!(record.meta().kind, KIND_STRING, "the only type there is");
-        let value = op.value(&record)?;
-        self.add_ordered(&REDIS_STRING.to_be_bytes());
-        self.add_ordered(&value);
+        match record.meta().kind {
+            KIND_HASH => self.add_hash(&Hash::of(op.open_collection(&record)?, op))?,
+            KIND_SET => self.add_set(&op.open_collection(&record)?)?,
+            _ => {
+                let value = op.value(&record)?;
+                self.add_ordered(&REDIS_STRING.to_be_bytes());
+                self.add_ordered(&value);
+            }
+        }
         if record.meta().expires_at_ms.is_some() {
             self.add_unordered(b"!!expire!!");
         }
         Ok(true)
     }
+
+    /// Fields that have expired do not count.
+    fn add_hash(&mut self, hash: &Hash<'_>) -> Result<(), hybridlog::Stop> {
+        self.add_ordered(&REDIS_HASH.to_be_bytes());
+        for_each(&hash.collection, |element| {
+            if !hash.is_live(&element) {
+                return;
+            }
+            let mut field = Digest::default();
+            field.add_ordered(&element.key);
+            field.add_ordered(&element.value);
+            if element.expires_at_ms.is_some() {
+                field.add_unordered(b"!!hexpire!!");
+            }
+            self.add_unordered(&field.0);
+        })
+    }
+
+    fn add_set(&mut self, set: &Collection<'_>) -> Result<(), hybridlog::Stop> {
+        self.add_ordered(&REDIS_SET.to_be_bytes());
+        for_each(set, |member| self.add_unordered(&member.key))
+    }
+}
+
+fn for_each<'r>(
+    collection: &Collection<'r>,
+    mut each: impl FnMut(Element<'r>),
+) -> Result<(), hybridlog::Stop> {
+    collection.walk(
+        ELEMENTS,
+        WalkFrom::Start,
+        Direction::Forward,
+        u64::MAX,
+        &mut |element| {
+            each(element);
+            ControlFlow::Continue(())
+        },
+    )
 }
 
 /// The digest of a key with its value; `None` if it is gone by now.

@@ -139,7 +139,7 @@ impl ExtendedFloat {
         }
     }
 
-    fn is_finite(self) -> bool {
+    pub(crate) fn is_finite(self) -> bool {
         self.exponent <= EXPONENT_MAX
     }
 

@@ -4,6 +4,7 @@ use hybridlog::{Meta, Namespace};
 
 use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Keys, OtherDatabase, Row, Stop, tip};
+use crate::commands::KIND_STRING;
 use crate::commands::object::type_name;
 use crate::commands::parse::{SYNTAX_ERROR, integer_32};
 use crate::commands::read_each;
@@ -238,8 +239,13 @@ fn copy(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         return Ok(());
     }
     let meta: Meta = source.meta();
-    let value = cx.op.value(&source)?.into_owned();
-    cx.op.set(target, &args[2], &value, meta)?;
+    if meta.kind == KIND_STRING {
+        let value = cx.op.value(&source)?.into_owned();
+        cx.op.set(target, &args[2], &value, meta)?;
+    } else {
+        cx.op
+            .copy_collection((cx.namespace, &args[1]), (target, &args[2]))?;
+    }
     cx.reply.integer(1);
     Ok(())
 }

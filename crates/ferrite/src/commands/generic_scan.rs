@@ -8,9 +8,9 @@ use crate::ctx::{Ctx, SlowCtx};
 use crate::glob;
 
 /// Index slots one SCAN visits unless COUNT says otherwise.
-const COUNT_DEFAULT: usize = 10;
+pub(super) const COUNT_DEFAULT: usize = 10;
 /// Most index slots one SCAN visits, whatever COUNT says: no single command may hold a worker.
-const COUNT_MAX: usize = 16 * 1024;
+pub(super) const COUNT_MAX: usize = 16 * 1024;
 /// Index slots one step of KEYS visits.
 const KEYS_STEP: usize = 4 * 1024;
 
@@ -99,16 +99,25 @@ fn scan(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     Ok(())
 }
 
-/// A cursor as the client wrote it: an unsigned decimal number.
-fn cursor(arg: &[u8]) -> Result<u64, Stop> {
-    std::str::from_utf8(arg)
+/// A cursor as the client wrote it: an unsigned decimal number. As in Redis, nothing is 0, and a sign is allowed.
+pub(super) fn cursor(arg: &[u8]) -> Result<u64, Stop> {
+    if arg.is_empty() {
+        return Ok(0);
+    }
+    let digits = arg.strip_prefix(b"-").unwrap_or(arg);
+    let number = str::from_utf8(digits)
         .ok()
-        .and_then(|text| text.parse().ok())
-        .ok_or("ERR invalid cursor".into())
+        .and_then(|text| text.parse().ok());
+    let number: u64 = number.ok_or("ERR invalid cursor")?;
+    Ok(if digits.len() < arg.len() {
+        number.wrapping_neg()
+    } else {
+        number
+    })
 }
 
 /// `*` means all keys, even the empty one, which the pattern as such does not match.
-fn key_matches(pattern: &[u8], key: &[u8]) -> bool {
+pub(super) fn key_matches(pattern: &[u8], key: &[u8]) -> bool {
     pattern == b"*" || glob::matches(pattern, key)
 }
 

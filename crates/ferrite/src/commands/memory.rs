@@ -3,6 +3,7 @@
 use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Keys, Row, tip};
 use crate::commands::help::reply_help;
+use crate::commands::object::value_bytes;
 use crate::commands::parse::{SYNTAX_ERROR, integer};
 use crate::ctx::Ctx;
 use crate::server::Server;
@@ -111,7 +112,7 @@ const fn row(
 }
 
 fn usage(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    // Strings have no elements to sample.
+    // Nothing is sampled: the size of a collection is known.
     match args.len() {
         3 => {}
         5 if args.is(3, "samples") => {
@@ -125,8 +126,9 @@ fn usage(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         None => cx.reply.null(),
         Some(record) => {
             let expiry_bytes = record.meta().expires_at_ms.map_or(0, |_| EXPIRY_BYTES);
+            let value_bytes = value_bytes(&cx.op, &record)?;
             let record_bytes =
-                RECORD_HEADER_BYTES + expiry_bytes + args[2].len() as u64 + record.len();
+                RECORD_HEADER_BYTES + expiry_bytes + args[2].len() as u64 + value_bytes;
             cx.reply
                 .integer((record_bytes.next_multiple_of(8) + INDEX_BYTES_PER_KEY) as i64);
         }

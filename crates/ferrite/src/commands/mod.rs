@@ -7,6 +7,9 @@ mod bit_field;
 mod bit_op;
 mod client;
 mod client_filter;
+mod collection;
+mod collection_random;
+mod collection_scan;
 mod command_docs;
 mod command_syntax;
 mod compact;
@@ -19,6 +22,11 @@ mod extended_float;
 mod generic_expiry;
 mod generic_keys;
 mod generic_scan;
+mod hash;
+mod hash_expiry;
+mod hash_fields;
+mod hash_number;
+mod hash_read;
 mod help;
 mod info;
 mod info_persistence;
@@ -30,6 +38,9 @@ mod misc;
 mod object;
 pub(crate) mod parse;
 mod persistence;
+mod set;
+mod set_algebra;
+mod set_random;
 mod slowlog;
 mod string;
 mod string_condition;
@@ -45,7 +56,9 @@ use hybridlog::{Namespace, Operation, Record};
 
 use crate::command::{Row, Stop};
 pub(crate) use database::clear as clear_database;
+pub(crate) use hash::{ExpiredFields, remove_expired_fields};
 pub(crate) use persistence::reply_synced;
+pub(crate) use set_algebra::StoredSet;
 
 /// All rows, family by family.
 pub(crate) const FAMILIES: &[&[Row]] = &[
@@ -60,6 +73,14 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     bit_count::ROWS,
     bit_op::ROWS,
     bit_field::ROWS,
+    hash::ROWS,
+    hash_read::ROWS,
+    hash_number::ROWS,
+    hash_expiry::ROWS,
+    hash_fields::ROWS,
+    set::ROWS,
+    set_random::ROWS,
+    set_algebra::ROWS,
     generic_keys::ROWS,
     generic_expiry::ROWS,
     generic_scan::ROWS,
@@ -82,8 +103,10 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     acl::ROWS,
 ];
 
-/// The engine's type number of a string.
+/// The engine's type numbers.
 pub(crate) const KIND_STRING: u8 = 0;
+pub(crate) const KIND_HASH: u8 = 1;
+pub(crate) const KIND_SET: u8 = 3;
 
 /// The error of a command on a key that holds another type.
 pub(crate) const WRONG_TYPE: &str =

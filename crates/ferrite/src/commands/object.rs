@@ -6,12 +6,14 @@ use hybridlog::{Operation, Record};
 
 use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Keys, Row, tip};
+use crate::commands::KIND_STRING;
+use crate::commands::collection::Encoding;
 use crate::commands::help::reply_help;
 use crate::commands::parse::{INTEGER_MAX_BYTES, strict_integer};
 use crate::ctx::Ctx;
 
 /// Names of the types as TYPE and SCAN TYPE show them, by the engine's type number.
-const TYPE_NAMES: &[&str] = &["string"];
+const TYPE_NAMES: &[&str] = &["string", "hash", "list", "set", "zset", "stream"];
 /// Longest string that Redis keeps in one allocation with its header.
 const EMBSTR_MAX_BYTES: u64 = 44;
 
@@ -27,11 +29,14 @@ pub(crate) fn type_name(kind: u8) -> &'static str {
         .unwrap_or("unknown")
 }
 
-/// How Redis would hold the string `record`, reading no more of its value than it takes to tell.
+/// How Redis would hold the value of `record`, reading no more of it than it takes to tell.
 pub(crate) fn encoding(
     op: &Operation<'_>,
     record: &Record<'_>,
 ) -> Result<&'static str, hybridlog::Stop> {
+    if record.meta().kind != KIND_STRING {
+        return Ok(Encoding::of(&op.open_collection(record)?).name());
+    }
     if record.len() > EMBSTR_MAX_BYTES {
         return Ok("raw");
     }
@@ -40,6 +45,14 @@ pub(crate) fn encoding(
     }
     let value: Cow<'_, [u8]> = op.value(record)?;
     Ok(strict_integer(&value).map_or("embstr", |_| "int"))
+}
+
+/// Bytes that the value of `record` takes, without headers of records.
+pub(crate) fn value_bytes(op: &Operation<'_>, record: &Record<'_>) -> Result<u64, hybridlog::Stop> {
+    if record.meta().kind == KIND_STRING {
+        return Ok(record.len());
+    }
+    Ok(op.open_collection(record)?.bytes())
 }
 
 const SUBCOMMAND: Row = Row {
@@ -157,7 +170,7 @@ fn object_help(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
         "OBJECT",
         &[
             "ENCODING <key>",
-            "    Tell how the value of <key> would be held by Redis: int, embstr or raw.",
+            "    Tell how the value of <key> would be held by Redis, such as raw or listpack.",
             "FREQ <key>",
             "    Tell how often <key> is used, if an LFU policy tracks it.",
             "IDLETIME <key>",

@@ -55,7 +55,7 @@ impl ExpiryUnit {
     }
 
     /// `number` of this unit as Unix time in milliseconds; `None` if that overflows.
-    fn unix_ms(self, number: i64, now_ms: u64) -> Option<i64> {
+    pub(super) fn unix_ms(self, number: i64, now_ms: u64) -> Option<i64> {
         let now_ms = i64::try_from(now_ms).ok()?;
         match self {
             ExpiryUnit::Seconds => number.checked_mul(1000)?.checked_add(now_ms),

@@ -99,7 +99,8 @@ fn mset(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 fn msetnx(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let pairs = pairs(args, "msetnx")?;
     // What it finds after it has begun is its own.
-    let store_all = cx.has_begun || read_all(cx, pairs.clone())?.iter().all(Option::is_none);
+    let store_all =
+        cx.progress.has_begun || read_all(cx, pairs.clone())?.iter().all(Option::is_none);
     if store_all {
         check_room(cx, args)?;
         for (key, value) in pairs {
@@ -157,7 +158,7 @@ fn msetex(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         Vec::new()
     };
     // What it finds after it has begun is its own.
-    let store_all = cx.has_begun
+    let store_all = cx.progress.has_begun
         || match options.condition {
             Condition::Absent => found.iter().all(Option::is_none),
             Condition::Present => found.iter().all(Option::is_some),

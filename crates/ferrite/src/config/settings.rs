@@ -90,6 +90,12 @@ pub(crate) struct Settings {
     /// `None`: keep no latency events.
     pub(crate) latency_monitor_threshold: Option<Duration>,
     pub(crate) latency_tracking: bool,
+    /// Larger ones have other encodings.
+    pub(crate) hash_max_listpack_entries: u64,
+    pub(crate) hash_max_listpack_value_bytes: u64,
+    pub(crate) set_max_intset_entries: u64,
+    pub(crate) set_max_listpack_entries: u64,
+    pub(crate) set_max_listpack_value_bytes: u64,
     pub(crate) latency_tracking_info_percentiles: Vec<f64>,
 }
 
@@ -264,6 +270,11 @@ impl Settings {
             .ok(),
             commandlog_large_reply_max_len: values.number("commandlog-large-reply-max-len"),
             latency_tracking: values.yes("latency-tracking"),
+            hash_max_listpack_entries: values.number("hash-max-listpack-entries"),
+            hash_max_listpack_value_bytes: values.bytes("hash-max-listpack-value"),
+            set_max_intset_entries: values.number("set-max-intset-entries"),
+            set_max_listpack_entries: values.number("set-max-listpack-entries"),
+            set_max_listpack_value_bytes: values.bytes("set-max-listpack-value"),
             latency_tracking_info_percentiles: values
                 .percentiles("latency-tracking-info-percentiles")
                 .to_vec(),

@@ -221,7 +221,7 @@ const REDIS_TESTS: &str = "it is for tests of Redis itself";
 const REMOVED: &str = "Redis removed it as well";
 const REPLICATION: &str = "replication is not supported";
 const SCRIPTS: &str = "scripts are not supported";
-const STRINGS_ONLY: &str = "strings are the only data type";
+const TYPE_TO_COME: &str = "there are no values of this type yet";
 const TITLE: &str = "the name in the list of processes stays as it is";
 const TLS: &str = "TLS is not supported";
 
@@ -342,18 +342,18 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     // Data.
     row("databases", int(1), "16").immutable().works("number of databases"),
     row("dir", Directory, ".").immutable().works("directory of the data files"),
-    row("hash-max-listpack-entries", long(0), "512").alias(&["hash-max-ziplist-entries"]).inert(STRINGS_ONLY),
-    row("hash-max-listpack-value", size(0), "64").alias(&["hash-max-ziplist-value"]).inert(STRINGS_ONLY),
-    row("list-max-listpack-size", between(i32::MIN as i64, INT_MAX), "-2").alias(&["list-max-ziplist-size"]).inert(STRINGS_ONLY),
-    row("list-compress-depth", int(0), "0").inert(STRINGS_ONLY),
-    row("set-max-intset-entries", long(0), "512").inert(STRINGS_ONLY),
-    row("set-max-listpack-entries", long(0), "128").inert(STRINGS_ONLY),
-    row("set-max-listpack-value", size(0), "64").inert(STRINGS_ONLY),
-    row("zset-max-listpack-entries", long(0), "128").alias(&["zset-max-ziplist-entries"]).inert(STRINGS_ONLY),
-    row("zset-max-listpack-value", size(0), "64").alias(&["zset-max-ziplist-value"]).inert(STRINGS_ONLY),
-    row("hll-sparse-max-bytes", size(0), "3000").inert(STRINGS_ONLY),
-    row("stream-node-max-bytes", size(0), "4096").inert(STRINGS_ONLY),
-    row("stream-node-max-entries", long(0), "100").inert(STRINGS_ONLY),
+    row("hash-max-listpack-entries", long(0), "512").alias(&["hash-max-ziplist-entries"]).works("fields of a hash that OBJECT ENCODING calls a listpack, at most"),
+    row("hash-max-listpack-value", size(0), "64").alias(&["hash-max-ziplist-value"]).works("bytes of a field or value of such a hash, at most"),
+    row("list-max-listpack-size", between(i32::MIN as i64, INT_MAX), "-2").alias(&["list-max-ziplist-size"]).inert(TYPE_TO_COME),
+    row("list-compress-depth", int(0), "0").inert(TYPE_TO_COME),
+    row("set-max-intset-entries", long(0), "512").works("members of a set of integers that OBJECT ENCODING calls an intset, at most"),
+    row("set-max-listpack-entries", long(0), "128").works("members of a set that OBJECT ENCODING calls a listpack, at most"),
+    row("set-max-listpack-value", size(0), "64").works("bytes of a member of such a set, at most"),
+    row("zset-max-listpack-entries", long(0), "128").alias(&["zset-max-ziplist-entries"]).inert(TYPE_TO_COME),
+    row("zset-max-listpack-value", size(0), "64").alias(&["zset-max-ziplist-value"]).inert(TYPE_TO_COME),
+    row("hll-sparse-max-bytes", size(0), "3000").inert(TYPE_TO_COME),
+    row("stream-node-max-bytes", size(0), "4096").inert(TYPE_TO_COME),
+    row("stream-node-max-entries", long(0), "100").inert(TYPE_TO_COME),
     line("list-max-ziplist-entries", 1, 1).inert(REMOVED),
     line("list-max-ziplist-value", 1, 1).inert(REMOVED),
     row("notify-keyspace-events", KeyspaceEvents, "").inert(PUBSUB),

@@ -607,7 +607,7 @@ impl<S: Socket> Connection<S> {
             // What it has done so far stays, and is logged.
             let reads = ColdReads::default();
             let server = Arc::clone(self.server());
-            let op = server.store.resume_suspended(half_done, &reads);
+            let op = server.store.resume_suspended(half_done.suspended, &reads);
             self.client.note_changes(op);
         }
         if let Some(mut exec) = self.client.exec.take() {

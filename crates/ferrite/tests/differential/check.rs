@@ -16,6 +16,10 @@ pub(crate) enum Check {
     Near(i64),
     /// The same elements in any order.
     Unordered,
+    /// The same pairs in any order: a map, or a flat array of names and values.
+    UnorderedPairs,
+    /// The same types and lengths, whatever is in them: what is picked at random.
+    Shape,
     /// The same type only: what describes the server and not its data.
     Type,
     /// The same names, whatever their values: in a map, or in a flat array of names and values.
@@ -42,8 +46,8 @@ impl Check {
     /// Whether the command may be sent together with others: nothing else is asked, and both
     /// servers are and stay connected.
     pub(crate) fn can_be_pipelined(self) -> bool {
-        use Check::{Alone, Closes, RandomKey, Scan};
-        !matches!(self, Alone(_) | Closes | RandomKey | Scan)
+        use Check::{Alone, Closes, RandomKey, Scan, Shape};
+        !matches!(self, Alone(_) | Closes | RandomKey | Scan | Shape)
     }
 
     /// Whether the replies agree.
@@ -66,8 +70,14 @@ impl Check {
         Ok(match self {
             Check::Exact | Check::Closes | Check::Alone(_) | Check::By(_) => false,
             Check::Near(tolerance) => near(ferrite, oracle, tolerance),
-            Check::Unordered => sorted(ferrite) == sorted(oracle),
-            Check::Type => std::mem::discriminant(ferrite) == std::mem::discriminant(oracle),
+            Check::Unordered => {
+                same_type(ferrite, oracle) && sorted(ferrite, 1) == sorted(oracle, 1)
+            }
+            Check::UnorderedPairs => {
+                same_type(ferrite, oracle) && sorted(ferrite, 2) == sorted(oracle, 2)
+            }
+            Check::Shape => same_shape(ferrite, oracle),
+            Check::Type => same_type(ferrite, oracle),
             Check::Names => names(ferrite) == names(oracle),
             Check::RandomKey => match (ferrite, oracle) {
                 (Reply::Bulk(ours), Reply::Bulk(theirs)) => {
@@ -93,10 +103,26 @@ fn near(ferrite: &Reply, oracle: &Reply, tolerance: i64) -> bool {
     }
 }
 
-fn sorted(reply: &Reply) -> Option<Vec<String>> {
+fn same_type(one: &Reply, other: &Reply) -> bool {
+    std::mem::discriminant(one) == std::mem::discriminant(other)
+}
+
+fn same_shape(one: &Reply, other: &Reply) -> bool {
+    let (ours, theirs) = (one.elements(), other.elements());
+    let (ours, theirs) = (ours.unwrap_or_default(), theirs.unwrap_or_default());
+    same_type(one, other)
+        && ours.len() == theirs.len()
+        && ours
+            .iter()
+            .zip(theirs)
+            .all(|(ours, theirs)| same_shape(ours, theirs))
+}
+
+/// The elements, so many taken together, in an order of their own.
+fn sorted(reply: &Reply, together: usize) -> Option<Vec<String>> {
     let mut shown: Vec<_> = reply
         .elements()?
-        .iter()
+        .chunks(together)
         .map(|item| format!("{item:?}"))
         .collect();
     shown.sort_unstable();
@@ -108,10 +134,15 @@ fn names(reply: &Reply) -> Option<BTreeSet<Vec<u8>>> {
     names.map(|name| name.bytes().map(<[u8]>::to_vec)).collect()
 }
 
-/// All keys that the SCAN `command` gives from its cursor on, going on with its options.
+/// All keys (or elements, of HSCAN and SSCAN) that the SCAN `command` gives from its cursor on, going on with its options.
 fn iterate(connection: &mut Connection, command: &Command) -> io::Result<BTreeSet<Vec<u8>>> {
     let mut command = command.clone();
-    command[1] = b"0".to_vec();
+    let cursor_at = if command[0].eq_ignore_ascii_case(b"scan") {
+        1
+    } else {
+        2
+    };
+    command[cursor_at] = b"0".to_vec();
     let mut keys = BTreeSet::new();
     loop {
         let reply = connection.call(&command)?;
@@ -123,6 +154,6 @@ fn iterate(connection: &mut Connection, command: &Command) -> io::Result<BTreeSe
         if cursor == b"0" {
             return Ok(keys);
         }
-        command[1] = cursor.clone();
+        command[cursor_at] = cursor.clone();
     }
 }

@@ -3,8 +3,11 @@
 
 mod bits;
 mod connection;
+mod field_expiry;
+mod hashes;
 mod keys;
 mod server;
+mod sets;
 mod strings;
 mod transactions;
 
@@ -110,6 +113,9 @@ pub(crate) fn all() -> impl Iterator<Item = Generator> {
     [
         strings::TABLE,
         bits::TABLE,
+        hashes::TABLE,
+        field_expiry::TABLE,
+        sets::TABLE,
         keys::TABLE,
         connection::TABLE,
         server::TABLE,
@@ -122,7 +128,13 @@ pub(crate) fn all() -> impl Iterator<Item = Generator> {
 
 /// Those of commands about data alone: what they do does not end with the connection or the server.
 pub(crate) fn of_data() -> impl Iterator<Item = Generator> {
-    let tables = [strings::TABLE, bits::TABLE, keys::TABLE];
+    let tables = [
+        strings::TABLE,
+        bits::TABLE,
+        hashes::TABLE,
+        sets::TABLE,
+        keys::TABLE,
+    ];
     tables.into_iter().flatten().copied()
 }
 

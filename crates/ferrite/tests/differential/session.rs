@@ -146,7 +146,12 @@ impl Session {
             }
         }
         self.coverage.print();
-        self.compare(&[(vec![b"DEBUG".to_vec(), b"DIGEST".to_vec()], Check::Exact)])?;
+        // Valkey's digest leaves out that fields of hashes expire.
+        let check = match self.plan.knows {
+            Knows::Valkey => Check::Type,
+            Knows::Redis | Knows::Nobody => Check::Exact,
+        };
+        self.compare(&[(command!["DEBUG", "DIGEST"], check)])?;
         let differences = self.differences.join("\n\n");
         assert!(
             self.differences.is_empty(),

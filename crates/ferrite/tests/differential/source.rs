@@ -93,23 +93,82 @@ impl Source {
         format!("b:{}", self.random.below(5)).into_bytes()
     }
 
+    /// A key that mostly holds a hash.
+    pub(crate) fn hash_key(&mut self) -> Vec<u8> {
+        self.collection_key("h")
+    }
+
+    /// A key that mostly holds a set.
+    pub(crate) fn set_key(&mut self) -> Vec<u8> {
+        self.collection_key("S")
+    }
+
+    fn collection_key(&mut self, kind: &str) -> Vec<u8> {
+        match self.random.below(60) {
+            0 => self.any_key(),
+            1 => self.missing_key(),
+            _ => format!("{kind}:{}", self.random.below(6)).into_bytes(),
+        }
+    }
+
+    /// As [`Source::value`], no longer than an element may be.
+    pub(crate) fn element_value(&mut self) -> Vec<u8> {
+        let mut value = self.value();
+        value.truncate(25_000);
+        value
+    }
+
+    /// A field of a hash or a member of a set.
+    pub(crate) fn element(&mut self) -> Vec<u8> {
+        match self.random.below(40) {
+            0 => Vec::new(),
+            1 => self.binary(20),
+            2 => self.text(70),
+            3 => self.element_value(),
+            4..20 => self.random.between(0, 12).encoded(),
+            _ => format!("e{}", self.random.below(12)).into_bytes(),
+        }
+    }
+
+    /// `command` with one to six elements, now and then many.
+    pub(crate) fn with_elements(&mut self, mut command: Command) -> Command {
+        let count = if self.random.one_in(80) {
+            self.random.between(100, 700)
+        } else {
+            self.random.between(1, 6)
+        };
+        for _ in 0..count {
+            let element = if count > 6 {
+                self.random.between(0, 2000).encoded()
+            } else {
+                self.element()
+            };
+            command.push(element);
+        }
+        command
+    }
+
     pub(crate) fn missing_key(&mut self) -> Vec<u8> {
         format!("missing:{}", self.random.below(1000)).into_bytes()
     }
 
     /// A key of any kind.
     pub(crate) fn any_key(&mut self) -> Vec<u8> {
-        match self.random.below(8) {
+        match self.random.below(10) {
             0 => self.number_key(),
             1 => self.float_key(),
             2 => self.bit_key(),
+            3 => format!("h:{}", self.random.below(6)).into_bytes(),
+            4 => format!("S:{}", self.random.below(6)).into_bytes(),
             _ => self.key(),
         }
     }
 
     /// A key, and another (now and then the same) of the same kind.
     pub(crate) fn two_keys(&mut self) -> (Vec<u8>, Vec<u8>) {
-        match self.random.below(6) {
+        match self.random.below(8) {
+            6 => (self.hash_key(), self.hash_key()),
+            7 => (self.set_key(), self.set_key()),
             0 => (self.number_key(), self.number_key()),
             1 => (self.float_key(), self.float_key()),
             2 => (self.bit_key(), self.bit_key()),
@@ -290,6 +349,61 @@ impl Source {
         self.then.push_back(command![
             "MSET", "n:0", number, "n:1", 7, "f:0", "1.5", "b:0", "\x05ab"
         ]);
+        for number in 0..6 {
+            self.refill_hash(format!("h:{number}").into_bytes());
+            self.refill_set(format!("S:{number}").into_bytes());
+        }
+    }
+}
+
+impl Source {
+    /// The first call of an iteration over the elements of a collection.
+    pub(crate) fn scan_elements(&mut self, name: &str, key: Vec<u8>) -> Command {
+        let cursor = if self.random.one_in(15) { "x" } else { "0" };
+        let mut command = command![name, key, cursor];
+        if self.random.one_in(2) {
+            let pattern = self.word(&["*", "e*", "[0-5]*", "?", "*\\*"]);
+            command.extend(command!["MATCH", pattern]);
+        }
+        if self.random.one_in(2) {
+            let count = if self.random.one_in(10) {
+                self.oddity()
+            } else {
+                self.random.between(1, 50).encoded()
+            };
+            command.extend(command!["COUNT", count]);
+        }
+        if self.random.one_in(30) {
+            command.push(self.oddity());
+        }
+        command
+    }
+
+    /// Commands that make a hash of what the key holds.
+    pub(crate) fn refill_hash(&mut self, key: Vec<u8>) {
+        let mut command = command!["HSET", key.clone()];
+        for _ in 0..self.random.between(1, 8) {
+            let (field, value) = (self.element(), self.short_value());
+            command.extend([field, value]);
+        }
+        self.then.push_back(command!["DEL", key]);
+        self.then.push_back(command);
+    }
+
+    /// Commands that make a set of what the key holds.
+    pub(crate) fn refill_set(&mut self, key: Vec<u8>) {
+        let mut command = command!["SADD", key.clone()];
+        let only_integers = self.random.one_in(3);
+        for _ in 0..self.random.between(1, 8) {
+            let member = if only_integers {
+                self.random.between(-5, 40).encoded()
+            } else {
+                self.element()
+            };
+            command.push(member);
+        }
+        self.then.push_back(command!["DEL", key]);
+        self.then.push_back(command);
     }
 }
 

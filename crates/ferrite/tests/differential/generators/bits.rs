@@ -37,7 +37,8 @@ pub(crate) const TABLE: &[Generator] = &[
 
 /// Redis 7.0 looks for the key before it looks at the other arguments; 7.2 does as Ferrite does.
 fn syntax_first(ferrite: &Reply, oracle: &Reply) -> bool {
-    ferrite.is_error() && matches!(oracle, Reply::Integer(0 | -1))
+    let is_other_type = matches!(oracle, Reply::Error(text) if text.starts_with(b"WRONGTYPE"));
+    ferrite.is_error() && (is_other_type || matches!(oracle, Reply::Integer(0 | -1)))
 }
 
 fn offset(s: &mut Source) -> i64 {

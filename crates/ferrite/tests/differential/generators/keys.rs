@@ -106,9 +106,14 @@ pub(crate) const TABLE: &[Generator] = &[
     Generator::new("object|help", |_| command!["OBJECT", "HELP"]).check(Check::Type),
 ];
 
-/// Redis's encoding also depends on how the value came about (APPEND leaves it raw, INCRBYFLOAT
-/// never makes it an int); Ferrite tells it by the value alone.
-fn same_encoding(ferrite: &Reply, oracle: &Reply) -> bool {
+/// Redis's encoding of a string also depends on how the value came about (APPEND leaves it raw, INCRBYFLOAT
+/// never makes it an int); Ferrite tells it by the value alone. Sets are no listpacks before Redis 7.2.
+pub(super) fn same_encoding(ferrite: &Reply, oracle: &Reply) -> bool {
+    if ferrite.bytes() == Some(b"listpack") {
+        return oracle
+            .bytes()
+            .is_some_and(|name| [&b"hashtable"[..], b"intset"].contains(&name));
+    }
     let by_value: &[&[u8]] = &[b"int", b"embstr"];
     let by_history: &[&[u8]] = &[b"embstr", b"raw"];
     ferrite.bytes().is_some_and(|name| by_value.contains(&name))
@@ -168,7 +173,7 @@ fn scan(s: &mut Source) -> Command {
     if s.random.one_in(4) {
         command.extend(command![
             "TYPE",
-            s.word(&["string", "STRING", "list", "nonsense"])
+            s.word(&["string", "STRING", "hash", "set", "list", "nonsense"])
         ]);
     }
     if s.random.one_in(30) {

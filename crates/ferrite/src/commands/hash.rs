@@ -1,0 +1,409 @@
+//! Storing and removing fields of hashes: HSET, HMSET, HSETNX, HDEL; and what the commands on hashes share.
+//!
+//! A hash is a collection of one tree, whose elements are its fields. Behind the encoding its header has the time before
+//! which no field expires, once one may: so a hash whose fields do not expire is not searched for those that have.
+
+use std::ops::ControlFlow;
+
+use hybridlog::{
+    Collection, Direction, Element, Layout, Namespace, Operation, Order, Put, TreeLayout, WalkFrom,
+};
+
+use super::KIND_HASH;
+use super::collection::{ELEMENTS, Encoding, PackedLimits, check_room, find, remove_if_empty};
+use super::string::{GROW_FAST, STRING_ROW, WRITE_FAST};
+use crate::args::Args;
+use crate::command::{Done, Handler, Row, Stop};
+use crate::ctx::Ctx;
+
+pub(super) static HASH: Layout = Layout {
+    kind: KIND_HASH,
+    trees: &[TreeLayout {
+        order: Order::Hash,
+        has_values: true,
+    }],
+};
+
+/// What most rows of hash commands have in common.
+pub(super) const HASH_ROW: Row = Row {
+    categories: &["hash"],
+    group: "hash",
+    since: "2.0.0",
+    ..STRING_ROW
+};
+
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        name: "hset",
+        arity: -4,
+        flags: GROW_FAST,
+        complexity: "O(N), N being the number of fields",
+        summary: "Stores values in fields of a hash, whatever they held.",
+        handler: Handler::Worker(hset),
+        ..HASH_ROW
+    },
+    Row {
+        name: "hmset",
+        arity: -4,
+        flags: GROW_FAST,
+        complexity: "O(N), N being the number of fields",
+        summary: "Stores values in fields of a hash; the former form of HSET.",
+        handler: Handler::Worker(hmset),
+        ..HASH_ROW
+    },
+    Row {
+        name: "hsetnx",
+        arity: 4,
+        flags: GROW_FAST,
+        summary: "Stores a value in a field of a hash that does not exist yet.",
+        handler: Handler::Worker(hsetnx),
+        ..HASH_ROW
+    },
+    Row {
+        name: "hdel",
+        arity: -3,
+        flags: WRITE_FAST,
+        complexity: "O(N), N being the number of fields",
+        summary: "Removes fields of a hash, and the hash with its last field.",
+        handler: Handler::Worker(hdel),
+        ..HASH_ROW
+    },
+];
+
+/// A hash that has been found.
+pub(super) struct Hash<'r> {
+    pub(super) collection: Collection<'r>,
+    now_ms: u64,
+}
+
+impl<'r> Hash<'r> {
+    /// Finds the hash stored under `key`; an error if the key holds something else.
+    pub(super) fn find(
+        op: &'r Operation<'_>,
+        namespace: Namespace,
+        key: &[u8],
+    ) -> Result<Option<Hash<'r>>, Stop> {
+        let found = find(op, namespace, key, KIND_HASH)?;
+        Ok(found.map(|collection| Hash::of(collection, op)))
+    }
+
+    pub(super) fn of(collection: Collection<'r>, op: &Operation<'_>) -> Hash<'r> {
+        // Few fields expire, and reading the clock takes time.
+        let now_ms = if earliest_expiry(&collection).is_some() {
+            op.now_ms()
+        } else {
+            0
+        };
+        Hash { collection, now_ms }
+    }
+
+    /// How many fields it has; among them may be some that have expired.
+    pub(super) fn len(&self) -> u64 {
+        self.collection.len(ELEMENTS)
+    }
+
+    pub(super) fn facts(&self) -> Facts {
+        Facts {
+            encoding: Encoding::of(&self.collection),
+            len: self.len(),
+            earliest_expiry_ms: earliest_expiry(&self.collection),
+            has_expired: self.has_expired(),
+        }
+    }
+
+    /// The field, unless it has expired.
+    pub(super) fn get(&self, field: &[u8]) -> Result<Option<Element<'r>>, Stop> {
+        let found = self.collection.get(ELEMENTS, field)?;
+        Ok(found.filter(|element| self.is_live(element)))
+    }
+
+    pub(super) fn is_live(&self, element: &Element<'_>) -> bool {
+        element.expires_at_ms.is_none_or(|at| at > self.now_ms)
+    }
+
+    /// Whether there may be fields that have expired.
+    pub(super) fn has_expired(&self) -> bool {
+        earliest_expiry(&self.collection).is_some_and(|at| at <= self.now_ms)
+    }
+}
+
+/// The time before which no field of a hash expires, Unix milliseconds; none if none ever does.
+fn earliest_expiry(hash: &Collection<'_>) -> Option<u64> {
+    let bytes = hash.header().get(1..9)?;
+    bytes.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// What has to be known of a hash while it is changed.
+#[derive(Clone, Copy)]
+pub(super) struct Facts {
+    encoding: Encoding,
+    len: u64,
+    /// No field expires before this, Unix milliseconds; none if none ever does.
+    earliest_expiry_ms: Option<u64>,
+    /// Whether there may be fields that have expired.
+    has_expired: bool,
+}
+
+impl Facts {
+    pub(super) fn has_expired(&self) -> bool {
+        self.has_expired
+    }
+
+    /// Those of the hash stored under `key`, which need not be there. All that `fields` will need is read.
+    pub(super) fn gather<'a>(
+        cx: &Ctx<'_>,
+        key: &[u8],
+        fields: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Facts, Stop> {
+        let Some(hash) = Hash::find(&cx.op, cx.namespace, key)? else {
+            return Ok(Facts {
+                encoding: Encoding::Listpack,
+                len: 0,
+                earliest_expiry_ms: None,
+                has_expired: false,
+            });
+        };
+        hash.collection.want(ELEMENTS, fields)?;
+        Ok(hash.facts())
+    }
+}
+
+/// Stores a field, with what the header of the hash says then. Whether the field is new.
+pub(super) fn put(
+    cx: &mut Ctx<'_>,
+    key: &[u8],
+    facts: &mut Facts,
+    (field, value): (&[u8], &[u8]),
+    expires_at_ms: Option<u64>,
+) -> Result<bool, Stop> {
+    // A change that is made half is made again from the start: the encoding comes first.
+    let is_revived = facts.has_expired && is_expired(cx, key, field)?;
+    let mut header = (facts.encoding, facts.earliest_expiry_ms);
+    if facts.encoding.is_packed() && outgrows(cx, key, facts, field, value)? {
+        header.0 = Encoding::Hashtable;
+    }
+    if let Some(at_ms) = expires_at_ms {
+        header.1 = Some(header.1.map_or(at_ms, |earliest| earliest.min(at_ms)));
+        if header.0 == Encoding::Listpack {
+            header.0 = Encoding::ListpackEx;
+        }
+    }
+    if header != (facts.encoding, facts.earliest_expiry_ms) {
+        set_header(cx, key, header)?;
+        (facts.encoding, facts.earliest_expiry_ms) = header;
+    }
+    let put = cx.op.put_element(
+        cx.namespace,
+        key,
+        &HASH,
+        ELEMENTS,
+        field,
+        value,
+        expires_at_ms,
+    )?;
+    facts.len += u64::from(put == Put::Added);
+    Ok(put == Put::Added || is_revived)
+}
+
+/// Whether a hash in a packed encoding does not stay in it if the field is stored.
+fn outgrows(
+    cx: &Ctx<'_>,
+    key: &[u8],
+    facts: &Facts,
+    field: &[u8],
+    value: &[u8],
+) -> Result<bool, Stop> {
+    let limit = PackedLimits::now(cx).hash;
+    if field.len().max(value.len()) as u64 > limit.element_bytes {
+        return Ok(true);
+    }
+    if facts.len < limit.entries {
+        return Ok(false);
+    }
+    let hash = Hash::find(&cx.op, cx.namespace, key)?;
+    Ok(match hash {
+        Some(hash) => hash.collection.get(ELEMENTS, field)?.is_none(),
+        None => true,
+    })
+}
+
+/// Stores what the header of a hash says, which may be one that is made with it.
+fn set_header(
+    cx: &mut Ctx<'_>,
+    key: &[u8],
+    (encoding, earliest_expiry_ms): (Encoding, Option<u64>),
+) -> Result<(), Stop> {
+    if let Some(at_ms) = earliest_expiry_ms {
+        cx.server.field_expiry.note(cx.namespace, key, at_ms);
+    }
+    let header = header(encoding, earliest_expiry_ms);
+    Ok(cx.op.set_header(cx.namespace, key, &HASH, &header)?)
+}
+
+fn header(encoding: Encoding, earliest_expiry_ms: Option<u64>) -> Vec<u8> {
+    let mut header = encoding.header().to_vec();
+    if let Some(at_ms) = earliest_expiry_ms {
+        header.extend_from_slice(&at_ms.to_le_bytes());
+    }
+    header
+}
+
+/// The arguments from `first` on as fields with their values.
+pub(super) fn pairs<'a>(
+    args: Args<'a>,
+    first: usize,
+) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a> {
+    let (fields, values) = (args.from(first), args.from(first + 1));
+    fields.step_by(2).zip(values.step_by(2))
+}
+
+fn hset(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    set_fields(cx, args, "hset")?;
+    let added = cx.progress.count;
+    cx.reply.integer(added);
+    Ok(())
+}
+
+fn hmset(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    set_fields(cx, args, "hmset")?;
+    cx.reply.ok();
+    Ok(())
+}
+
+fn set_fields(cx: &mut Ctx<'_>, args: Args<'_>, command: &str) -> Done {
+    if !args.len().is_multiple_of(2) {
+        return Err(format!("ERR wrong number of arguments for '{command}' command").into());
+    }
+    let (key, pairs) = (&args[1], pairs(args, 2));
+    let mut facts = Facts::gather(cx, key, pairs.clone().map(|(field, _)| field))?;
+    check_room(cx, pairs.len(), args.total_bytes())?;
+    for pair in pairs.skip(cx.progress.done) {
+        let is_new = put(cx, key, &mut facts, pair, None)?;
+        cx.progress.done += 1;
+        cx.progress.count += i64::from(is_new);
+    }
+    Ok(())
+}
+
+fn hsetnx(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    let key = &args[1];
+    let found = Hash::find(&cx.op, cx.namespace, key)?;
+    let is_there = match &found {
+        Some(hash) => hash.get(&args[2])?.is_some(),
+        None => false,
+    };
+    // What it finds after it has begun is its own.
+    let stores = cx.progress.has_begun || !is_there;
+    if stores {
+        let mut facts = Facts::gather(cx, key, std::iter::once(&args[2]))?;
+        put(cx, key, &mut facts, (&args[2], &args[3]), None)?;
+    }
+    cx.reply.integer(i64::from(stores));
+    Ok(())
+}
+
+fn hdel(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    let key = &args[1];
+    let facts = Facts::gather(cx, key, args.from(2))?;
+    for field in args.from(2).skip(cx.progress.done) {
+        let was_live = remove(cx, key, &facts, field)?;
+        cx.progress.done += 1;
+        cx.progress.count += i64::from(was_live);
+    }
+    if cx.op.changes() > 0 {
+        remove_if_empty(cx, key, KIND_HASH)?;
+    }
+    let removed = cx.progress.count;
+    cx.reply.integer(removed);
+    Ok(())
+}
+
+/// Removes a field. Whether it was there, and had not expired.
+pub(super) fn remove(
+    cx: &mut Ctx<'_>,
+    key: &[u8],
+    facts: &Facts,
+    field: &[u8],
+) -> Result<bool, Stop> {
+    let is_live = !facts.has_expired || !is_expired(cx, key, field)?;
+    Ok(cx.op.remove_element(cx.namespace, key, ELEMENTS, field)? && is_live)
+}
+
+/// Whether a field is still there, but has expired.
+fn is_expired(cx: &Ctx<'_>, key: &[u8], field: &[u8]) -> Result<bool, Stop> {
+    let Some(hash) = Hash::find(&cx.op, cx.namespace, key)? else {
+        return Ok(false);
+    };
+    let found = hash.collection.get(ELEMENTS, field)?;
+    Ok(found.is_some_and(|element| !hash.is_live(&element)))
+}
+
+/// What was found among some fields of a hash.
+pub(crate) struct ExpiredFields {
+    /// How many of them have not expired.
+    pub(crate) live: u64,
+    /// When the first of those expires, Unix milliseconds.
+    pub(crate) earliest_ms: Option<u64>,
+    /// There are no more behind them.
+    pub(crate) is_last: bool,
+}
+
+/// Removes those that have expired of `count` fields from a position on, and the hash with its last field.
+pub(crate) fn remove_expired_fields(
+    op: &mut Operation<'_>,
+    namespace: Namespace,
+    key: &[u8],
+    position: u64,
+    count: u64,
+) -> Result<ExpiredFields, hybridlog::Stop> {
+    let mut found = ExpiredFields {
+        live: 0,
+        earliest_ms: None,
+        is_last: true,
+    };
+    let mut expired = Vec::new();
+    let (len, encoding) = {
+        let record = op.read(namespace, key)?;
+        let Some(record) = record.filter(|record| record.meta().kind == KIND_HASH) else {
+            return Ok(found);
+        };
+        let hash = Hash::of(op.open_collection(&record)?, op);
+        if !hash.has_expired() {
+            found.earliest_ms = earliest_expiry(&hash.collection);
+            return Ok(found);
+        }
+        let from = WalkFrom::Position(position);
+        hash.collection
+            .walk(ELEMENTS, from, Direction::Forward, count, &mut |element| {
+                if hash.is_live(&element) {
+                    found.live += 1;
+                    let earliest_ms = found.earliest_ms.into_iter().chain(element.expires_at_ms);
+                    found.earliest_ms = earliest_ms.min();
+                } else {
+                    expired.push(element.key.into_owned());
+                }
+                ControlFlow::Continue(())
+            })?;
+        (hash.len(), Encoding::of(&hash.collection))
+    };
+    let changes_before = op.changes();
+    for field in &expired {
+        match op.remove_element(namespace, key, ELEMENTS, field) {
+            // What has been done stays; the rest is looked at again.
+            Err(_) if op.changes() > changes_before => {
+                found.is_last = false;
+                found.live = 0;
+                return Ok(found);
+            }
+            removed => removed?,
+        };
+    }
+    found.is_last = position + count >= len;
+    if expired.len() as u64 == len {
+        op.remove(namespace, key)?;
+    } else if position == 0 && found.is_last {
+        let header = header(encoding, found.earliest_ms);
+        op.set_header(namespace, key, &HASH, &header)?;
+    }
+    Ok(found)
+}

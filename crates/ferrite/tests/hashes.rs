@@ -1,0 +1,358 @@
+//! Hashes: what is not compared with a real server elsewhere: encodings, fields that expire, restarts, transactions, and all
+//! of it from the disk.
+
+mod common;
+
+use common::{Connection, Server, eventually};
+
+const DEBUG: [&str; 2] = ["--enable-debug-command", "yes"];
+const OK: &str = "+OK\r\n";
+const NULL: &str = "$-1\r\n";
+
+/// Sends `command`, words separated by spaces, and compares the reply, its lines separated by spaces.
+fn check(client: &mut Connection, command: &str, expected: &str) {
+    let words: Vec<&str> = command.split(' ').collect();
+    let reply = client.command(&words);
+    assert_eq!(reply.trim_end().replace("\r\n", " "), expected, "{command}");
+}
+
+/// As [`check`], with everything moved to the disk before.
+fn check_cold(client: &mut Connection, command: &str, expected: &str) {
+    assert_eq!(client.command(&["DEBUG", "FORCE-COLD"]), OK);
+    check(client, command, expected);
+}
+
+/// HSET of the fields `f0`, `f1` and so on, whose values are their numbers.
+fn fill(client: &mut Connection, key: &str, count: usize) {
+    for from in (0..count).step_by(500) {
+        let mut words = vec!["HSET".to_owned(), key.to_owned()];
+        for i in from..count.min(from + 500) {
+            words.extend([format!("f{i}"), i.to_string()]);
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        client.command(&words);
+    }
+}
+
+#[test]
+fn encodings_follow_the_limits_and_never_go_back() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let encoding = |client: &mut Connection, expected: &str| {
+        let shown = format!("${} {expected}", expected.len());
+        check(client, "OBJECT ENCODING h", &shown);
+    };
+    fill(&mut client, "h", 512);
+    encoding(&mut client, "listpack");
+    check(&mut client, "HSET h f1 again", ":0");
+    encoding(&mut client, "listpack");
+    check(&mut client, "HSETNX h more 1", ":1");
+    encoding(&mut client, "hashtable");
+    check(&mut client, "HDEL h more", ":1");
+    encoding(&mut client, "hashtable");
+
+    check(&mut client, "DEL h", ":1");
+    let long = "x".repeat(65);
+    check(&mut client, "HSET h a 1", ":1");
+    check(&mut client, &format!("HINCRBY h {long} 1"), ":1");
+    encoding(&mut client, "hashtable");
+
+    check(&mut client, "DEL h", ":1");
+    check(&mut client, "CONFIG SET hash-max-ziplist-value 3", "+OK");
+    check(&mut client, "HSET h a 123", ":1");
+    encoding(&mut client, "listpack");
+    check(&mut client, "HSET h a 1234", ":0");
+    encoding(&mut client, "hashtable");
+    check(&mut client, "COPY h copy", ":1");
+    check(&mut client, "OBJECT ENCODING copy", "$9 hashtable");
+
+    check(&mut client, "DEL h", ":1");
+    check(&mut client, "HSET h a 1", ":1");
+    check(&mut client, "HEXPIRE h 100 FIELDS 1 a", "*1 :1");
+    encoding(&mut client, "listpackex");
+}
+
+#[test]
+fn fields_expire_and_cannot_be_seen_then() {
+    let server = Server::start(&DEBUG);
+    let mut client = server.connect();
+    // Nobody removes them but who meets them.
+    check(&mut client, "DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
+    check(&mut client, "HSET h a 1 b 2 c 3 d 4", ":4");
+    check(&mut client, "HPEXPIRE h 1 FIELDS 3 a b c", "*3 :1 :1 :1");
+    eventually(|| (client.command(&["HGET", "h", "a"]) == NULL).then_some(()));
+    check(&mut client, "HMGET h a b d", "*3 $-1 $-1 $1 4");
+    check(&mut client, "HGETALL h", "*2 $1 d $1 4");
+    check(&mut client, "HKEYS h", "*1 $1 d");
+    check(&mut client, "HVALS h", "*1 $1 4");
+    check(&mut client, "HEXISTS h a", ":0");
+    check(&mut client, "HSTRLEN h a", ":0");
+    check(&mut client, "HRANDFIELD h", "$1 d");
+    check(&mut client, "HRANDFIELD h 10", "*1 $1 d");
+    check(&mut client, "HSCAN h 0", "*2 $1 0 *2 $1 d $1 4");
+    check(&mut client, "HTTL h FIELDS 2 a d", "*2 :-2 :-1");
+    check(&mut client, "HPERSIST h FIELDS 2 a d", "*2 :-2 :-1");
+    // As in Redis, they count until somebody removes them; HPERSIST has removed one.
+    check(&mut client, "HLEN h", ":3");
+    check(&mut client, "HDEL h b", ":0");
+    check(&mut client, "HLEN h", ":2");
+    check(&mut client, "HSET h c 5", ":1");
+    check(&mut client, "HTTL h FIELDS 1 c", "*1 :-1");
+    check(&mut client, "HLEN h", ":2");
+    check(&mut client, "HPEXPIREAT h 1 FIELDS 2 c d", "*2 :2 :2");
+    check(&mut client, "EXISTS h", ":0");
+}
+
+#[test]
+fn fields_go_by_themselves_and_the_hash_with_the_last() {
+    let server = Server::start(&DEBUG);
+    let mut client = server.connect();
+    fill(&mut client, "big", 3000);
+    check(&mut client, "HSET h a 1 b 2", ":2");
+    check(
+        &mut client,
+        "HPEXPIRE big 1 FIELDS 3 f0 f1500 f2999",
+        "*3 :1 :1 :1",
+    );
+    check(&mut client, "HPEXPIRE h 1 FIELDS 1 a", "*1 :1");
+    check(&mut client, "HPEXPIRE h 30 FIELDS 1 b", "*1 :1");
+    eventually(|| (client.command(&["HLEN", "big"]) == ":2997\r\n").then_some(()));
+    eventually(|| (client.command(&["EXISTS", "h"]) == ":0\r\n").then_some(()));
+    check(&mut client, "HGET big f1", "$1 1");
+}
+
+#[test]
+fn expiry_of_fields_has_conditions_and_limits() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let missing = "-ERR Mandatory argument FIELDS is missing or not at the right position";
+    let too_many = "-ERR The `numfields` parameter must match the number of arguments";
+    let not_positive = "-ERR Number of fields must be a positive integer";
+    check(&mut client, "HSET h a 1 b 2", ":2");
+    for (command, expected) in [
+        (
+            "HEXPIRE h -1 FIELDS 1 a",
+            "-ERR invalid expire time, must be >= 0",
+        ),
+        (
+            "HEXPIRE h 70368744178 FIELDS 1 a",
+            "-ERR invalid expire time in 'hexpire' command",
+        ),
+        (
+            "HPEXPIREAT h 70368744177664 FIELDS 1 a",
+            "-ERR invalid expire time in 'hpexpireat' command",
+        ),
+        ("HEXPIRE h 10 XY FIELDS 1 a", missing),
+        ("HEXPIRE h 10 NX 1 1 a", missing),
+        (
+            "HEXPIRE h 10 FIELDS 0 a",
+            "-ERR Parameter `numFields` should be greater than 0",
+        ),
+        ("HEXPIRE h 10 FIELDS 2 a", too_many),
+        ("HTTL h FIELDS 3 a b", too_many),
+        ("HTTL h FIELDS x a", not_positive),
+        ("HPERSIST h FELD 1 a", missing),
+        ("HGETDEL h FIELDS -1 a", not_positive),
+        ("HGETEX h EX 10 PERSIST FIELDS 1 a", missing),
+        (
+            "HSETEX h FIELDS 1 a",
+            "-ERR wrong number of arguments for 'hsetex' command",
+        ),
+        ("HSETEX h FIELDS 0 a 1", "-ERR invalid number of fields"),
+        ("HSETEX h NX FIELDS 1 a 1", "-ERR unknown argument: NX"),
+        (
+            "HSETEX h FNX FXX FIELDS 1 a 1",
+            "-ERR Only one of FXX or FNX arguments can be specified",
+        ),
+        (
+            "HSETEX h KEEPTTL PX 10 FIELDS 1 a 1",
+            "-ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified",
+        ),
+    ] {
+        check(&mut client, command, expected);
+    }
+    check(&mut client, "HEXPIRETIME none FIELDS 2 a b", "*2 :-2 :-2");
+    check(
+        &mut client,
+        "HPEXPIREAT h 70368744177663 GT FIELDS 2 a b",
+        "*2 :0 :0",
+    );
+    check(
+        &mut client,
+        "HPEXPIREAT h 70368744177663 LT FIELDS 1 a",
+        "*1 :1",
+    );
+    check(
+        &mut client,
+        "HEXPIREAT h 70000000000 NX FIELDS 2 a b",
+        "*2 :0 :1",
+    );
+    check(
+        &mut client,
+        "HEXPIREAT h 70000000001 GT FIELDS 2 a b",
+        "*2 :0 :1",
+    );
+    check(
+        &mut client,
+        "HPEXPIRETIME h FIELDS 2 a b",
+        "*2 :70368744177663 :70000000001000",
+    );
+    check(&mut client, "HINCRBY h b 5", ":7");
+    check(&mut client, "HEXPIRETIME h FIELDS 1 b", "*1 :70000000001");
+    check(&mut client, "HSET h b 8", ":0");
+    check(&mut client, "HPERSIST h FIELDS 2 a b", "*2 :1 :-1");
+}
+
+#[test]
+fn hgetex_hsetex_and_hgetdel_do_two_things_at_once() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    check(&mut client, "HSETEX h FXX FIELDS 1 a 1", ":0");
+    check(
+        &mut client,
+        "HSETEX h FNX EXAT 70000000000 FIELDS 2 a 1 b 2",
+        ":1",
+    );
+    check(&mut client, "HSETEX h FNX FIELDS 2 b 1 c 2", ":0");
+    check(&mut client, "HSETEX h FXX KEEPTTL FIELDS 1 a 3", ":1");
+    check(
+        &mut client,
+        "HEXPIRETIME h FIELDS 2 a b",
+        "*2 :70000000000 :70000000000",
+    );
+    check(&mut client, "HGETEX h PERSIST FIELDS 2 a x", "*2 $1 3 $-1");
+    check(
+        &mut client,
+        "HGETEX h PXAT 70000000001000 FIELDS 1 b",
+        "*1 $1 2",
+    );
+    check(
+        &mut client,
+        "HEXPIRETIME h FIELDS 2 a b",
+        "*2 :-1 :70000000001",
+    );
+    check(&mut client, "HGETDEL h FIELDS 3 b x b", "*3 $1 2 $-1 $-1");
+    check(&mut client, "HGETALL h", "*2 $1 a $1 3");
+    check(&mut client, "HGETEX h EX 0 FIELDS 1 a", "*1 $1 3");
+    check(&mut client, "EXISTS h", ":0");
+    check(&mut client, "HSETEX h PXAT 1 FIELDS 1 a 1", ":1");
+    check(&mut client, "EXISTS h", ":0");
+}
+
+#[test]
+fn every_command_finds_its_fields_on_the_disk() {
+    let server = Server::start(&DEBUG);
+    let mut client = server.connect();
+    fill(&mut client, "big", 5000);
+    for (command, expected) in [
+        ("HLEN big", ":5000"),
+        ("HGET big f4999", "$4 4999"),
+        ("HMGET big f1 none f4000", "*3 $1 1 $-1 $4 4000"),
+        ("HSET big f1 one new two", ":1"),
+        ("HINCRBY big f2 40", ":42"),
+        ("HDEL big f3 f4 none", ":2"),
+        ("HSETNX big f5 x", ":0"),
+        ("HEXPIREAT big 70000000000 FIELDS 1 f6", "*1 :1"),
+        ("HEXPIRETIME big FIELDS 2 f6 f7", "*2 :70000000000 :-1"),
+        ("HGETDEL big FIELDS 1 f6", "*1 $1 6"),
+        ("TYPE big", "+hash"),
+        ("RENAME big renamed", "+OK"),
+        ("COPY renamed big", ":1"),
+        ("HLEN big", ":4998"),
+        ("DEL renamed", ":1"),
+    ] {
+        check_cold(&mut client, command, expected);
+    }
+    assert_eq!(client.command(&["DEBUG", "FORCE-COLD"]), OK);
+    let all = client.command(&["HGETALL", "big"]);
+    assert!(all.starts_with("*9996\r\n"), "{}", &all[..20]);
+    let some = client.command(&["HRANDFIELD", "big", "100"]);
+    assert!(some.starts_with("*100\r\n"), "{}", &some[..20]);
+}
+
+#[test]
+fn restarts_find_hashes() {
+    let directives = [&DEBUG[..], &["--appendfsync", "always"]].concat();
+    let mut server = Server::start(&directives);
+    let mut client = server.connect();
+    fill(&mut client, "big", 3000);
+    check(&mut client, "HSET small a 1 b 2", ":2");
+    check(&mut client, "SAVE", "+OK");
+    fill(&mut client, "later", 1000);
+    check(&mut client, "HSET small c 3", ":1");
+    check(
+        &mut client,
+        "HEXPIREAT small 70000000000 FIELDS 1 a",
+        "*1 :1",
+    );
+    check(&mut client, "HDEL big f7 f2999", ":2");
+    let digest = client.command(&["DEBUG", "DIGEST"]);
+    for killed in [true, false] {
+        let dir = if killed {
+            server.kill()
+        } else {
+            server.shut_down(&[])
+        };
+        server = Server::start_in(dir, &directives);
+        let mut client = server.connect();
+        assert_eq!(client.command(&["DEBUG", "DIGEST"]), digest);
+        check(&mut client, "HLEN big", ":2998");
+        check(&mut client, "HLEN later", ":1000");
+        check(&mut client, "OBJECT ENCODING later", "$9 hashtable");
+        check(&mut client, "OBJECT ENCODING small", "$10 listpackex");
+        check(
+            &mut client,
+            "HEXPIRETIME small FIELDS 2 a b",
+            "*2 :70000000000 :-1",
+        );
+    }
+}
+
+#[test]
+fn transactions_and_watches_see_hashes() {
+    let server = Server::start(&[]);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    check(&mut client, "HSET h a 1", ":1");
+    for (change, is_seen) in [
+        ("HGET h a", false),
+        ("HDEL h none", false),
+        ("HSETNX h a 2", false),
+        ("HSET h a 1", true),
+        ("HINCRBY h a 1", true),
+        ("HEXPIRE h 100 FIELDS 1 a", true),
+        ("HDEL h a", true),
+    ] {
+        check(&mut client, "WATCH h", "+OK");
+        let words: Vec<&str> = change.split(' ').collect();
+        other.command(&words);
+        check(&mut client, "MULTI", "+OK");
+        let expected = if is_seen { "*-1" } else { "*0" };
+        check(&mut client, "EXEC", expected);
+    }
+    check(&mut client, "MULTI", "+OK");
+    check(&mut client, "HSET h a 1 b 2", "+QUEUED");
+    check(&mut client, "HGETDEL h FIELDS 1 a", "+QUEUED");
+    check(&mut client, "GET h", "+QUEUED");
+    check(&mut client, "HGETALL h", "+QUEUED");
+    let wrong = "-WRONGTYPE Operation against a key holding the wrong kind of value";
+    let expected = format!("*4 :2 *1 $1 1 {wrong} *2 $1 b $1 2");
+    check(&mut client, "EXEC", &expected);
+}
+
+#[test]
+fn one_command_changes_very_many_fields_on_the_disk() {
+    let server = Server::start(&["--enable-debug-command", "yes", "--maxmemory", "100mb"]);
+    let mut client = server.connect();
+    fill(&mut client, "h", 60_000);
+    check(&mut client, "DEBUG FORCE-COLD", "+OK");
+    // Half of the fields are new; what it changes is spread over all pages.
+    let mut words = vec!["HSET".to_owned(), "h".to_owned()];
+    for i in (0..5_000).map(|i| i * 24) {
+        words.extend([format!("f{i}"), "x".repeat(50)]);
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    assert_eq!(client.command(&words), ":2500\r\n");
+    check(&mut client, "HLEN h", ":62500");
+    check(&mut client, "HSTRLEN h f119976", ":50");
+    check(&mut client, "HGET h f1", "$1 1");
+}
