@@ -117,6 +117,51 @@ fn what_is_picked_is_there_and_different() {
 }
 
 #[test]
+fn what_is_left_of_a_popped_set_keeps_its_expiry_and_encoding() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    for (prefix, encoding) in [("", "intset"), ("m", "listpack")] {
+        fill(&mut client, "s", prefix, 100);
+        check(&mut client, "EXPIRE s 1000", ":1");
+        assert_eq!(members(&mut client, "SPOP s 95").len(), 95);
+        let left: u64 = client.command(&["TTL", "s"])[1..].trim().parse().unwrap();
+        assert!((900..=1000).contains(&left), "{left} s");
+        let shown = format!("${} {encoding}", encoding.len());
+        check(&mut client, "OBJECT ENCODING s", &shown);
+        check(&mut client, "DEL s", ":1");
+    }
+}
+
+/// Of so many picks from the disk only some are looked ahead; and the reply is refused when it outgrows the memory.
+#[test]
+fn more_picks_than_there_is_memory_for_are_refused() {
+    let server = Server::start(&[&DEBUG[..], &["--maxmemory", "64mb"]].concat());
+    let mut client = server.connect();
+    fill(&mut client, "s", "m", 10_000);
+    check(&mut client, "DEBUG FORCE-COLD", "+OK");
+    assert_eq!(members(&mut client, "SRANDMEMBER s -5000").len(), 5000);
+    check(&mut client, "DEBUG FORCE-COLD", "+OK");
+    let refused = client.command(&["SRANDMEMBER", "s", "-4000000000000000000"]);
+    assert!(refused.starts_with("-OOM "), "{refused}");
+}
+
+#[test]
+fn a_member_that_is_too_long_leaves_no_set_behind() {
+    let server = Server::start(&["--maxmemory", "64mb"]);
+    let mut client = server.connect();
+    let long = "x".repeat((16 << 20) + 1);
+    for command in [
+        &["SADD", "s", "m", &long][..],
+        &["HSET", "s", "f", "1", "g", &long],
+        &["HSETNX", "s", "f", &long],
+    ] {
+        let refused = client.command(command);
+        assert!(refused.starts_with("-ERR "), "{refused}");
+        check(&mut client, "EXISTS s", ":0");
+    }
+}
+
+#[test]
 fn every_command_finds_its_members_on_the_disk() {
     let server = Server::start(&DEBUG);
     let mut client = server.connect();

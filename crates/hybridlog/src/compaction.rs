@@ -59,6 +59,9 @@ const PREFETCHED: usize = 16;
 /// What had to wait is tried again so often before the segment is left alone.
 const ROUNDS_MAX: usize = 100;
 
+/// So many buried objects are looked after for each segment that is rewritten.
+const GRAVES_PER_SEGMENT: u32 = 64;
+
 /// How often the thread looks whether there is something to do.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -311,11 +314,11 @@ impl<I: Index> Shared<I> {
 
     /// Rewrites one segment, or finds that it cannot be done now; `false` if none is worth it.
     pub(crate) fn compact_one(&self, stop: &dyn Fn() -> bool) -> io::Result<bool> {
-        while self.free_buried_pages(stop) {}
+        let are_more_buried = (0..GRAVES_PER_SEGMENT).all(|_| self.free_buried_pages(stop));
         let Some(segment) = self.candidate() else {
             let mut output = self.compaction.pause();
             self.complete_output(&mut output)?;
-            return Ok(false);
+            return Ok(are_more_buried);
         };
         let result = self.compact_segment(&segment, stop);
         let has_failed = result.is_err();

@@ -8,7 +8,7 @@
 //! A burial belongs to the generation of the operation that removed the root, and its end to that of the last slot taken out:
 //! a manifest names those that are buried in its generation and not over in it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
@@ -27,7 +27,15 @@ const PAGES_PER_STEP: u32 = 32;
 
 #[derive(Default)]
 pub(crate) struct Graveyard {
-    graves: Mutex<HashMap<u64, Grave>>,
+    graves: Mutex<Graves>,
+}
+
+#[derive(Default)]
+struct Graves {
+    by_object: HashMap<u64, Grave>,
+    /// Objects with pages that have not been looked after. Those of a removal in progress wait for this lock, so whoever looks
+    /// for one must not look through them all.
+    open: VecDeque<u64>,
 }
 
 struct Grave {
@@ -41,29 +49,36 @@ struct Grave {
 impl Graveyard {
     /// The root of `object`, which had `pages` pages at most, has been removed in `generation`.
     pub(crate) fn bury(&self, object: u64, pages: u32, generation: u64) {
-        self.graves.lock().entry(object).or_insert(Grave {
-            pages,
-            since: generation,
-            over_in: None,
+        let Graves { by_object, open } = &mut *self.graves.lock();
+        by_object.entry(object).or_insert_with(|| {
+            open.push_back(object);
+            Grave {
+                pages,
+                since: generation,
+                over_in: None,
+            }
         });
     }
 
     fn holds(&self, object: u64) -> bool {
-        self.graves.lock().contains_key(&object)
+        self.graves.lock().by_object.contains_key(&object)
     }
 
-    /// One that has pages left.
+    /// The oldest that has pages left.
     fn next(&self) -> Option<Buried> {
-        let graves = self.graves.lock();
-        let mut open = graves.iter().filter(|(_, grave)| grave.over_in.is_none());
-        open.next().map(|(&object, grave)| Buried {
-            object,
-            pages: grave.pages,
-        })
+        let Graves { by_object, open } = &*self.graves.lock();
+        let &object = open.front()?;
+        let pages = by_object.get(&object)?.pages;
+        Some(Buried { object, pages })
     }
 
+    /// The one that is [`next`](Self::next) has no pages left as of `generation`.
     fn is_over(&self, object: u64, generation: u64) {
-        if let Some(grave) = self.graves.lock().get_mut(&object) {
+        let Graves { by_object, open } = &mut *self.graves.lock();
+        if open.front() == Some(&object) {
+            open.pop_front();
+        }
+        if let Some(grave) = by_object.get_mut(&object) {
             grave.over_in = Some(generation);
         }
     }
@@ -71,7 +86,7 @@ impl Graveyard {
     /// Those that the manifest of `generation` names.
     pub(crate) fn of(&self, generation: u64) -> Vec<Buried> {
         let graves = self.graves.lock();
-        let named = graves.iter().filter(|(_, grave)| {
+        let named = graves.by_object.iter().filter(|(_, grave)| {
             grave.since <= generation && grave.over_in.is_none_or(|over| over > generation)
         });
         let mut buried: Vec<_> = named
@@ -87,7 +102,8 @@ impl Graveyard {
     /// Forgets those that are over as of a durable manifest of `generation`.
     pub(crate) fn forget(&self, generation: u64) {
         let is_over = |grave: &Grave| grave.over_in.is_some_and(|over| over <= generation);
-        self.graves.lock().retain(|_, grave| !is_over(grave));
+        let by_object = &mut self.graves.lock().by_object;
+        by_object.retain(|_, grave| !is_over(grave));
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{Namespace, Stop};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OldPages {
     Free,
-    /// Another root has them now.
+    /// Another root has them now; those of the key's shadows are free.
     Keep,
 }
 
@@ -592,9 +592,10 @@ impl<I: Index> Operation<'_, I> {
         self.count_keys(namespace, -1, -(expiring as i64));
         self.shadows_are_gone(namespace, mine.len() - 1);
         self.urgency.set(Urgency::Emergency);
-        for found in mine {
+        for (at, found) in mine.into_iter().enumerate() {
             self.remove_slot(hash, namespace, key, &found);
-            if pages == OldPages::Free {
+            let is_shadow = at > 0;
+            if pages == OldPages::Free || is_shadow {
                 self.free_pages(self.pages_of(&found));
             }
         }

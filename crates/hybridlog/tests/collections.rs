@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hybridlog::{
-    BucketIndex, Collection, DashIndex, Direction, Element, Index, KeyRef, LatchMode, Layout,
+    BucketIndex, Collection, DashIndex, Direction, Element, Index, KeyRef, LatchMode, Layout, Meta,
     Namespace, Operation, Options, Order, Put, Stop, Store, TreeLayout, WalkFrom,
 };
 
@@ -571,6 +571,32 @@ fn a_collection_goes_at_once_and_its_pages_later() {
     assert!(write(&store, |op| op.remove(NAMESPACE, KEY)));
     drop(store);
     nothing_is_left(&open::<BucketIndex>(directory.path()));
+}
+
+/// What a blind write went in front of is not what is renamed.
+#[test]
+fn pages_of_a_shadow_go_when_the_key_in_front_of_it_is_renamed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open::<BucketIndex>(directory.path());
+    large_set(&store);
+    store.force_cold().expect("it goes cold");
+    let other = b"other";
+    let latched = [KEY, other].map(|key| KeyRef {
+        namespace: NAMESPACE,
+        key,
+        mode: LatchMode::Exclusive,
+    });
+    let renamed = store.blocking(&latched, 0, |op| {
+        op.set(NAMESPACE, KEY, b"a string", Meta::default())?;
+        op.rename((NAMESPACE, KEY), (NAMESPACE, other))
+    });
+    assert!(renamed.expect("both are there"));
+    assert!(
+        store
+            .blocking(&latched, 0, |op| op.remove(NAMESPACE, other))
+            .expect("it is there")
+    );
+    nothing_is_left(&store);
 }
 
 fn nothing_is_left(store: &Store) {

@@ -107,15 +107,24 @@ pub(super) fn pick<'r>(
     }
 }
 
-/// Hands the elements at these positions to `each`. A cold one does not end the run at once: the others are asked for
-/// too, so that one fetch gets them all.
+/// So many elements more are looked at once one has been found to be cold: each may be picked again and again.
+const LOOKED_AHEAD: u32 = 1024;
+
+/// Hands the elements at these positions to `each`. A cold one does not end the run at once: some of the others are asked
+/// for too, so that one fetch gets many.
 fn at_all<'r>(
     collection: &Collection<'r>,
     positions: impl Iterator<Item = u64>,
     each: &mut impl FnMut(Element<'r>) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
-    let mut cold = None;
+    let (mut cold, mut ahead) = (None, LOOKED_AHEAD);
     for position in positions {
+        if cold.is_some() {
+            ahead -= 1;
+            if ahead == 0 {
+                break;
+            }
+        }
         match collection.at(ELEMENTS, position) {
             Ok(Some(element)) if cold.is_none() => each(element)?,
             Ok(_) => {}

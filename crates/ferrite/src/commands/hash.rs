@@ -276,6 +276,10 @@ fn set_fields(cx: &mut Ctx<'_>, args: Args<'_>, command: &str) -> Done {
     }
     let (key, pairs) = (&args[1], pairs(args, 2));
     let mut facts = Facts::gather(cx, key, pairs.clone().map(|(field, _)| field))?;
+    for (field, value) in pairs.clone() {
+        cx.op
+            .check_element(key, (field.len() + value.len()) as u64)?;
+    }
     check_room(cx, pairs.len(), args.total_bytes())?;
     for pair in pairs.skip(cx.progress.done) {
         let is_new = put(cx, key, &mut facts, pair, None)?;
@@ -296,6 +300,9 @@ fn hsetnx(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let stores = cx.progress.has_begun || !is_there;
     if stores {
         let mut facts = Facts::gather(cx, key, std::iter::once(&args[2]))?;
+        let bytes = args[2].len() + args[3].len();
+        cx.op.check_element(key, bytes as u64)?;
+        check_room(cx, 1, bytes)?;
         put(cx, key, &mut facts, (&args[2], &args[3]), None)?;
     }
     cx.reply.integer(i64::from(stores));

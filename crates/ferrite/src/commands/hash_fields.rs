@@ -230,6 +230,10 @@ fn hsetex(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     // What it finds after it has begun is its own.
     let stores = cx.progress.has_begun || holds(cx, args, &options)?;
     if stores {
+        for (field, value) in pairs.clone() {
+            cx.op
+                .check_element(key, (field.len() + value.len()) as u64)?;
+        }
         check_room(cx, pairs.len(), args.total_bytes())?;
         for pair in pairs.skip(cx.progress.done) {
             store(cx, key, &mut facts, pair, options.lifetime)?;

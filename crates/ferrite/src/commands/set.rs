@@ -213,6 +213,9 @@ fn begin_adding<'a>(
             (Growth::of_new(limits, first, count), Encoding::Listpack)
         }
     };
+    for member in members.clone() {
+        cx.op.check_element(key, member.len() as u64)?;
+    }
     check_room(cx, members.len(), members.map(<[u8]>::len).sum())?;
     if growth.encoding != stored {
         growth.encoding.store(cx, key, &SET)?;

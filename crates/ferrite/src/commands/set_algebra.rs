@@ -111,6 +111,7 @@ enum Operation {
 pub(crate) struct StoredSet {
     pub(super) members: Members,
     pub(super) encoding: Encoding,
+    pub(super) expires_at_ms: Option<u64>,
 }
 
 /// Its members.
@@ -200,12 +201,11 @@ fn result_of(cx: &mut Ctx<'_>, args: Args<'_>, operation: Operation) -> Result<S
         growth.add(member);
         members.push(member, memory).map(ControlFlow::Continue)
     })?;
-    let mut encoding = growth.encoding();
-    if operation == Operation::Intersection && encoding == Encoding::Listpack {
-        // As in Redis: what is made of large sets is made large.
-        encoding = smallest(&sets).map_or(encoding, Encoding::of);
-    }
-    Ok(StoredSet { members, encoding })
+    Ok(StoredSet {
+        members,
+        encoding: growth.encoding(),
+        expires_at_ms: None,
+    })
 }
 
 /// Stores a set, whatever the key holds; one without members is none.
@@ -219,7 +219,11 @@ pub(super) fn store(cx: &mut Ctx<'_>, key: &[u8], result: StoredSet) -> Result<(
 }
 
 fn store_step_by_step(cx: &mut Ctx<'_>, key: &[u8], result: &StoredSet) -> Result<(), Stop> {
-    let StoredSet { members, encoding } = result;
+    let StoredSet {
+        members,
+        encoding,
+        expires_at_ms,
+    } = result;
     check_room(cx, members.ends.len(), members.bytes.len())?;
     if cx.progress.done == 0 {
         cx.op.remove(cx.namespace, key)?;
@@ -235,6 +239,9 @@ fn store_step_by_step(cx: &mut Ctx<'_>, key: &[u8], result: &StoredSet) -> Resul
         cx.op
             .put_element(cx.namespace, key, &SET, ELEMENTS, member, b"", None)?;
         cx.progress.done += 1;
+    }
+    if expires_at_ms.is_some() {
+        cx.op.set_expiry(cx.namespace, key, *expires_at_ms)?;
     }
     Ok(())
 }

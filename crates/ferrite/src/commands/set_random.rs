@@ -146,10 +146,18 @@ fn pop(cx: &mut Ctx<'_>, key: &[u8], len: u64, count: u64) -> Done {
 /// Pops all but `stay` of the `len` members: those are stored anew.
 fn pop_most(cx: &mut Ctx<'_>, key: &[u8], len: u64, stay: u64) -> Done {
     let stays: HashSet<u64> = different(len, stay, cx.seed()).into_iter().collect();
-    let mut growth = Growth::of_empty(PackedLimits::now(cx), Encoding::Listpack);
+    let expires_at_ms = match cx.op.read(cx.namespace, key)? {
+        Some(record) => record.meta().expires_at_ms,
+        None => None,
+    };
+    let limits = PackedLimits::now(cx);
+    let mut growth = Growth::of_empty(limits, Encoding::Listpack);
     let mut left = Members::default();
     if let Some(set) = find(&cx.op, cx.namespace, key, KIND_SET)? {
         let (memory, reply) = (&mut cx.client.allowance, &mut *cx.reply);
+        if Encoding::of(&set) == Encoding::Intset {
+            growth = Growth::of_empty(limits, Encoding::Intset);
+        }
         let mut position = 0;
         walk(&set, |member| {
             if stays.contains(&position) {
@@ -165,6 +173,7 @@ fn pop_most(cx: &mut Ctx<'_>, key: &[u8], len: u64, stay: u64) -> Done {
     let result = StoredSet {
         members: left,
         encoding: growth.encoding(),
+        expires_at_ms,
     };
     store(cx, key, result)
 }

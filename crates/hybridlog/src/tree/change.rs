@@ -99,6 +99,15 @@ impl<I: Index> Operation<'_, I> {
         Ok(put)
     }
 
+    /// Whether an element of so many bytes, key and value together, may be put: for commands that put several.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::TooLarge`].
+    pub fn check_element(&self, key: &[u8], element_bytes: u64) -> Result<(), Stop> {
+        self.shared.check_lengths(key, element_bytes)
+    }
+
     /// Removes the element with this key; `false` if there is none. The collection stays, be it empty.
     ///
     /// # Errors
@@ -435,6 +444,17 @@ impl<I: Index> Operation<'_, I> {
             return Ok(());
         }
         let tree = tree.unwrap_or(0);
+        // Nor is what concerns another collection, of which a repair has brought an older one back.
+        let fits = match *effect {
+            TreeEffect::Put { .. } | TreeEffect::Take { .. } => !is_by_position(&root, tree),
+            TreeEffect::InsertAt { .. } | TreeEffect::ReplaceAt { .. } => {
+                is_by_position(&root, tree)
+            }
+            _ => true,
+        };
+        if !fits {
+            return Ok(());
+        }
         match *effect {
             TreeEffect::Put {
                 key: element,
@@ -503,6 +523,10 @@ impl<I: Index> Operation<'_, I> {
         };
         self.make((namespace, key), RootPlace::New(meta, over), plan)
     }
+}
+
+fn is_by_position(root: &Root<'_>, tree: usize) -> bool {
+    root.tree(tree).layout.order == Order::Position
 }
 
 fn assert_by_position(root: &Root<'_>, tree: usize) {

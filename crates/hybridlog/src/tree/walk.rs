@@ -33,7 +33,8 @@ impl<'r, I: Index> Collection<'r, I> {
     ///
     /// # Errors
     ///
-    /// As [`Self::get`]; `each` has not been called then.
+    /// As [`Self::get`]; `each` has not been called then, unless the collection is damaged and has fewer elements than it
+    /// counts.
     pub fn walk(
         &self,
         tree: usize,
@@ -48,7 +49,7 @@ impl<'r, I: Index> Collection<'r, I> {
         }
         let leaves = self.leaves(tree, &range)?;
         self.bodies(tree, &leaves, &range)?;
-        let mut entries = Vec::new();
+        let (mut entries, mut left) = (Vec::new(), range.end - range.start);
         let forward = direction == Direction::Forward;
         for number in 0..leaves.len() {
             let number = if forward {
@@ -61,13 +62,21 @@ impl<'r, I: Index> Collection<'r, I> {
             if !forward {
                 entries.reverse();
             }
+            left = left.saturating_sub(entries.len() as u64);
             for entry in entries.drain(..) {
                 if each(self.op.element(&self.root, entry)?).is_break() {
                     return Ok(());
                 }
             }
         }
-        Ok(())
+        match left {
+            0 => Ok(()),
+            _ => Err(damaged(
+                &self.root,
+                None,
+                "it has fewer elements than it counts",
+            )),
+        }
     }
 
     /// The positions of the elements that a walk meets.
