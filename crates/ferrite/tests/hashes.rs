@@ -3,18 +3,11 @@
 
 mod common;
 
-use common::{Connection, Server, eventually};
+use common::{Connection, Server, check, eventually};
 
 const DEBUG: [&str; 2] = ["--enable-debug-command", "yes"];
 const OK: &str = "+OK\r\n";
 const NULL: &str = "$-1\r\n";
-
-/// Sends `command`, words separated by spaces, and compares the reply, its lines separated by spaces.
-fn check(client: &mut Connection, command: &str, expected: &str) {
-    let words: Vec<&str> = command.split(' ').collect();
-    let reply = client.command(&words);
-    assert_eq!(reply.trim_end().replace("\r\n", " "), expected, "{command}");
-}
 
 /// As [`check`], with everything moved to the disk before.
 fn check_cold(client: &mut Connection, command: &str, expected: &str) {

@@ -5,16 +5,9 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{Connection, Server};
+use common::{Connection, Server, check};
 
 const DEBUG: [&str; 2] = ["--enable-debug-command", "yes"];
-
-/// Sends `command`, words separated by spaces, and compares the reply, its lines separated by spaces.
-fn check(client: &mut Connection, command: &str, expected: &str) {
-    let words: Vec<&str> = command.split(' ').collect();
-    let reply = client.command(&words);
-    assert_eq!(reply.trim_end().replace("\r\n", " "), expected, "{command}");
-}
 
 /// The bulk strings of the reply to `command`, in its order.
 fn members(client: &mut Connection, command: &str) -> Vec<String> {

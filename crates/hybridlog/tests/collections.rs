@@ -573,6 +573,15 @@ fn a_collection_goes_at_once_and_its_pages_later() {
     nothing_is_left(&open::<BucketIndex>(directory.path()));
 }
 
+/// The collection and another key, both to be changed.
+fn changing_with(other: &[u8]) -> [KeyRef<'_>; 2] {
+    [KEY, other].map(|key| KeyRef {
+        namespace: NAMESPACE,
+        key,
+        mode: LatchMode::Exclusive,
+    })
+}
+
 /// What a blind write went in front of is not what is renamed.
 #[test]
 fn pages_of_a_shadow_go_when_the_key_in_front_of_it_is_renamed() {
@@ -581,11 +590,7 @@ fn pages_of_a_shadow_go_when_the_key_in_front_of_it_is_renamed() {
     large_set(&store);
     store.force_cold().expect("it goes cold");
     let other = b"other";
-    let latched = [KEY, other].map(|key| KeyRef {
-        namespace: NAMESPACE,
-        key,
-        mode: LatchMode::Exclusive,
-    });
+    let latched = changing_with(other);
     let renamed = store.blocking(&latched, 0, |op| {
         op.set(NAMESPACE, KEY, b"a string", Meta::default())?;
         op.rename((NAMESPACE, KEY), (NAMESPACE, other))
@@ -685,11 +690,7 @@ fn a_copy_has_pages_of_its_own() {
     large_set(&store);
     store.force_cold().expect("it goes cold");
     let copy = b"copy";
-    let both = [KEY, copy].map(|key| KeyRef {
-        namespace: NAMESPACE,
-        key,
-        mode: LatchMode::Exclusive,
-    });
+    let both = changing_with(copy);
     let copied = store.blocking(&both, 1, |op| {
         op.copy_collection((NAMESPACE, KEY), (NAMESPACE, copy))
     });

@@ -308,6 +308,13 @@ pub(crate) fn encode(words: &[&str]) -> Vec<u8> {
     bytes
 }
 
+/// Sends `command`, words separated by spaces, and compares the reply, its lines separated by spaces.
+pub(crate) fn check(client: &mut Connection, command: &str, expected: &str) {
+    let words: Vec<&str> = command.split(' ').collect();
+    let reply = client.command(&words);
+    assert_eq!(reply.trim_end().replace("\r\n", " "), expected, "{command}");
+}
+
 /// Peak resident memory must not have passed `maxmemory` by more than a tenth.
 pub(crate) fn check_peak_memory(server: &Server, maxmemory_bytes: u64) {
     let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", server.pid())) else {
