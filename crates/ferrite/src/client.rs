@@ -120,7 +120,7 @@ pub(crate) struct Client {
     pub(crate) transaction: Option<Box<Transaction>>,
     /// An EXEC that waits for something.
     pub(crate) exec: Option<Box<Exec>>,
-    /// A command that had to wait after it had changed something. It goes on to its end, whatever becomes of the client.
+    /// A command that had to wait after it had changed something, or done a step. It goes on to its end, whatever becomes of the client.
     pub(crate) half_done: Option<HalfDone>,
     /// What the command that runs picks by, if it picks at random.
     pub(crate) seed: Option<u64>,
@@ -246,6 +246,12 @@ impl Client {
     pub(crate) fn is_half_done(&self) -> bool {
         let exec = self.exec.as_ref();
         self.half_done.is_some() || exec.is_some_and(|exec| exec.is_suspended())
+    }
+
+    /// How many of its steps a command has done that waits half-way.
+    pub(crate) fn steps_done(&self) -> usize {
+        let half_done = self.half_done.as_ref();
+        half_done.map_or(0, |half_done| half_done.progress.done)
     }
 
     /// Memory of what has been queued.

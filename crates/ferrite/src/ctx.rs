@@ -31,12 +31,13 @@ pub(crate) struct Ctx<'a> {
     pub(crate) progress: Progress,
 }
 
-/// How far a command has come that had to wait after it had changed something. It is run again from the start then, with
-/// nothing left of the run before but this, and what it had replied: so a handler that changes one element after the other
-/// goes on at `done`, and replies about an element only after it has changed it.
+/// How far a command has come that had to wait after it had changed something, or after the first of its steps. It is run
+/// again from the start then, with its latches kept, and nothing left of the run before but this and what it had replied: so a
+/// handler that changes, or reads, one element after the other goes on at `done`, and replies about an element only after it
+/// has changed it.
 #[derive(Default)]
 pub(crate) struct Progress {
-    /// An earlier run has changed something.
+    /// An earlier run has changed something, or done a step.
     pub(crate) has_begun: bool,
     /// How many of its steps are done, in an order that is the same in every run.
     pub(crate) done: usize,

@@ -327,8 +327,8 @@ pub(crate) fn run(
     if !waits {
         client.seed = None;
     }
-    if waits && op.changes() > 0 {
-        // Nobody may see the half of it, and the command log gets the whole.
+    if waits && (op.changes() > 0 || progress.done > 0) {
+        // Nobody may see the half of it, and the command log gets the whole; and what it has read so far is of one moment.
         client.half_done = Some(HalfDone {
             suspended: op.suspend(),
             progress: progress.suspend(reply, mark),

@@ -368,7 +368,7 @@ impl Exec {
         let done = handler(cx, call.args);
         cx.client.allowance.end();
         let progress = std::mem::take(&mut cx.progress);
-        let has_begun = progress.has_begun || cx.op.changes() > changes_before;
+        let has_begun = progress.has_begun || progress.done > 0 || cx.op.changes() > changes_before;
         if has_begun && done.as_ref().is_err_and(Stop::is_wait) {
             cx.progress = progress.suspend(cx.reply, reply_start);
         }

@@ -18,8 +18,6 @@ use crate::memory::Allowance;
 const DROP_BYTES: usize = 64 * 1024;
 /// So many encoded bytes need no large buffer while they wait.
 const FEW_BYTES: usize = 512;
-/// Bytes of a bulk string beside its body, at most.
-const BULK_BYTES: usize = 32;
 
 /// A part of a bulk string's body.
 enum Part {
@@ -68,6 +66,8 @@ pub(crate) struct Mark {
 impl Output {
     /// From this length on a value is written from where it lies instead of being copied.
     pub(crate) const PIECE_MIN_BYTES: u64 = 16 * 1024;
+    /// Bytes of a bulk string beside its body, at most.
+    pub(crate) const BULK_BYTES: usize = 32;
 
     pub(crate) fn new(protocol: Protocol) -> Self {
         Output {
@@ -111,11 +111,18 @@ impl Output {
     /// Asks for the memory that the buffer will take if a bulk string of `len` bytes makes it grow.
     pub(crate) fn ask_for_room(&mut self, memory: &mut Allowance, len: usize) -> Result<(), Stop> {
         let buffer = self.encoder.buffer_mut();
-        let needed = buffer.len() + len + BULK_BYTES;
+        let needed = buffer.len() + len + Self::BULK_BYTES;
         if needed <= buffer.capacity() {
             return Ok(());
         }
         memory.ask(needed.max(2 * buffer.capacity()) as u64)
+    }
+
+    /// Takes the memory that `bytes` more will need, now: for what must not fail later.
+    pub(crate) fn make_room(&mut self, memory: &mut Allowance, bytes: usize) -> Result<(), Stop> {
+        self.ask_for_room(memory, bytes)?;
+        self.encoder.buffer_mut().reserve(bytes);
+        Ok(())
     }
 
     /// Writes a bulk string, one of many perhaps, once there is the memory for it.

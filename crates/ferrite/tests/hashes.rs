@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Connection, Server, check, eventually};
+use common::{Connection, Server, check, check_peak_memory, eventually};
 
 const DEBUG: [&str; 2] = ["--enable-debug-command", "yes"];
 const OK: &str = "+OK\r\n";
@@ -332,20 +332,80 @@ fn transactions_and_watches_see_hashes() {
     check(&mut client, "EXEC", &expected);
 }
 
-#[test]
-fn one_command_changes_very_many_fields_on_the_disk() {
-    let server = Server::start(&["--enable-debug-command", "yes", "--maxmemory", "100mb"]);
-    let mut client = server.connect();
-    fill(&mut client, "h", 60_000);
-    check(&mut client, "DEBUG FORCE-COLD", "+OK");
-    // Half of the fields are new; what it changes is spread over all pages.
-    let mut words = vec!["HSET".to_owned(), "h".to_owned()];
-    for i in (0..5_000).map(|i| i * 24) {
-        words.extend([format!("f{i}"), "x".repeat(50)]);
-    }
+/// A command of these words, and of those of `count` elements.
+fn command(words: &[&str], count: usize, element: impl Fn(usize) -> Vec<String>) -> Vec<String> {
+    let words = words.iter().map(|word| (*word).to_owned());
+    words.chain((0..count).flat_map(element)).collect()
+}
+
+fn run(client: &mut Connection, words: &[String]) -> String {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    assert_eq!(client.command(&words), ":2500\r\n");
-    check(&mut client, "HLEN h", ":62500");
-    check(&mut client, "HSTRLEN h f119976", ":50");
-    check(&mut client, "HGET h f1", "$1 1");
+    client.command(&words)
+}
+
+#[test]
+fn one_command_on_very_many_fields_on_the_disk_takes_little_memory() {
+    const FIELDS: usize = 40_000;
+    const GIVEN: usize = 10_000;
+    let server = Server::start(&["--enable-debug-command", "yes", "--maxmemory", "64mb"]);
+    let mut client = server.connect();
+    let value = "v".repeat(300);
+    for from in (0..FIELDS).step_by(500) {
+        let pair = |i: usize| vec![format!("f{}", from + i), value.clone()];
+        assert_eq!(
+            run(&mut client, &command(&["HSET", "h"], 500, pair)),
+            ":500\r\n"
+        );
+    }
+    // They are spread over all pages, which take more memory together than a command may have. Half of them are new.
+    let field = |i: usize| format!("f{}", i * 8);
+    check(&mut client, "DEBUG FORCE-COLD", "+OK");
+    let put = command(&["HSET", "h"], GIVEN, |i| vec![field(i), i.to_string()]);
+    assert_eq!(run(&mut client, &put), ":5000\r\n");
+    check(&mut client, "HLEN h", ":45000");
+    check(&mut client, "DEBUG FORCE-COLD", "+OK");
+    let got = run(
+        &mut client,
+        &command(&["HMGET", "h"], GIVEN, |i| vec![field(i)]),
+    );
+    let expected: String = (0..GIVEN)
+        .map(|i| format!("${}\r\n{i}\r\n", i.to_string().len()))
+        .collect();
+    assert!(got == format!("*{GIVEN}\r\n{expected}"), "{}", &got[..80]);
+    check(&mut client, "DEBUG FORCE-COLD", "+OK");
+    let count = GIVEN.to_string();
+    let asked = command(&["HTTL", "h", "FIELDS", &count], GIVEN, |i| vec![field(i)]);
+    assert_eq!(
+        run(&mut client, &asked),
+        format!("*{GIVEN}\r\n{}", ":-1\r\n".repeat(GIVEN))
+    );
+    check(&mut client, "DEBUG FORCE-COLD", "+OK");
+    let taken = command(&["HGETDEL", "h", "FIELDS", &count], GIVEN, |i| {
+        vec![field(i)]
+    });
+    assert!(run(&mut client, &taken) == got, "they are as they were");
+    check(&mut client, "HLEN h", ":35000");
+    check_peak_memory(&server, 64 << 20);
+}
+
+#[test]
+fn long_values_are_not_read_to_be_asked_about_and_fetched_together() {
+    let server = Server::start(&DEBUG);
+    let mut client = server.connect();
+    let value = |i: usize| format!("{i:04}").repeat(25_000);
+    for i in 0..40 {
+        check(&mut client, &format!("HSET h f{i} {}", value(i)), ":1");
+    }
+    check_cold(&mut client, "HSTRLEN h f7", ":100000");
+    check_cold(&mut client, "HEXISTS h f8", ":1");
+    check_cold(&mut client, "HTTL h FIELDS 1 f9", "*1 :-1");
+    check(&mut client, "DEBUG FORCE-COLD", "+OK");
+    let got = run(
+        &mut client,
+        &command(&["HMGET", "h"], 40, |i| vec![format!("f{i}")]),
+    );
+    let expected: String = (0..40)
+        .map(|i| format!("$100000\r\n{}\r\n", value(i)))
+        .collect();
+    assert!(got == format!("*40\r\n{expected}"), "{}", &got[..80]);
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{Connection, Server, check};
+use common::{Connection, Server, check, check_peak_memory};
 
 const DEBUG: [&str; 2] = ["--enable-debug-command", "yes"];
 
@@ -254,4 +254,44 @@ fn watches_see_what_changes_a_set() {
         let expected = if is_seen { "*-1" } else { "*0" };
         check(&mut client, "EXEC", expected);
     }
+}
+
+#[test]
+fn one_command_on_very_many_members_on_the_disk_takes_little_memory() {
+    const MEMBERS: usize = 40_000;
+    const GIVEN: usize = 10_000;
+    let server = Server::start(&["--enable-debug-command", "yes", "--maxmemory", "64mb"]);
+    let mut client = server.connect();
+    let member = |i: usize| format!("{i}-{}", "m".repeat(300));
+    let mut run = |words: &[&str], numbers: &mut dyn Iterator<Item = usize>| {
+        let members: Vec<String> = numbers.map(member).collect();
+        let all: Vec<&str> = words
+            .iter()
+            .copied()
+            .chain(members.iter().map(String::as_str))
+            .collect();
+        client.command(&all)
+    };
+    for from in (0..MEMBERS).step_by(500) {
+        assert_eq!(run(&["SADD", "s"], &mut (from..from + 500)), ":500\r\n");
+    }
+    // Spread over all pages, which take more memory together than a command may have. Half of them are new.
+    let given = || (0..GIVEN).map(|i| i * 8);
+    for (words, expected) in [
+        (&["SADD", "s"][..], ":5000\r\n".to_owned()),
+        (
+            &["SMISMEMBER", "s"],
+            format!("*{GIVEN}\r\n{}", ":1\r\n".repeat(GIVEN)),
+        ),
+        (&["SREM", "s"], format!(":{GIVEN}\r\n")),
+        (
+            &["SMISMEMBER", "s"],
+            format!("*{GIVEN}\r\n{}", ":0\r\n".repeat(GIVEN)),
+        ),
+    ] {
+        assert_eq!(run(&["DEBUG", "FORCE-COLD"], &mut (0..0)), "+OK\r\n");
+        assert!(run(words, &mut given()) == expected, "{words:?}");
+    }
+    assert_eq!(run(&["SCARD", "s"], &mut (0..0)), ":35000\r\n");
+    check_peak_memory(&server, 64 << 20);
 }

@@ -2,7 +2,7 @@
 //! done.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::ops::Range;
@@ -23,6 +23,8 @@ use crate::segment::Segment;
 #[derive(Default)]
 pub struct ColdReads {
     wants: RefCell<Vec<Want>>,
+    /// The records among them, once they are more than a few.
+    wanted_records: RefCell<HashSet<Address, BuildHasherDefault<IdHasher>>>,
     wanted_bytes: Cell<u64>,
     /// Of the store whose records are wanted.
     files: OnceCell<Arc<OpenFiles>>,
@@ -30,6 +32,9 @@ pub struct ColdReads {
     /// Parts of key files; `None` while they are wanted.
     parts: RefCell<HashMap<PartPlace, Option<FetchResult>>>,
 }
+
+/// Among so many wants one is looked for one by one.
+const FEW_WANTS: usize = 16;
 
 /// File id, and where the part of the key file begins, and how long it is.
 type PartPlace = (u64, u64, usize);
@@ -68,6 +73,15 @@ struct Want {
 enum What {
     Record(Address),
     PartOfKeys,
+}
+
+impl What {
+    fn record(self) -> Option<Address> {
+        match self {
+            What::Record(address) => Some(address),
+            What::PartOfKeys => None,
+        }
+    }
 }
 
 /// A read under way.
@@ -132,6 +146,7 @@ impl ColdReads {
     /// Forgets what was fetched and what was wanted.
     pub fn clear(&mut self) {
         self.wants.get_mut().clear();
+        self.wanted_records.get_mut().clear();
         self.wanted_bytes.set(0);
         self.fetched.clear();
         self.parts.get_mut().clear();
@@ -169,7 +184,10 @@ impl ColdReads {
                 self.wanted_bytes
                     .set(self.wanted_bytes.get() - want.read_bytes);
                 let kind = match want.what {
-                    What::Record(_) => FileKind::Records,
+                    What::Record(address) => {
+                        self.wanted_records.get_mut().remove(&address);
+                        FileKind::Records
+                    }
                     What::PartOfKeys => FileKind::Keys,
                 };
                 let mut read = Asked {
@@ -301,13 +319,25 @@ impl ColdReads {
         let read_bytes = files.read_bytes(offset as usize, len);
         self.files.get_or_init(|| files.clone());
         self.wanted_bytes.set(self.wanted_bytes.get() + read_bytes);
-        self.wants.borrow_mut().push(Want {
+        let mut wants = self.wants.borrow_mut();
+        wants.push(Want {
             what,
             segment: segment.clone(),
             offset,
             len,
             read_bytes,
         });
+        let mut records = self.wanted_records.borrow_mut();
+        match what {
+            _ if wants.len() <= FEW_WANTS => {}
+            _ if wants.len() == FEW_WANTS + 1 => {
+                records.extend(wants.iter().filter_map(|want| want.what.record()));
+            }
+            What::Record(address) => {
+                records.insert(address);
+            }
+            What::PartOfKeys => {}
+        }
     }
 
     /// Whether this is the first use of a fetched record.
@@ -319,23 +349,15 @@ impl ColdReads {
 
     /// Whether the slot's record has been fetched or is wanted already.
     pub(crate) fn knows(&self, address: Address) -> bool {
-        self.fetched.contains_key(&address)
-            || self
-                .wants
-                .borrow()
-                .iter()
-                .any(|want| want.what == What::Record(address))
+        self.fetched.contains_key(&address) || self.is_wanted(address)
     }
 
-    /// Whether the read is among the last that were noted. An earlier one is read twice, which costs less than looking
-    /// through all.
     fn is_wanted(&self, address: Address) -> bool {
         let wants = self.wants.borrow();
-        wants
-            .iter()
-            .rev()
-            .take(64)
-            .any(|want| want.what == What::Record(address))
+        match wants.len() {
+            ..=FEW_WANTS => wants.iter().any(|want| want.what.record() == Some(address)),
+            _ => self.wanted_records.borrow().contains(&address),
+        }
     }
 
     /// The buffer a fetched record lies in, and where the record begins in it.

@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use hybridlog::{Collection, Direction, Element, Layout, Namespace, Operation, WalkFrom};
+use hybridlog::{Collection, Direction, Element, Layout, Namespace, Needed, Operation, WalkFrom};
 
 use super::WRONG_TYPE;
 use crate::command::Stop;
@@ -127,6 +127,27 @@ pub(super) fn check_room(cx: &Ctx<'_>, elements: usize, bytes: usize) -> Result<
         return Ok(());
     }
     Err(hybridlog::Stop::NoRoom { bytes }.into())
+}
+
+/// Makes sure, for a command on several elements, that the first of those that are left need nothing cold; returns how many
+/// of them. What is cold is asked for together, for some elements at a time, so that a command on very many takes no more
+/// memory than one on some.
+pub(super) fn want_next<'a>(
+    cx: &Ctx<'_>,
+    key: &[u8],
+    kind: u8,
+    left: impl ExactSizeIterator<Item = &'a [u8]>,
+    needed: Needed,
+) -> Result<usize, Stop> {
+    let count = left.len();
+    // One alone finds out by itself what it needs.
+    if count <= 1 {
+        return Ok(count);
+    }
+    match find(&cx.op, cx.namespace, key, kind)? {
+        Some(collection) => Ok(collection.want_next(ELEMENTS, left, needed)?),
+        None => Ok(count),
+    }
 }
 
 /// Removes a collection that has no elements any more.

@@ -6,11 +6,14 @@
 use std::ops::ControlFlow;
 
 use hybridlog::{
-    Collection, Direction, Element, Layout, Namespace, Operation, Order, Put, TreeLayout, WalkFrom,
+    Collection, Direction, Element, ElementInfo, Layout, Namespace, Needed, Operation, Order, Put,
+    TreeLayout, WalkFrom,
 };
 
 use super::KIND_HASH;
-use super::collection::{ELEMENTS, Encoding, PackedLimits, check_room, find, remove_if_empty};
+use super::collection::{
+    ELEMENTS, Encoding, PackedLimits, check_room, find, remove_if_empty, want_next,
+};
 use super::string::{GROW_FAST, STRING_ROW, WRITE_FAST};
 use crate::args::Args;
 use crate::command::{Done, Handler, Row, Stop};
@@ -117,8 +120,18 @@ impl<'r> Hash<'r> {
         Ok(found.filter(|element| self.is_live(element)))
     }
 
+    /// What is known of the field without reading its value, unless it has expired.
+    pub(super) fn info(&self, field: &[u8]) -> Result<Option<ElementInfo>, Stop> {
+        let found = self.collection.info(ELEMENTS, field)?;
+        Ok(found.filter(|info| self.is_ahead(info.expires_at_ms)))
+    }
+
     pub(super) fn is_live(&self, element: &Element<'_>) -> bool {
-        element.expires_at_ms.is_none_or(|at| at > self.now_ms)
+        self.is_ahead(element.expires_at_ms)
+    }
+
+    fn is_ahead(&self, expires_at_ms: Option<u64>) -> bool {
+        expires_at_ms.is_none_or(|at| at > self.now_ms)
     }
 
     /// Whether there may be fields that have expired.
@@ -145,26 +158,21 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    const OF_NONE: Facts = Facts {
+        encoding: Encoding::Listpack,
+        len: 0,
+        earliest_expiry_ms: None,
+        has_expired: false,
+    };
+
     pub(super) fn has_expired(&self) -> bool {
         self.has_expired
     }
 
-    /// Those of the hash stored under `key`, which need not be there. All that `fields` will need is read.
-    pub(super) fn gather<'a>(
-        cx: &Ctx<'_>,
-        key: &[u8],
-        fields: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<Facts, Stop> {
-        let Some(hash) = Hash::find(&cx.op, cx.namespace, key)? else {
-            return Ok(Facts {
-                encoding: Encoding::Listpack,
-                len: 0,
-                earliest_expiry_ms: None,
-                has_expired: false,
-            });
-        };
-        hash.collection.want(ELEMENTS, fields)?;
-        Ok(hash.facts())
+    /// Those of the hash stored under `key`, which need not be there.
+    pub(super) fn gather(cx: &Ctx<'_>, key: &[u8]) -> Result<Facts, Stop> {
+        let hash = Hash::find(&cx.op, cx.namespace, key)?;
+        Ok(hash.map_or(Facts::OF_NONE, |hash| hash.facts()))
     }
 }
 
@@ -217,12 +225,12 @@ fn outgrows(
     if field.len().max(value.len()) as u64 > limit.element_bytes {
         return Ok(true);
     }
-    if facts.len < limit.entries {
-        return Ok(false);
+    if facts.len != limit.entries {
+        return Ok(facts.len > limit.entries);
     }
     let hash = Hash::find(&cx.op, cx.namespace, key)?;
     Ok(match hash {
-        Some(hash) => hash.collection.get(ELEMENTS, field)?.is_none(),
+        Some(hash) => hash.collection.info(ELEMENTS, field)?.is_none(),
         None => true,
     })
 }
@@ -275,13 +283,18 @@ fn set_fields(cx: &mut Ctx<'_>, args: Args<'_>, command: &str) -> Done {
         return Err(format!("ERR wrong number of arguments for '{command}' command").into());
     }
     let (key, pairs) = (&args[1], pairs(args, 2));
-    let mut facts = Facts::gather(cx, key, pairs.clone().map(|(field, _)| field))?;
+    let mut facts = Facts::gather(cx, key)?;
     for (field, value) in pairs.clone() {
         cx.op
             .check_element(key, (field.len() + value.len()) as u64)?;
     }
     check_room(cx, pairs.len(), args.total_bytes())?;
-    for pair in pairs.skip(cx.progress.done) {
+    let mut ready = cx.progress.done;
+    for pair in pairs.clone().skip(cx.progress.done) {
+        if cx.progress.done == ready {
+            let left = pairs.clone().skip(ready).map(|(field, _)| field);
+            ready += want_next(cx, key, KIND_HASH, left, Needed::Whole)?;
+        }
         let is_new = put(cx, key, &mut facts, pair, None)?;
         cx.progress.done += 1;
         cx.progress.count += i64::from(is_new);
@@ -293,13 +306,13 @@ fn hsetnx(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let key = &args[1];
     let found = Hash::find(&cx.op, cx.namespace, key)?;
     let is_there = match &found {
-        Some(hash) => hash.get(&args[2])?.is_some(),
+        Some(hash) => hash.info(&args[2])?.is_some(),
         None => false,
     };
     // What it finds after it has begun is its own.
     let stores = cx.progress.has_begun || !is_there;
     if stores {
-        let mut facts = Facts::gather(cx, key, std::iter::once(&args[2]))?;
+        let mut facts = Facts::gather(cx, key)?;
         let bytes = args[2].len() + args[3].len();
         cx.op.check_element(key, bytes as u64)?;
         check_room(cx, 1, bytes)?;
@@ -311,8 +324,12 @@ fn hsetnx(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 
 fn hdel(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let key = &args[1];
-    let facts = Facts::gather(cx, key, args.from(2))?;
+    let facts = Facts::gather(cx, key)?;
+    let mut ready = cx.progress.done;
     for field in args.from(2).skip(cx.progress.done) {
+        if cx.progress.done == ready {
+            ready += want_next(cx, key, KIND_HASH, args.from(2 + ready), Needed::Whole)?;
+        }
         let was_live = remove(cx, key, &facts, field)?;
         cx.progress.done += 1;
         cx.progress.count += i64::from(was_live);
@@ -341,8 +358,8 @@ fn is_expired(cx: &Ctx<'_>, key: &[u8], field: &[u8]) -> Result<bool, Stop> {
     let Some(hash) = Hash::find(&cx.op, cx.namespace, key)? else {
         return Ok(false);
     };
-    let found = hash.collection.get(ELEMENTS, field)?;
-    Ok(found.is_some_and(|element| !hash.is_live(&element)))
+    let found = hash.collection.info(ELEMENTS, field)?;
+    Ok(found.is_some_and(|info| !hash.is_ahead(info.expires_at_ms)))
 }
 
 /// What was found among some fields of a hash.

@@ -3,8 +3,10 @@
 
 use std::ops::Range;
 
+use hybridlog::Needed;
+
 use super::KIND_HASH;
-use super::collection::{ELEMENTS, check_room, remove_if_empty};
+use super::collection::{ELEMENTS, check_room, remove_if_empty, want_next};
 use super::hash::{Facts, HASH_ROW, Hash, put, remove};
 use super::parse::{ExpiryUnit, NOT_AN_INTEGER, strict_integer};
 use super::string::{GROW_FAST, READ_FAST, WRITE_FAST};
@@ -218,10 +220,13 @@ fn for_each_field(
             fields.for_each(|_| cx.reply.integer(NO_FIELD));
             return Ok(());
         }
-        check_room(cx, fields.len(), 0)?;
     }
-    let mut facts = Facts::gather(cx, key, args.from(fields.start))?;
+    let mut facts = Facts::gather(cx, key)?;
+    let mut ready = cx.progress.done;
     for field in args.from(fields.start).skip(cx.progress.done) {
+        if cx.progress.done == ready {
+            ready += want_next_to_change(cx, args, fields.start)?;
+        }
         let outcome = change(cx, &mut facts, field)?;
         cx.reply.integer(outcome);
         cx.progress.done += 1;
@@ -230,6 +235,25 @@ fn for_each_field(
         remove_if_empty(cx, key, KIND_HASH)?;
     }
     Ok(())
+}
+
+/// As [`want_next`], for the fields from argument `first` on that are left. There is room to store what they hold again.
+pub(super) fn want_next_to_change(
+    cx: &Ctx<'_>,
+    args: Args<'_>,
+    first: usize,
+) -> Result<usize, Stop> {
+    let (key, left) = (&args[1], args.from(first + cx.progress.done));
+    let count = want_next(cx, key, KIND_HASH, left.clone(), Needed::Whole)?;
+    if let Some(hash) = Hash::find(&cx.op, cx.namespace, key)? {
+        let mut bytes = 0;
+        for field in left.take(count) {
+            let info = hash.collection.info(ELEMENTS, field)?;
+            bytes += info.map_or(0, |info| field.len() + info.value_len as usize);
+        }
+        check_room(cx, count, bytes)?;
+    }
+    Ok(count)
 }
 
 fn set_expiry(
@@ -322,20 +346,27 @@ fn hpexpiretime(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 /// Replies what `shown` makes of the time at which each field expires, which is not past.
 fn reply_expiries(cx: &mut Ctx<'_>, args: Args<'_>, shown: impl Fn(u64) -> u64) -> Done {
     let hash = Hash::find(&cx.op, cx.namespace, &args[1])?;
-    let fields = args.from(fields(args, 2, BAD_NUMBER)?.start);
-    cx.reply.array(fields.len());
+    let first = fields(args, 2, BAD_NUMBER)?.start;
+    if !cx.progress.has_begun {
+        cx.reply.array(args.len() - first);
+    }
     let Some(hash) = hash else {
-        fields.for_each(|_| cx.reply.integer(NO_FIELD));
+        args.from(first).for_each(|_| cx.reply.integer(NO_FIELD));
         return Ok(());
     };
-    hash.collection.want(ELEMENTS, fields.clone())?;
-    for field in fields {
-        cx.reply.integer(match hash.get(field)? {
+    let mut ready = cx.progress.done;
+    for field in args.from(first).skip(cx.progress.done) {
+        if cx.progress.done == ready {
+            let left = args.from(first + ready);
+            ready += want_next(cx, &args[1], KIND_HASH, left, Needed::Keys)?;
+        }
+        cx.reply.integer(match hash.info(field)? {
             None => NO_FIELD,
-            Some(element) => element
+            Some(info) => info
                 .expires_at_ms
                 .map_or(NO_EXPIRY, |at_ms| shown(at_ms) as i64),
         });
+        cx.progress.done += 1;
     }
     Ok(())
 }

@@ -1,14 +1,19 @@
 //! Fields of hashes with more than one thing done to them: HGETEX, HSETEX, HGETDEL.
 
+use hybridlog::Needed;
+
 use super::KIND_HASH;
-use super::collection::{check_room, remove_if_empty};
+use super::collection::{check_room, remove_if_empty, want_next};
 use super::hash::{Facts, HASH_ROW, Hash, pairs, put, remove};
-use super::hash_expiry::{BAD_NUMBER, LiveField, field_expiry, fields, live_field};
+use super::hash_expiry::{
+    BAD_NUMBER, LiveField, field_expiry, fields, live_field, want_next_to_change,
+};
 use super::parse::{ExpiryUnit, strict_integer};
 use super::string::{GROW_FAST, WRITE_FAST};
 use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Row, Stop};
 use crate::ctx::Ctx;
+use crate::output::Output;
 
 const FIELDS_ROW: Row = Row {
     arity: -5,
@@ -88,16 +93,22 @@ fn get_and_change(
             fields.for_each(|_| cx.reply.null());
             return Ok(());
         }
-        if change != Change::None {
-            check_room(cx, fields.len(), 0)?;
-        }
     }
-    let mut facts = Facts::gather(cx, key, fields.clone())?;
+    let mut facts = Facts::gather(cx, key)?;
+    let mut ready = cx.progress.done;
     for field in fields.skip(cx.progress.done) {
+        if cx.progress.done == ready {
+            ready += match change {
+                Change::None | Change::Remove => {
+                    let left = args.from(first + ready);
+                    want_next(cx, key, KIND_HASH, left, Needed::Whole)?
+                }
+                Change::Persist | Change::Until(_) => want_next_to_change(cx, args, first)?,
+            };
+            ask_for_reply(cx, args, first, ready)?;
+        }
         match live_field(cx, key, &facts, field)? {
             Some(found) => {
-                let memory = &mut cx.client.allowance;
-                cx.reply.ask_for_room(memory, found.value.len())?;
                 change_field(cx, key, &mut facts, field, &found, change)?;
                 cx.reply.bulk(&found.value);
             }
@@ -109,6 +120,22 @@ fn get_and_change(
         remove_if_empty(cx, key, KIND_HASH)?;
     }
     Ok(())
+}
+
+/// Makes room in the reply for the values of the fields that are changed next, up to number `end` of those from argument
+/// `first` on: once they are gone there is nobody else to tell of them.
+fn ask_for_reply(cx: &mut Ctx<'_>, args: Args<'_>, first: usize, end: usize) -> Result<(), Stop> {
+    let mut bytes = 0;
+    if let Some(hash) = Hash::find(&cx.op, cx.namespace, &args[1])? {
+        for field in args
+            .from(first + cx.progress.done)
+            .take(end - cx.progress.done)
+        {
+            let info = hash.info(field)?;
+            bytes += Output::BULK_BYTES + info.map_or(0, |info| info.value_len as usize);
+        }
+    }
+    cx.reply.make_room(&mut cx.client.allowance, bytes)
 }
 
 fn change_field(
@@ -226,7 +253,7 @@ fn hsetex(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let now_ms = cx.now_ms();
     let options = StoreOptions::parse(args, now_ms)?;
     let (key, pairs) = (&args[1], pairs(args, options.first));
-    let mut facts = Facts::gather(cx, key, pairs.clone().map(|(field, _)| field))?;
+    let mut facts = Facts::gather(cx, key)?;
     // What it finds after it has begun is its own.
     let stores = cx.progress.has_begun || holds(cx, args, &options)?;
     if stores {
@@ -235,7 +262,12 @@ fn hsetex(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
                 .check_element(key, (field.len() + value.len()) as u64)?;
         }
         check_room(cx, pairs.len(), args.total_bytes())?;
-        for pair in pairs.skip(cx.progress.done) {
+        let mut ready = cx.progress.done;
+        for pair in pairs.clone().skip(cx.progress.done) {
+            if cx.progress.done == ready {
+                let left = pairs.clone().skip(ready).map(|(field, _)| field);
+                ready += want_next(cx, key, KIND_HASH, left, Needed::Whole)?;
+            }
             store(cx, key, &mut facts, pair, options.lifetime)?;
             cx.progress.done += 1;
         }
@@ -253,12 +285,16 @@ fn holds(cx: &Ctx<'_>, args: Args<'_>, options: &StoreOptions) -> Result<bool, S
     let Some(hash) = Hash::find(&cx.op, cx.namespace, &args[1])? else {
         return Ok(!must_exist);
     };
+    let mut cold = None;
     for (field, _) in pairs(args, options.first) {
-        if hash.get(field)?.is_some() != must_exist {
-            return Ok(false);
+        match hash.info(field) {
+            Ok(found) if found.is_some() != must_exist => return Ok(false),
+            Ok(_) => {}
+            Err(stop @ Stop::Engine(hybridlog::Stop::Cold)) => cold = Some(stop),
+            Err(stop) => return Err(stop),
         }
     }
-    Ok(true)
+    cold.map_or(Ok(true), Err)
 }
 
 fn store(

@@ -97,7 +97,7 @@ fn store_number(
     expires_at_ms: Option<u64>,
 ) -> Result<(), Stop> {
     let (key, field) = (&args[1], &args[2]);
-    let mut facts = Facts::gather(cx, key, std::iter::once(field))?;
+    let mut facts = Facts::gather(cx, key)?;
     put(cx, key, &mut facts, (field, text), expires_at_ms)?;
     Ok(())
 }

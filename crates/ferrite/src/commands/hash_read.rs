@@ -1,9 +1,10 @@
 //! Reading hashes: HGET, HMGET, HGETALL, HKEYS, HVALS, HLEN, HEXISTS, HSTRLEN, HSCAN, HRANDFIELD.
 
-use hybridlog::{Element, Namespace, Operation};
+use hybridlog::{Element, ElementInfo, Namespace, Needed, Operation};
 use resp::Protocol;
 
-use super::collection::{ELEMENTS, walk};
+use super::KIND_HASH;
+use super::collection::{walk, want_next};
 use super::collection_random::{Picks, count_argument, pick};
 use super::collection_scan::{ScanOptions, Values, cursor_of, scan};
 use super::hash::{HASH_ROW, Hash};
@@ -113,7 +114,11 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 fn hget(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    match get(&cx.op, cx.namespace, args)? {
+    let found = match Hash::find(&cx.op, cx.namespace, &args[1])? {
+        Some(hash) => hash.get(&args[2])?,
+        None => None,
+    };
+    match found {
         Some(element) => {
             let memory = &mut cx.client.allowance;
             cx.reply.bulk_within(memory, &element.value)?;
@@ -123,28 +128,20 @@ fn hget(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     Ok(())
 }
 
-/// The field that a command on one names.
-fn get<'r>(
-    op: &'r Operation<'_>,
-    namespace: Namespace,
-    args: Args<'_>,
-) -> Result<Option<Element<'r>>, Stop> {
-    match Hash::find(op, namespace, &args[1])? {
-        Some(hash) => hash.get(&args[2]),
-        None => Ok(None),
-    }
-}
-
 fn hmget(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    let fields = args.from(2);
     let hash = Hash::find(&cx.op, cx.namespace, &args[1])?;
-    cx.reply.array(fields.len());
+    if !cx.progress.has_begun {
+        cx.reply.array(args.len() - 2);
+    }
     let Some(hash) = hash else {
-        fields.for_each(|_| cx.reply.null());
+        args.from(2).for_each(|_| cx.reply.null());
         return Ok(());
     };
-    hash.collection.want(ELEMENTS, fields.clone())?;
-    for field in fields {
+    let mut ready = cx.progress.done;
+    for field in args.from(2).skip(cx.progress.done) {
+        if cx.progress.done == ready {
+            ready += want_next(cx, &args[1], KIND_HASH, args.from(2 + ready), Needed::Whole)?;
+        }
         match hash.get(field)? {
             Some(element) => {
                 let memory = &mut cx.client.allowance;
@@ -152,20 +149,33 @@ fn hmget(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
             }
             None => cx.reply.null(),
         }
+        cx.progress.done += 1;
     }
     Ok(())
 }
 
 fn hexists(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    let is_there = get(&cx.op, cx.namespace, args)?.is_some();
+    let is_there = info(&cx.op, cx.namespace, args)?.is_some();
     cx.reply.integer(i64::from(is_there));
     Ok(())
 }
 
 fn hstrlen(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    let len = get(&cx.op, cx.namespace, args)?.map_or(0, |element| element.value.len());
+    let len = info(&cx.op, cx.namespace, args)?.map_or(0, |info| info.value_len);
     cx.reply.integer(len as i64);
     Ok(())
+}
+
+/// What is known of the field that a command on one names, without its value.
+fn info(
+    op: &Operation<'_>,
+    namespace: Namespace,
+    args: Args<'_>,
+) -> Result<Option<ElementInfo>, Stop> {
+    match Hash::find(op, namespace, &args[1])? {
+        Some(hash) => hash.info(&args[2]),
+        None => Ok(None),
+    }
 }
 
 /// As in Redis, fields count that have expired and have not been removed yet.

@@ -3,11 +3,11 @@
 //!
 //! A set is a collection of one tree, whose elements are its members.
 
-use hybridlog::{Collection, Layout, Order, Put, TreeLayout};
+use hybridlog::{Collection, Layout, Needed, Order, Put, TreeLayout};
 
 use super::KIND_SET;
 use super::collection::{
-    ELEMENTS, Encoding, PackedLimits, check_room, find, remove_if_empty, walk,
+    ELEMENTS, Encoding, PackedLimits, check_room, find, remove_if_empty, walk, want_next,
 };
 use super::collection_scan::{ScanOptions, Values, cursor_of, scan};
 use super::parse::{INTEGER_MAX_BYTES, strict_integer};
@@ -115,6 +115,8 @@ pub(crate) const ROWS: &[Row] = &[
 /// What has to be known of a set while members are added.
 pub(super) struct Growth {
     encoding: Encoding,
+    /// What the set says; with its first new member it says what its encoding is then.
+    stored: Encoding,
     len: u64,
     /// Bytes of the longest member, where that may count.
     longest: u64,
@@ -137,6 +139,7 @@ impl Growth {
     pub(super) fn of_empty(limits: PackedLimits, encoding: Encoding) -> Growth {
         Growth {
             encoding,
+            stored: Encoding::Listpack,
             len: 0,
             longest: 0,
             limits,
@@ -145,12 +148,14 @@ impl Growth {
 
     /// Of a set to which `count` members are to be added.
     fn of_found(limits: PackedLimits, set: &Collection<'_>, count: u64) -> Result<Growth, Stop> {
-        let encoding = match Encoding::of(set) {
+        let stored = Encoding::of(set);
+        let encoding = match stored {
             Encoding::Intset if count > limits.intset_entries => Encoding::Hashtable,
             Encoding::Listpack if count > limits.set.entries => Encoding::Hashtable,
             encoding => encoding,
         };
         let mut growth = Growth {
+            stored,
             len: set.len(ELEMENTS),
             ..Growth::of_empty(limits, encoding)
         };
@@ -194,8 +199,7 @@ impl Growth {
     }
 }
 
-/// What has to be known to add `members` to the set stored under `key`, which need not be there. All that they will need is
-/// read, and there is room for them.
+/// What has to be known to add `members` to the set stored under `key`, which need not be there. There is room for them.
 fn begin_adding<'a>(
     cx: &mut Ctx<'_>,
     key: &[u8],
@@ -203,38 +207,33 @@ fn begin_adding<'a>(
 ) -> Result<Growth, Stop> {
     let limits = PackedLimits::now(cx);
     let count = members.len() as u64;
-    let (growth, stored) = match find(&cx.op, cx.namespace, key, KIND_SET)? {
-        Some(set) => {
-            set.want(ELEMENTS, members.clone())?;
-            (Growth::of_found(limits, &set, count)?, Encoding::of(&set))
-        }
+    let growth = match find(&cx.op, cx.namespace, key, KIND_SET)? {
+        Some(set) => Growth::of_found(limits, &set, count)?,
         None => {
             let first = members.clone().next().unwrap_or_default();
-            (Growth::of_new(limits, first, count), Encoding::Listpack)
+            Growth::of_new(limits, first, count)
         }
     };
     for member in members.clone() {
         cx.op.check_element(key, member.len() as u64)?;
     }
     check_room(cx, members.len(), members.map(<[u8]>::len).sum())?;
-    if growth.encoding != stored {
-        growth.encoding.store(cx, key, &SET)?;
-    }
     Ok(growth)
 }
 
 /// Adds a member, with the encoding that the set has then. Whether it is new.
 fn add(cx: &mut Ctx<'_>, key: &[u8], growth: &mut Growth, member: &[u8]) -> Result<bool, Stop> {
     // A change that is made half is made again from the start: the encoding comes first.
-    if growth.encoding_with(member) != growth.encoding {
+    let encoding = growth.encoding_with(member);
+    if encoding != growth.stored {
         let set = find(&cx.op, cx.namespace, key, KIND_SET)?;
         if let Some(set) = set
-            && set.get(ELEMENTS, member)?.is_some()
+            && set.info(ELEMENTS, member)?.is_some()
         {
             return Ok(false);
         }
-        growth.encoding = growth.encoding_with(member);
-        growth.encoding.store(cx, key, &SET)?;
+        encoding.store(cx, key, &SET)?;
+        (growth.encoding, growth.stored) = (encoding, encoding);
     }
     let put = cx
         .op
@@ -248,7 +247,11 @@ fn add(cx: &mut Ctx<'_>, key: &[u8], growth: &mut Growth, member: &[u8]) -> Resu
 fn sadd(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let key = &args[1];
     let mut growth = begin_adding(cx, key, args.from(2))?;
+    let mut ready = cx.progress.done;
     for member in args.from(2).skip(cx.progress.done) {
+        if cx.progress.done == ready {
+            ready += want_next(cx, key, KIND_SET, args.from(2 + ready), Needed::Whole)?;
+        }
         let is_new = add(cx, key, &mut growth, member)?;
         cx.progress.done += 1;
         cx.progress.count += i64::from(is_new);
@@ -260,10 +263,13 @@ fn sadd(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 
 fn srem(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let key = &args[1];
-    if let Some(set) = find(&cx.op, cx.namespace, key, KIND_SET)? {
-        set.want(ELEMENTS, args.from(2))?;
-    }
+    // What is found to be no set is not asked for members.
+    find(&cx.op, cx.namespace, key, KIND_SET)?;
+    let mut ready = cx.progress.done;
     for member in args.from(2).skip(cx.progress.done) {
+        if cx.progress.done == ready {
+            ready += want_next(cx, key, KIND_SET, args.from(2 + ready), Needed::Whole)?;
+        }
         let was_there = cx.op.remove_element(cx.namespace, key, ELEMENTS, member)?;
         cx.progress.done += 1;
         cx.progress.count += i64::from(was_there);
@@ -306,12 +312,12 @@ fn find_both(cx: &Ctx<'_>, args: Args<'_>) -> Result<bool, Stop> {
     if let Some(target) = find(&cx.op, cx.namespace, &args[2], KIND_SET)? {
         target.want(ELEMENTS, [&args[3]])?;
     }
-    Ok(source.get(ELEMENTS, &args[3])?.is_some())
+    Ok(source.info(ELEMENTS, &args[3])?.is_some())
 }
 
 fn sismember(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let is_there = match find(&cx.op, cx.namespace, &args[1], KIND_SET)? {
-        Some(set) => set.get(ELEMENTS, &args[2])?.is_some(),
+        Some(set) => set.info(ELEMENTS, &args[2])?.is_some(),
         None => false,
     };
     cx.reply.integer(i64::from(is_there));
@@ -319,18 +325,21 @@ fn sismember(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 }
 
 fn smismember(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    let members = args.from(2);
     let set = find(&cx.op, cx.namespace, &args[1], KIND_SET)?;
-    if let Some(set) = &set {
-        set.want(ELEMENTS, members.clone())?;
+    if !cx.progress.has_begun {
+        cx.reply.array(args.len() - 2);
     }
-    cx.reply.array(members.len());
-    for member in members {
+    let mut ready = cx.progress.done;
+    for member in args.from(2).skip(cx.progress.done) {
+        if cx.progress.done == ready {
+            ready += want_next(cx, &args[1], KIND_SET, args.from(2 + ready), Needed::Keys)?;
+        }
         let is_there = match &set {
-            Some(set) => set.get(ELEMENTS, member)?.is_some(),
+            Some(set) => set.info(ELEMENTS, member)?.is_some(),
             None => false,
         };
         cx.reply.integer(i64::from(is_there));
+        cx.progress.done += 1;
     }
     Ok(())
 }

@@ -330,8 +330,17 @@ impl<S: Socket> Connection<S> {
         let mut wait = first;
         let mut latch_tries = 0;
         let mut promised = None;
+        let mut steps_let_go = 0;
         loop {
             match wait {
+                Wait::ColdReads
+                    if self.client.steps_done() > steps_let_go && lease.bytes > COLD_KEPT_BYTES =>
+                {
+                    // What the steps before needed; the next one asks for what it needs anew.
+                    steps_let_go = self.client.steps_done();
+                    lease.release();
+                    reads.clear();
+                }
                 Wait::ColdReads => {
                     let fetched = self.fetch_for(i, reads, lease, &mut promised).await?;
                     if fetched.is_err()

@@ -8,11 +8,26 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::inner::{Inner, Sought};
 use super::leaf::{Outside, Spot, Trouble, find_index, find_key};
 use super::root::{Root, Tree};
-use super::{Element, Order};
+use super::{Element, ElementInfo, Order};
 use crate::Stop;
 use crate::index::{BucketIndex, Index};
 use crate::operation::{Found, Operation, Record};
 use crate::record::flag;
+
+/// Elements that are made sure of together, each of which may need a page of its own.
+const ELEMENTS_AT_ONCE: usize = 256;
+
+/// The bodies of long ones among them take so much together, or there is only one.
+const BODIES_AT_ONCE_BYTES: u64 = 1 << 20;
+
+/// What is needed of elements.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Needed {
+    /// Their keys, to find them.
+    Keys,
+    /// All of them, to read or to change them.
+    Whole,
+}
 
 /// Told apart from the hashes of keys and pages, which take the same seed.
 const ELEMENT_SEED: u64 = 0x656c_656d_656e_7473;
@@ -257,8 +272,19 @@ impl<'r, I: Index> Collection<'r, I> {
             .transpose()
     }
 
+    /// What is known of the element with this key without reading its value; O(log n).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    pub fn info(&self, tree: usize, key: &[u8]) -> Result<Option<ElementInfo>, Stop> {
+        let (_, spot) = self.op.find_element(&self.root, tree, key)?;
+        Ok(spot.entry.map(|entry| entry.info()))
+    }
+
     /// Asks for all pages that [`Self::get`], or putting or removing these elements, will need. It goes on where one is cold,
-    /// so that what is missing is fetched together, a level at a time.
+    /// so that what is missing is fetched together, a level at a time. For as many as there may be memory for:
+    /// [`Self::want_next`] is for more.
     ///
     /// # Errors
     ///
@@ -268,18 +294,60 @@ impl<'r, I: Index> Collection<'r, I> {
         tree: usize,
         keys: impl IntoIterator<Item = &'k [u8]>,
     ) -> Result<(), Stop> {
-        let of_tree = self.root.tree(tree);
-        if of_tree.level == 0 {
-            return Ok(());
+        self.want_some(tree, keys, Needed::Whole, u64::MAX)
+            .map(drop)
+    }
+
+    /// As [`Self::want`], for the first of these elements: 256 at most, and fewer if they are long. Returns of how many all
+    /// that is needed is there, at least one unless there are no keys. So a command on very many elements takes
+    /// them in steps, and no more memory than one of them needs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    pub fn want_next<'k>(
+        &self,
+        tree: usize,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+        needed: Needed,
+    ) -> Result<usize, Stop> {
+        let keys = keys.into_iter().take(ELEMENTS_AT_ONCE);
+        self.want_some(tree, keys, needed, BODIES_AT_ONCE_BYTES)
+    }
+
+    fn want_some<'k>(
+        &self,
+        tree: usize,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+        needed: Needed,
+        bodies_max_bytes: u64,
+    ) -> Result<usize, Stop> {
+        let keys = keys.into_iter();
+        if self.root.tree(tree).level == 0 && !self.is_paged() {
+            return Ok(keys.count());
         }
-        let mut stop = None;
+        let (mut count, mut bodies_bytes, mut stop) = (0, 0u64, None);
         for key in keys {
-            let sought = self.op.sought(&self.root, of_tree, key);
-            if let Err(reason) = self.op.descend(&self.root, tree, sought) {
-                stop = Some(reason);
+            let found = self.op.find_element(&self.root, tree, key);
+            let entry = match found {
+                Ok((_, spot)) => spot.entry,
+                Err(reason) => {
+                    stop = Some(reason);
+                    None
+                }
+            };
+            let outside = entry.and_then(|entry| entry.outside);
+            if let Some(outside) = outside.filter(|_| needed == Needed::Whole) {
+                bodies_bytes = bodies_bytes.saturating_add(outside.bytes());
+                if bodies_bytes > bodies_max_bytes && count > 0 {
+                    break;
+                }
+                let body = self.op.body_pages(&self.root, &outside, outside.bytes());
+                stop = body.err().or(stop);
             }
+            count += 1;
         }
-        stop.map_or(Ok(()), Err)
+        stop.map_or(Ok(count), Err)
     }
 
     /// The element at a position, counted from 0 in the order of the tree.

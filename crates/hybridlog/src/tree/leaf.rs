@@ -14,7 +14,7 @@
 
 use std::cmp::Ordering;
 
-use super::{Order, PAGE_BYTES, TreeLayout};
+use super::{ElementInfo, Order, PAGE_BYTES, TreeLayout};
 use crate::Stop;
 use crate::fields::put_varint;
 
@@ -75,6 +75,14 @@ impl Outside {
 }
 
 impl Entry<'_> {
+    pub(super) fn info(&self) -> ElementInfo {
+        let value_len = self.value.len() as u64;
+        ElementInfo {
+            value_len: self.outside.map_or(value_len, |outside| outside.value_len),
+            expires_at_ms: self.expires_at_ms,
+        }
+    }
+
     pub(super) fn is_key_whole(&self) -> bool {
         self.outside.is_none_or(|outside| outside.is_key_whole())
     }

@@ -68,7 +68,7 @@ use std::borrow::Cow;
 
 pub(crate) use root::TreePages;
 
-pub use find::Collection;
+pub use find::{Collection, Needed};
 pub use walk::ScannedElements;
 
 /// A collection has so many trees at most.
@@ -114,6 +114,15 @@ pub struct Element<'a> {
     /// Its value; empty if the tree has no values.
     pub value: Cow<'a, [u8]>,
     /// Unix time in milliseconds that was stored with it. The engine never removes an element by itself.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// What the leaf of an element says of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ElementInfo {
+    /// Bytes of its value.
+    pub value_len: u64,
+    /// Unix time in milliseconds that was stored with it.
     pub expires_at_ms: Option<u64>,
 }
 
