@@ -2,7 +2,7 @@
 //! categories, `COMMAND` and `COMMAND DOCS`, and statistics.
 
 use std::borrow::Cow;
-use std::iter::StepBy;
+use std::iter::{Chain, StepBy};
 use std::ops::Range;
 
 use crate::args::Args;
@@ -71,6 +71,8 @@ pub(crate) enum Keys {
     Range { first: i32, last: i32, step: i32 },
     /// Argument `count` holds how many keys follow it, every `step`th argument one.
     Counted { count: usize, step: usize },
+    /// Argument 1, and those that follow argument 2, which holds their number (ZUNIONSTORE).
+    TargetAndCounted,
     /// From argument `first` to argument `last`, in the client's database and in the one whose number is found among
     /// the arguments (MOVE, COPY).
     TwoDatabases {
@@ -91,18 +93,31 @@ pub(crate) enum OtherDatabase {
     After(&'static str),
 }
 
+/// Where keys are: one in front, or none, and those at equal distances.
+pub(crate) type Positions = Chain<Range<usize>, StepBy<Range<usize>>>;
+
 impl Keys {
     /// Positions of the keys among `args`; none where they would lie outside (the handler then finds the mistake).
-    pub(crate) fn positions(self, args: Args<'_>) -> StepBy<Range<usize>> {
+    pub(crate) fn positions(self, args: Args<'_>) -> Positions {
+        if self != Keys::TargetAndCounted {
+            return (0..0).chain(self.run(args));
+        }
+        let sources = Keys::Counted { count: 2, step: 1 }.run(args);
+        let targets = usize::from(sources.len() > 0);
+        (1..1 + targets).chain(sources)
+    }
+
+    /// As [`Self::positions`], where they are at equal distances.
+    fn run(self, args: Args<'_>) -> StepBy<Range<usize>> {
         let none = (0..0).step_by(1);
         match self {
-            Keys::None | Keys::Everything => none,
+            Keys::TargetAndCounted | Keys::None | Keys::Everything => none,
             Keys::TwoDatabases { first, last, .. } => Keys::Range {
                 first,
                 last,
                 step: 1,
             }
-            .positions(args),
+            .run(args),
             Keys::Range { first, last, step } => {
                 let last = if last < 0 {
                     last + args.len() as i32

@@ -6,7 +6,7 @@ use hybridlog::{KeyRef, Namespace, Operation, Record, Store, Suspended};
 
 use crate::client::Client;
 use crate::command::Stop;
-use crate::commands::StoredSet;
+use crate::commands::{ScoreChange, ScoredMembers, StoredSet};
 use crate::memory::Allowance;
 use crate::output::{Mark, Output};
 use crate::server::Server;
@@ -45,6 +45,10 @@ pub(crate) struct Progress {
     pub(crate) count: i64,
     /// What it stores under a key, made of what may be gone by now.
     pub(crate) result: Option<StoredSet>,
+    /// As `result`, of a sorted set.
+    pub(crate) scored: Option<ScoredMembers>,
+    /// What its current step makes of a member of a sorted set, which cannot be told by what is there half-way.
+    pub(crate) score_change: Option<ScoreChange>,
     /// What it has replied so far.
     reply: Option<Output>,
 }

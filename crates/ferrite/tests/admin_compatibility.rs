@@ -14,11 +14,12 @@ const BEGIN: &str = "<!-- commands -->\n";
 const END: &str = "<!-- end of commands -->";
 
 /// The groups of the table in their order, with their headings.
-const GROUPS: [(&str, &str); 8] = [
+const GROUPS: [(&str, &str); 9] = [
     ("string", "Strings"),
     ("bitmap", "Bits"),
     ("hash", "Hashes"),
     ("set", "Sets"),
+    ("sorted-set", "Sorted sets"),
     ("generic", "Keys"),
     ("transactions", "Transactions"),
     ("connection", "Connections"),
@@ -171,6 +172,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
     (
         "waitaof",
         "syncs at once, whatever `appendfsync` says; there are no replicas",
+    ),
+    ("zadd", "a score of -0 is 0"),
+    (
+        "zscan",
+        "scores are printed as by ZSCORE; Redis prints those of a skiplist with 17 digits",
     ),
 ];
 

@@ -3,7 +3,7 @@
 //! An encoding is only a name here: `OBJECT ENCODING` answers what Redis would, which depends on what a collection has
 //! held since it was made. So it is kept, as the first byte of the collection's header.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use hybridlog::{Collection, Direction, Element, Layout, Namespace, Needed, Operation, WalkFrom};
 
@@ -33,6 +33,7 @@ pub(crate) enum Encoding {
     /// A listpack with room for expiries.
     ListpackEx = 2,
     Intset = 3,
+    Skiplist = 4,
 }
 
 impl Encoding {
@@ -42,6 +43,7 @@ impl Encoding {
             Some(1) => Encoding::Hashtable,
             Some(2) => Encoding::ListpackEx,
             Some(3) => Encoding::Intset,
+            Some(4) => Encoding::Skiplist,
             _ => Encoding::Listpack,
         }
     }
@@ -52,6 +54,7 @@ impl Encoding {
             Encoding::Hashtable => "hashtable",
             Encoding::ListpackEx => "listpackex",
             Encoding::Intset => "intset",
+            Encoding::Skiplist => "skiplist",
         }
     }
 
@@ -61,7 +64,7 @@ impl Encoding {
 
     /// Whether it is one of those that hold everything in one piece.
     pub(super) fn is_packed(self) -> bool {
-        self != Encoding::Hashtable
+        !matches!(self, Encoding::Hashtable | Encoding::Skiplist)
     }
 
     /// Notes it as that of the collection, of whose first elements it is known.
@@ -77,6 +80,7 @@ impl Encoding {
 pub(super) struct PackedLimits {
     pub(super) hash: PackedLimit,
     pub(super) set: PackedLimit,
+    pub(super) zset: PackedLimit,
     pub(super) intset_entries: u64,
 }
 
@@ -97,6 +101,10 @@ impl PackedLimits {
             set: PackedLimit {
                 entries: settings.set_max_listpack_entries,
                 element_bytes: settings.set_max_listpack_value_bytes,
+            },
+            zset: PackedLimit {
+                entries: settings.zset_max_listpack_entries,
+                element_bytes: settings.zset_max_listpack_value_bytes,
             },
             // As in Redis, whatever the setting says.
             intset_entries: settings.set_max_intset_entries.min(1 << 30),
@@ -172,17 +180,34 @@ pub(super) fn walk<'r>(
 /// As [`walk`], until `each` breaks.
 pub(super) fn walk_until<'r>(
     collection: &Collection<'r>,
+    each: impl FnMut(Element<'r>) -> Result<ControlFlow<()>, Stop>,
+) -> Result<(), Stop> {
+    let all = 0..collection.len(ELEMENTS);
+    walk_range(collection, ELEMENTS, all, Direction::Forward, each)
+}
+
+/// Hands the elements at these positions of a tree to `each`, from the first on or from the last back, until it breaks. Cold
+/// pages are all fetched before it ends.
+pub(super) fn walk_range<'r>(
+    collection: &Collection<'r>,
+    tree: usize,
+    range: Range<u64>,
+    direction: Direction,
     mut each: impl FnMut(Element<'r>) -> Result<ControlFlow<()>, Stop>,
 ) -> Result<(), Stop> {
-    let len = collection.len(ELEMENTS);
     let mut cold = None;
-    for position in (0..len).step_by(WALKED_TOGETHER as usize) {
+    for passed in (0..range.end.saturating_sub(range.start)).step_by(WALKED_TOGETHER as usize) {
+        let left = range.end - range.start - passed;
+        let position = match direction {
+            Direction::Forward => range.start + passed,
+            Direction::Backward => range.end - 1 - passed,
+        };
         let mut ended = None;
         let walked = collection.walk(
-            ELEMENTS,
+            tree,
             WalkFrom::Position(position),
-            Direction::Forward,
-            WALKED_TOGETHER,
+            direction,
+            left.min(WALKED_TOGETHER),
             &mut |element| {
                 // What has met something cold only looks for more of that.
                 if cold.is_some() {

@@ -4,10 +4,11 @@
 //! in every run.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
-use hybridlog::{Collection, Element};
+use hybridlog::{Collection, Direction, Element};
 
-use super::collection::{ELEMENTS, walk};
+use super::collection::walk_range;
 use super::parse::NOT_AN_INTEGER;
 use crate::command::Stop;
 
@@ -87,22 +88,30 @@ pub(super) fn different(len: u64, count: u64, seed: u64) -> Vec<u64> {
     numbers
 }
 
-/// Hands the elements that are picked to `each`; `position` says where an element is by its number.
+/// Hands the elements of a tree that are picked to `each`; `position` says where an element is by its number.
 pub(super) fn pick<'r>(
     collection: &Collection<'r>,
+    tree: usize,
     picks: Picks,
     position: impl Fn(u64) -> u64,
     mut each: impl FnMut(Element<'r>) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
     match picks {
-        Picks::All { len } if len == collection.len(ELEMENTS) => walk(collection, each),
-        Picks::All { len } => at_all(collection, (0..len).map(position), &mut each),
-        Picks::Different(numbers) => {
-            at_all(collection, numbers.into_iter().map(position), &mut each)
+        Picks::All { len } if len == collection.len(tree) => {
+            walk_range(collection, tree, 0..len, Direction::Forward, |element| {
+                each(element).map(ControlFlow::Continue)
+            })
         }
+        Picks::All { len } => at_all(collection, tree, (0..len).map(position), &mut each),
+        Picks::Different(numbers) => at_all(
+            collection,
+            tree,
+            numbers.into_iter().map(position),
+            &mut each,
+        ),
         Picks::Any { len, count, seed } => {
             let numbers = (0..count).map(|i| below(len, random(seed, i)));
-            at_all(collection, numbers.map(position), &mut each)
+            at_all(collection, tree, numbers.map(position), &mut each)
         }
     }
 }
@@ -114,6 +123,7 @@ const LOOKED_AHEAD: u32 = 1024;
 /// for too, so that one fetch gets many.
 fn at_all<'r>(
     collection: &Collection<'r>,
+    tree: usize,
     positions: impl Iterator<Item = u64>,
     each: &mut impl FnMut(Element<'r>) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
@@ -125,7 +135,7 @@ fn at_all<'r>(
                 break;
             }
         }
-        match collection.at(ELEMENTS, position) {
+        match collection.at(tree, position) {
             Ok(Some(element)) if cold.is_none() => each(element)?,
             Ok(_) => {}
             Err(stop @ hybridlog::Stop::Cold) => cold = Some(stop),

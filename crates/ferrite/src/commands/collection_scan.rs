@@ -58,6 +58,11 @@ impl<'a> ScanOptions<'a> {
         }
         Ok(options)
     }
+
+    /// Whether an element with this key is wanted.
+    pub(super) fn matches(&self, key: &[u8]) -> bool {
+        self.pattern.is_none_or(|pattern| key_matches(pattern, key))
+    }
 }
 
 /// The elements of the step whose keys match, and the cursor that the next step begins with.
@@ -66,10 +71,7 @@ pub(super) fn scan<'r>(
     cursor: u64,
     options: &ScanOptions<'_>,
 ) -> Result<(Vec<Element<'r>>, u64), Stop> {
-    let matches = |element: &Element<'_>| {
-        let pattern = options.pattern;
-        pattern.is_none_or(|pattern| key_matches(pattern, &element.key))
-    };
+    let matches = |element: &Element<'_>| options.matches(&element.key);
     if Encoding::of(collection).is_packed() {
         let mut elements = Vec::new();
         walk(collection, |element| {

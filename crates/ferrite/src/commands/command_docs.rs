@@ -302,6 +302,10 @@ const TAKE: Access = Access {
     mode: "RW",
     to_value: &["access", "delete"],
 };
+const DELETE: Access = Access {
+    mode: "RW",
+    to_value: &["delete"],
+};
 const REMOVE: Access = Access {
     mode: "RM",
     to_value: &["delete"],
@@ -347,6 +351,19 @@ const ACCESS: &[(&str, &[Access])] = &[
     ("type", &[LOOK]),
     ("unlink", &[REMOVE]),
     ("usage", &[LOOK]),
+    ("zadd", &[EDIT]),
+    ("zcard", &[LOOK]),
+    ("zdiffstore", &[OVERWRITE, READ]),
+    ("zinterstore", &[OVERWRITE, READ]),
+    ("zmpop", &[TAKE]),
+    ("zpopmax", &[TAKE]),
+    ("zpopmin", &[TAKE]),
+    ("zrangestore", &[OVERWRITE, READ]),
+    ("zrem", &[DELETE]),
+    ("zremrangebylex", &[DELETE]),
+    ("zremrangebyrank", &[DELETE]),
+    ("zremrangebyscore", &[DELETE]),
+    ("zunionstore", &[OVERWRITE, READ]),
 ];
 
 /// A run of keys treated alike: where, relative to the command name, and what is done with them.
@@ -354,6 +371,12 @@ struct KeySpec {
     keys: Keys,
     access: &'static Access,
 }
+
+const FIRST_ARGUMENT: Keys = Keys::Range {
+    first: 1,
+    last: 1,
+    step: 1,
+};
 
 /// The keys as a range where they are one.
 fn range_of(keys: Keys) -> Keys {
@@ -379,6 +402,16 @@ fn key_specs(row: &Row) -> Vec<KeySpec> {
         .map_or(implied, |(_, access)| *access);
     match (range_of(row.keys), stated) {
         (Keys::None | Keys::Everything, _) => Vec::new(),
+        (Keys::TargetAndCounted, [target, sources]) => vec![
+            KeySpec {
+                keys: FIRST_ARGUMENT,
+                access: target,
+            },
+            KeySpec {
+                keys: Keys::Counted { count: 2, step: 1 },
+                access: sources,
+            },
+        ],
         (Keys::Range { first, last, step }, [one, rest]) => vec![
             KeySpec {
                 keys: Keys::Range {
@@ -428,6 +461,7 @@ fn reply_info(reply: &mut Output, table: &CommandTable, command: &Command) {
     flags.iter().for_each(|(_, name)| reply.simple(name));
     let (first, last, step) = match range_of(row.keys) {
         Keys::Range { first, last, step } => (first, last, step),
+        Keys::TargetAndCounted => (1, 1, 1),
         _ => (0, 0, 0),
     };
     [first, last, step]
@@ -585,7 +619,7 @@ fn reply_arguments(reply: &mut Output, arguments: &[Argument], key_specs: &mut R
 /// The row's flags with the one that follows from where its keys are.
 fn flags_of(row: &Row) -> Flags {
     match row.keys {
-        Keys::Counted { .. } => row.flags.and(Flags::MOVABLEKEYS),
+        Keys::Counted { .. } | Keys::TargetAndCounted => row.flags.and(Flags::MOVABLEKEYS),
         _ => row.flags,
     }
 }

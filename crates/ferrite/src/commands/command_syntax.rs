@@ -52,7 +52,9 @@ impl Kind {
         match name {
             "key" | "key1" | "key2" | "newkey" | "source" | "destination" | "destkey" => Kind::Key,
             "pattern" => Kind::Pattern,
-            "float-increment" | "float-seconds" => Kind::Double,
+            "float-increment" | "float-seconds" | "score" | "min" | "max" | "weight" => {
+                Kind::Double
+            }
             _ if name.starts_with("unix-time") => Kind::UnixTime,
             "seconds" | "milliseconds" | "count" | "numkeys" | "offset" | "start" | "end"
             | "bit" | "increment" | "decrement" | "db" | "index1" | "index2" | "cursor"
@@ -126,7 +128,9 @@ impl Parser<'_> {
             }
             let can_be_announced = argument.token.is_none() && !argument.optional;
             match arguments.last_mut() {
-                Some(word) if word.kind == Kind::PureToken && can_be_announced => {
+                Some(word)
+                    if word.kind == Kind::PureToken && !word.optional && can_be_announced =>
+                {
                     argument.token = word.token;
                     *word = argument;
                 }
@@ -395,6 +399,71 @@ const SYNTAX: &[(&str, &str)] = &[
     ("wait", "numreplicas timeout"),
     ("waitaof", "numlocal numreplicas timeout"),
     ("watch", "key..."),
+    (
+        "zadd",
+        "key [NX | XX] [GT | LT] [CH] [INCR] <score member>...",
+    ),
+    ("zcard", "key"),
+    ("zcount", "key min max"),
+    ("zdiff", "numkeys key... [WITHSCORES]"),
+    ("zdiffstore", "destination numkeys key..."),
+    ("zincrby", "key float-increment member"),
+    (
+        "zinter",
+        "numkeys key... [WEIGHTS weight...] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]",
+    ),
+    ("zintercard", "numkeys key... [LIMIT limit]"),
+    (
+        "zinterstore",
+        "destination numkeys key... [WEIGHTS weight...] [AGGREGATE <SUM | MIN | MAX>]",
+    ),
+    ("zlexcount", "key min-member max-member"),
+    ("zmpop", "numkeys key... <MIN | MAX> [COUNT count]"),
+    ("zmscore", "key member..."),
+    ("zpopmax", "key [count]"),
+    ("zpopmin", "key [count]"),
+    ("zrandmember", "key [count [WITHSCORES]]"),
+    (
+        "zrange",
+        "key from to [BYSCORE | BYLEX] [REV] [LIMIT <offset count>] [WITHSCORES]",
+    ),
+    (
+        "zrangebylex",
+        "key min-member max-member [LIMIT <offset count>]",
+    ),
+    (
+        "zrangebyscore",
+        "key min max [WITHSCORES] [LIMIT <offset count>]",
+    ),
+    (
+        "zrangestore",
+        "destination source from to [BYSCORE | BYLEX] [REV] [LIMIT <offset count>]",
+    ),
+    ("zrank", "key member [WITHSCORE]"),
+    ("zrem", "key member..."),
+    ("zremrangebylex", "key min-member max-member"),
+    ("zremrangebyrank", "key start end"),
+    ("zremrangebyscore", "key min max"),
+    ("zrevrange", "key start end [WITHSCORES]"),
+    (
+        "zrevrangebylex",
+        "key max-member min-member [LIMIT <offset count>]",
+    ),
+    (
+        "zrevrangebyscore",
+        "key max min [WITHSCORES] [LIMIT <offset count>]",
+    ),
+    ("zrevrank", "key member [WITHSCORE]"),
+    ("zscan", "key cursor [MATCH pattern] [COUNT count]"),
+    ("zscore", "key member"),
+    (
+        "zunion",
+        "numkeys key... [WEIGHTS weight...] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]",
+    ),
+    (
+        "zunionstore",
+        "destination numkeys key... [WEIGHTS weight...] [AGGREGATE <SUM | MIN | MAX>]",
+    ),
 ];
 
 #[cfg(test)]

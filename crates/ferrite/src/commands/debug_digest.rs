@@ -11,7 +11,8 @@ use sha1::{Digest as _, Sha1};
 
 use crate::commands::collection::ELEMENTS;
 use crate::commands::hash::Hash;
-use crate::commands::{KIND_HASH, KIND_SET};
+use crate::commands::zset::{SCORES, split_score};
+use crate::commands::{KIND_HASH, KIND_SET, KIND_ZSET};
 use crate::ctx::SlowCtx;
 
 /// Index slots one step of a walk over a database visits.
@@ -19,6 +20,7 @@ const SCAN_STEP: usize = 1024;
 /// Redis's numbers of the types.
 const REDIS_STRING: u32 = 0;
 const REDIS_SET: u32 = 2;
+const REDIS_ZSET: u32 = 3;
 const REDIS_HASH: u32 = 4;
 
 /// 160 bits that accumulate what they are given; shown in hexadecimal.
@@ -91,6 +93,7 @@ impl Digest {
         match record.meta().kind {
             KIND_HASH => self.add_hash(&Hash::of(op.open_collection(&record)?, op))?,
             KIND_SET => self.add_set(&op.open_collection(&record)?)?,
+            KIND_ZSET => self.add_zset(&op.open_collection(&record)?)?,
             _ => {
                 let value = op.value(&record)?;
                 self.add_ordered(&REDIS_STRING.to_be_bytes());
@@ -106,9 +109,9 @@ impl Digest {
     /// Fields that have expired do not count.
     fn add_hash(&mut self, hash: &Hash<'_>) -> Result<(), hybridlog::Stop> {
         self.add_ordered(&REDIS_HASH.to_be_bytes());
-        for_each(&hash.collection, |element| {
+        for_each(&hash.collection, ELEMENTS, |element| {
             if !hash.is_live(&element) {
-                return;
+                return Ok(());
             }
             let mut field = Digest::default();
             field.add_ordered(&element.key);
@@ -117,29 +120,54 @@ impl Digest {
                 field.add_unordered(b"!!hexpire!!");
             }
             self.add_unordered(&field.0);
+            Ok(())
         })
     }
 
     fn add_set(&mut self, set: &Collection<'_>) -> Result<(), hybridlog::Stop> {
         self.add_ordered(&REDIS_SET.to_be_bytes());
-        for_each(set, |member| self.add_unordered(&member.key))
+        for_each(set, ELEMENTS, |member| {
+            self.add_unordered(&member.key);
+            Ok(())
+        })
+    }
+
+    fn add_zset(&mut self, zset: &Collection<'_>) -> Result<(), hybridlog::Stop> {
+        self.add_ordered(&REDIS_ZSET.to_be_bytes());
+        let mut text = Vec::new();
+        for_each(zset, SCORES, |element| {
+            let (score, member) = split_score(&element.key)?;
+            text.clear();
+            resp::append_double(&mut text, score);
+            let mut pair = Digest::default();
+            pair.add_ordered(member);
+            pair.add_ordered(&text);
+            self.add_unordered(&pair.0);
+            Ok(())
+        })
     }
 }
 
 fn for_each<'r>(
     collection: &Collection<'r>,
-    mut each: impl FnMut(Element<'r>),
+    tree: usize,
+    mut each: impl FnMut(Element<'r>) -> Result<(), hybridlog::Stop>,
 ) -> Result<(), hybridlog::Stop> {
+    let mut done = Ok(());
     collection.walk(
-        ELEMENTS,
+        tree,
         WalkFrom::Start,
         Direction::Forward,
         u64::MAX,
-        &mut |element| {
-            each(element);
-            ControlFlow::Continue(())
+        &mut |element| match each(element) {
+            Ok(()) => ControlFlow::Continue(()),
+            failed => {
+                done = failed;
+                ControlFlow::Break(())
+            }
         },
-    )
+    )?;
+    done
 }
 
 /// The digest of a key with its value; `None` if it is gone by now.

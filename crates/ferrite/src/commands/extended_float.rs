@@ -139,6 +139,15 @@ impl ExtendedFloat {
         }
     }
 
+    /// The nearest double; the nearest to it that there is below the normal ones.
+    pub(crate) fn to_double(self) -> f64 {
+        // In two steps, neither of which leaves what a double can be before the number does.
+        let exponent = self.exponent.clamp(-1300, 1100);
+        let half = exponent / 2;
+        let magnitude = self.mantissa as f64 * 2f64.powi(half) * 2f64.powi(exponent - half);
+        if self.negative { -magnitude } else { magnitude }
+    }
+
     pub(crate) fn is_finite(self) -> bool {
         self.exponent <= EXPONENT_MAX
     }

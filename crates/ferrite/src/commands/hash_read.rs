@@ -4,7 +4,7 @@ use hybridlog::{Element, ElementInfo, Namespace, Needed, Operation};
 use resp::Protocol;
 
 use super::KIND_HASH;
-use super::collection::{walk, want_next};
+use super::collection::{ELEMENTS, walk, want_next};
 use super::collection_random::{Picks, count_argument, pick};
 use super::collection_scan::{ScanOptions, Values, cursor_of, scan};
 use super::hash::{HASH_ROW, Hash};
@@ -311,7 +311,7 @@ fn hrandfield(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     cx.reply.array(picks.len() as usize * bulks);
     let (memory, reply) = (&mut cx.client.allowance, &mut *cx.reply);
     let position = |pick: u64| live.as_ref().map_or(pick, |live| live[pick as usize]);
-    pick(&hash.collection, picks, position, |element| {
+    pick(&hash.collection, ELEMENTS, picks, position, |element| {
         if part == Part::Both && !is_flat {
             reply.array(2);
         }
@@ -329,6 +329,7 @@ fn hrandfield_one(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
             let (memory, reply) = (&mut cx.client.allowance, &mut *cx.reply);
             return pick(
                 &hash.collection,
+                ELEMENTS,
                 Picks::new(len, 1, seed),
                 position,
                 |element| reply.bulk_within(memory, &element.key),

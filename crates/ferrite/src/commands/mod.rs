@@ -51,6 +51,15 @@ mod string_number;
 mod string_read;
 mod string_write;
 mod transaction;
+mod zset;
+mod zset_algebra;
+mod zset_interval;
+mod zset_number;
+mod zset_range;
+mod zset_read;
+mod zset_remove;
+mod zset_result;
+mod zset_write;
 
 use hybridlog::{Namespace, Operation, Record};
 
@@ -59,6 +68,8 @@ pub(crate) use database::clear as clear_database;
 pub(crate) use hash::{ExpiredFields, remove_expired_fields};
 pub(crate) use persistence::reply_synced;
 pub(crate) use set_algebra::StoredSet;
+pub(crate) use zset::ScoreChange;
+pub(crate) use zset_result::ScoredMembers;
 
 /// All rows, family by family.
 pub(crate) const FAMILIES: &[&[Row]] = &[
@@ -81,6 +92,11 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     set::ROWS,
     set_random::ROWS,
     set_algebra::ROWS,
+    zset_write::ROWS,
+    zset_read::ROWS,
+    zset_range::ROWS,
+    zset_remove::ROWS,
+    zset_algebra::ROWS,
     generic_keys::ROWS,
     generic_expiry::ROWS,
     generic_scan::ROWS,
@@ -107,6 +123,7 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
 pub(crate) const KIND_STRING: u8 = 0;
 pub(crate) const KIND_HASH: u8 = 1;
 pub(crate) const KIND_SET: u8 = 3;
+pub(crate) const KIND_ZSET: u8 = 4;
 
 /// The error of a command on a key that holds another type.
 pub(crate) const WRONG_TYPE: &str =

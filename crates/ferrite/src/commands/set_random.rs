@@ -63,6 +63,7 @@ fn srandmember(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let (memory, reply) = (&mut cx.client.allowance, &mut *cx.reply);
     pick(
         &set,
+        ELEMENTS,
         picks,
         |number| number,
         |member| reply.bulk_within(memory, &member.key),
@@ -123,6 +124,7 @@ fn pop(cx: &mut Ctx<'_>, key: &[u8], len: u64, count: u64) -> Done {
         let memory = &mut cx.client.allowance;
         pick(
             &set,
+            ELEMENTS,
             picks,
             |number| number,
             |member| {

@@ -96,6 +96,8 @@ pub(crate) struct Settings {
     pub(crate) set_max_intset_entries: u64,
     pub(crate) set_max_listpack_entries: u64,
     pub(crate) set_max_listpack_value_bytes: u64,
+    pub(crate) zset_max_listpack_entries: u64,
+    pub(crate) zset_max_listpack_value_bytes: u64,
     pub(crate) latency_tracking_info_percentiles: Vec<f64>,
 }
 
@@ -275,6 +277,8 @@ impl Settings {
             set_max_intset_entries: values.number("set-max-intset-entries"),
             set_max_listpack_entries: values.number("set-max-listpack-entries"),
             set_max_listpack_value_bytes: values.bytes("set-max-listpack-value"),
+            zset_max_listpack_entries: values.number("zset-max-listpack-entries"),
+            zset_max_listpack_value_bytes: values.bytes("zset-max-listpack-value"),
             latency_tracking_info_percentiles: values
                 .percentiles("latency-tracking-info-percentiles")
                 .to_vec(),

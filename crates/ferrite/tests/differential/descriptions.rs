@@ -15,6 +15,8 @@ const NEWER: &[(&str, &str)] = &[
     ("latency|reset", "tips"),
     ("wait", "flags"),
     ("wait", "categories"),
+    ("zrank", "arity"),
+    ("zrevrank", "arity"),
 ];
 
 const ORACLE: &str = "redis-server";

@@ -8,6 +8,7 @@ mod hashes;
 mod keys;
 mod server;
 mod sets;
+mod sorted_sets;
 mod strings;
 mod transactions;
 
@@ -116,6 +117,7 @@ pub(crate) fn all() -> impl Iterator<Item = Generator> {
         hashes::TABLE,
         field_expiry::TABLE,
         sets::TABLE,
+        sorted_sets::TABLE,
         keys::TABLE,
         connection::TABLE,
         server::TABLE,
@@ -133,6 +135,7 @@ pub(crate) fn of_data() -> impl Iterator<Item = Generator> {
         bits::TABLE,
         hashes::TABLE,
         sets::TABLE,
+        sorted_sets::TABLE,
         keys::TABLE,
     ];
     tables.into_iter().flatten().copied()

@@ -103,6 +103,11 @@ impl Source {
         self.collection_key("S")
     }
 
+    /// A key that mostly holds a sorted set.
+    pub(crate) fn zset_key(&mut self) -> Vec<u8> {
+        self.collection_key("z")
+    }
+
     fn collection_key(&mut self, kind: &str) -> Vec<u8> {
         match self.random.below(60) {
             0 => self.any_key(),
@@ -132,10 +137,11 @@ impl Source {
 
     /// `command` with one to six elements, now and then many.
     pub(crate) fn with_elements(&mut self, mut command: Command) -> Command {
-        let count = if self.random.one_in(80) {
-            self.random.between(100, 700)
-        } else {
-            self.random.between(1, 6)
+        // Since 7.2 Redis makes room for as many as are given: where some of them are the same, that must not matter.
+        let count = match self.random.below(160) {
+            0 => self.random.between(100, 500),
+            1 => 700,
+            _ => self.random.between(1, 6),
         };
         for _ in 0..count {
             let element = if count > 6 {
@@ -160,13 +166,15 @@ impl Source {
             2 => self.bit_key(),
             3 => format!("h:{}", self.random.below(6)).into_bytes(),
             4 => format!("S:{}", self.random.below(6)).into_bytes(),
+            5 => format!("z:{}", self.random.below(6)).into_bytes(),
             _ => self.key(),
         }
     }
 
     /// A key, and another (now and then the same) of the same kind.
     pub(crate) fn two_keys(&mut self) -> (Vec<u8>, Vec<u8>) {
-        match self.random.below(8) {
+        match self.random.below(9) {
+            8 => (self.zset_key(), self.zset_key()),
             6 => (self.hash_key(), self.hash_key()),
             7 => (self.set_key(), self.set_key()),
             0 => (self.number_key(), self.number_key()),
@@ -352,6 +360,7 @@ impl Source {
         for number in 0..6 {
             self.refill_hash(format!("h:{number}").into_bytes());
             self.refill_set(format!("S:{number}").into_bytes());
+            self.refill_zset(format!("z:{number}").into_bytes());
         }
     }
 }
@@ -401,6 +410,19 @@ impl Source {
                 self.element()
             };
             command.push(member);
+        }
+        self.then.push_back(command!["DEL", key]);
+        self.then.push_back(command);
+    }
+}
+
+impl Source {
+    /// Commands that make a sorted set of what the key holds.
+    pub(crate) fn refill_zset(&mut self, key: Vec<u8>) {
+        let mut command = command!["ZADD", key.clone()];
+        for _ in 0..self.random.between(1, 8) {
+            let (score, member) = (self.random.between(-9, 9), self.element());
+            command.extend([score.encoded(), member]);
         }
         self.then.push_back(command!["DEL", key]);
         self.then.push_back(command);
