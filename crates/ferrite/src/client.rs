@@ -248,10 +248,13 @@ impl Client {
         self.half_done.is_some() || exec.is_some_and(|exec| exec.is_suspended())
     }
 
-    /// How many of its steps a command has done that waits half-way.
+    /// How many steps of the command that runs are done, if it waits half-way.
     pub(crate) fn steps_done(&self) -> usize {
-        let half_done = self.half_done.as_ref();
-        half_done.map_or(0, |half_done| half_done.progress.done)
+        match (&self.half_done, &self.exec) {
+            (Some(half_done), _) => half_done.progress.done,
+            (None, Some(exec)) => exec.steps_done(),
+            (None, None) => 0,
+        }
     }
 
     /// Memory of what has been queued.

@@ -12,6 +12,9 @@ use crate::output::{Mark, Output};
 use crate::server::Server;
 use crate::worker::Worker;
 
+/// A command that goes on step by step asks for about so many bytes of cold records at a time.
+pub(crate) const STEP_COLD_BYTES: u64 = 1 << 20;
+
 /// One run of one command on a worker. The fields are disjoint so that a record borrowed from `op` can be written to
 /// `reply`.
 pub(crate) struct Ctx<'a> {

@@ -116,6 +116,11 @@ impl Exec {
         matches!(self.stage, Stage::Suspended(_))
     }
 
+    /// How many steps of the command that is due are done.
+    pub(crate) fn steps_done(&self) -> usize {
+        self.progress.done
+    }
+
     /// There will be no room for the command that is due. Whether it is worth trying it once more, with the last there is.
     pub(crate) fn may_insist_on_room(&mut self) -> bool {
         !std::mem::replace(&mut self.insists_on_room, true)

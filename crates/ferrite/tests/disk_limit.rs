@@ -39,6 +39,38 @@ fn without_eviction_writes_are_refused_until_keys_are_deleted() {
     (0..KEYS).for_each(|key| assert!(eventually(|| set(&mut client, key, &[]).then_some(true))));
 }
 
+/// Of every segment a little is dead: less than what is worth being rewritten usually.
+#[test]
+fn when_a_segments_worth_has_been_deleted_writes_are_taken_again() {
+    let server = start("noeviction");
+    let mut client = server.connect();
+    let stored = (0..KEYS).find(|&key| !set(&mut client, key, &[]));
+    let stored = stored.expect("writes are refused");
+    let deleted: Vec<usize> = (0..stored).step_by(20).collect();
+    assert!((deleted.len() * VALUE_BYTES) as u64 > 2 * MIB);
+    for &key in &deleted {
+        assert_eq!(client.command(&["DEL", &name(key)]), ":1\r\n");
+    }
+    eventually(|| set(&mut client, 0, &[]).then_some(()));
+    for key in 1..20 {
+        assert_eq!(client.command(&["GET", &name(key)]), reply(key));
+    }
+}
+
+#[test]
+fn a_policy_that_is_set_when_the_disk_is_full_makes_room_before_anything_else_is_refused() {
+    let server = start("noeviction");
+    let mut client = server.connect();
+    let stored = (0..KEYS).find(|&key| !set(&mut client, key, &[]));
+    let stored = stored.expect("writes are refused");
+    let policy = ["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"];
+    assert_eq!(client.command(&policy), "+OK\r\n");
+    for key in stored..stored + 2000 {
+        assert!(set(&mut client, key, &[]), "key {key}");
+    }
+    assert!(evicted(&mut client) > 0);
+}
+
 #[test]
 fn a_cache_evicts_the_oldest_keys_and_has_the_newest() {
     let server = start("allkeys-lru");

@@ -224,6 +224,40 @@ fn keys_until_the_index_leaves_no_memory() {
     common::check_peak_memory(&server, 40 * MIB);
 }
 
+/// What has to be read to tell them apart takes more memory than a command may have.
+#[test]
+fn very_many_cold_keys_in_one_command() {
+    const VALUE_BYTES: usize = 2048;
+    const KEYS: usize = 45_000;
+    const REMOVED: usize = 15_000;
+    let server = start(40, &[]);
+    let mut client = server.connect();
+    set_all(
+        &mut client,
+        &(0..KEYS).collect::<Vec<_>>(),
+        VALUE_BYTES,
+        250,
+    );
+    let names: Vec<String> = (0..2 * REMOVED).map(name).collect();
+    let mut run = |command: &str, names: &[String], expected: &str| {
+        let words: Vec<&str> = names.iter().map(String::as_str).collect();
+        let reply = client.command(&[&[command], words.as_slice()].concat());
+        assert_eq!(reply, expected, "{command}");
+    };
+    run("EXISTS", &names[REMOVED..], &format!(":{REMOVED}\r\n"));
+    run("DEL", &names[..REMOVED], &format!(":{REMOVED}\r\n"));
+    // The first half of these is gone, one is named twice.
+    let twice = [&names[REMOVED / 2..], &names[REMOVED..][..1]].concat();
+    run("MULTI", &[], "+OK\r\n");
+    run("UNLINK", &twice, "+QUEUED\r\n");
+    run("EXEC", &[], &format!("*1\r\n:{REMOVED}\r\n"));
+    let left = KEYS - 2 * REMOVED;
+    assert_eq!(client.command(&["DBSIZE"]), format!(":{left}\r\n"));
+    let kept: Vec<usize> = (2 * REMOVED..KEYS).collect();
+    get_all(&mut client, &kept, VALUE_BYTES, 250);
+    common::check_peak_memory(&server, 40 * MIB);
+}
+
 /// A server with `mib` MiB of memory.
 fn start(mib: u64, directives: &[&str]) -> Server {
     let maxmemory = (mib * MIB).to_string();

@@ -33,6 +33,9 @@ use crate::tiering::segment_file_name;
 /// So many files of deaths are merged into one.
 const DEATHS_FILES_MAX: usize = 8;
 
+/// Also once they take this share of what the segments take.
+const DEATHS_FILES_SHARE: u64 = 16;
+
 /// Deaths that are sorted at a time.
 const DEATHS_PER_RUN: usize = 64 * 1024;
 
@@ -47,6 +50,9 @@ const COMPACTION_MAX: Duration = Duration::from_secs(2);
 
 /// Segments without live records keep their files no longer than this for want of a checkpoint.
 const GONE_MAX: Duration = Duration::from_secs(5);
+
+/// And while nothing is written or removed: there is little to save then.
+const GONE_MAX_CALM: Duration = Duration::from_secs(1);
 
 /// Nor while their files are more than this share of all.
 const GONE_SHARE: u64 = 16;
@@ -386,7 +392,7 @@ impl<I: Index> Shared<I> {
         }
         let entry = |segment: &Arc<Segment>| SegmentEntry {
             file_id: segment.file_id,
-            used_bytes: self.log.geometry.segment_bytes() as u32,
+            used_bytes: segment.used_bytes.load(Ordering::Relaxed) as u32,
             records: segment.records.load(Ordering::Relaxed),
             dead_bytes: self.log.table.dead_bytes(segment).min(u64::from(u32::MAX)) as u32,
         };
@@ -468,10 +474,15 @@ impl<I: Index> Shared<I> {
             };
             writer.write_run(&mut run)?;
         }
-        let Some(mut writer) = writer else {
-            return Ok(files);
+        let are_merged = files.len() >= DEATHS_FILES_MAX || self.do_files_of_deaths_take_much();
+        let mut writer = match writer {
+            Some(writer) => writer,
+            None if are_merged && !files.is_empty() => {
+                DeathsWriter::create(&*self.disk, generation)?
+            }
+            None => return Ok(files),
         };
-        if files.len() >= DEATHS_FILES_MAX {
+        if are_merged {
             let is_kept = |file_id| {
                 segments
                     .binary_search_by_key(&file_id, |segment| segment.file_id)
@@ -483,6 +494,13 @@ impl<I: Index> Shared<I> {
         writer.finish()?.sync()?;
         files.push(generation);
         Ok(files)
+    }
+
+    /// Whether the deaths files are so large, beside the segments, that most of what they tell must be of segments that are
+    /// gone.
+    fn do_files_of_deaths_take_much(&self) -> bool {
+        let other_bytes = self.disk_limit.other_bytes.load(Ordering::Relaxed);
+        other_bytes > self.space().disk_bytes / DEATHS_FILES_SHARE
     }
 
     /// Removes the files that the durable manifest no longer names. One that cannot be removed now is at the next start.
@@ -596,9 +614,13 @@ impl<I: Index> Shared<I> {
     /// Whether the files of segments without live records have been kept long enough, or are too many.
     fn is_time_to_remove(&self) -> bool {
         let segment_bytes = self.log.geometry.segment_bytes() as u64;
+        let patience = match self.is_calm() {
+            true => GONE_MAX_CALM,
+            false => GONE_MAX,
+        };
         let gone_bytes = {
             let gone = self.checkpoints.gone.lock();
-            if gone.iter().any(|gone| gone.since.elapsed() >= GONE_MAX) {
+            if gone.iter().any(|gone| gone.since.elapsed() >= patience) {
                 return true;
             }
             gone.len() as u64 * segment_bytes

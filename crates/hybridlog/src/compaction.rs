@@ -20,6 +20,7 @@
 #![allow(unsafe_code)] // Fills and seals a frame of its own.
 
 mod moving;
+mod space;
 mod window;
 
 use std::collections::{HashMap, HashSet};
@@ -41,17 +42,8 @@ use crate::shared::Shared;
 use crate::stats::count;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, sleep};
-
-/// Disk space may be so many hundredths of that of the live records before anything is rewritten.
-const SPACE_TARGET: u64 = 130;
-
-/// Nor while no more than so many segments' worth is dead or unused: a checkpoint seals segments that are not full, and if
-/// those were rewritten at once the next checkpoint would seal what they have become.
-const SEGMENTS_UNUSED: u64 = 4;
-
-/// A segment is rewritten when this share of it is dead, at least: more than is lost at the end of a segment into which the
-/// next of the largest records does not fit, so that what has been rewritten is not rewritten again.
-const DEAD_SHARE_MIN: u64 = 8;
+use space::Calm;
+pub use space::Space;
 
 /// So many records ahead the index is being loaded where a lookup finds out whether a record is live.
 const PREFETCHED: usize = 16;
@@ -85,6 +77,7 @@ pub(crate) struct Compaction {
     /// Rounds that have found nothing to do, for those who wait for that.
     idle_rounds: Mutex<u64>,
     idle: Condvar,
+    calm: Mutex<Calm>,
     wake: Condvar,
     sleeper: Mutex<bool>,
     pub(crate) read_bytes: AtomicU64,
@@ -105,23 +98,6 @@ pub(crate) struct Output {
 // SAFETY: the pointer is into a frame that stays until the output has been completed, and only who holds the lock on the
 // output writes through it.
 unsafe impl Send for Output {}
-
-/// Bytes on the device, and what they are for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Space {
-    /// Of the files of all segments, key files included.
-    pub disk_bytes: u64,
-    /// Of the records in these files that are live.
-    pub live_bytes: u64,
-    /// Of dead records, as far as is known, and of what is unused.
-    pub dead_bytes: u64,
-    /// Of `disk_bytes`, what goes with the next checkpoint.
-    pub gone_bytes: u64,
-    /// Of segments that are in memory only: the next checkpoint writes them.
-    pub unwritten_bytes: u64,
-    /// Of `unwritten_bytes`, what records that are live take, at most.
-    pub unwritten_live_bytes: u64,
-}
 
 /// A segment that could not be rewritten.
 #[derive(Clone, Copy)]
@@ -234,84 +210,6 @@ impl<I: Index> Shared<I> {
         true
     }
 
-    /// How the space on the device is used.
-    pub(crate) fn space(&self) -> Space {
-        let segment_bytes = self.log.geometry.segment_bytes() as u64;
-        let mut space = Space::default();
-        for segment in self.log.table.all() {
-            let dead = self.log.table.dead_bytes(&segment).min(segment_bytes);
-            if !segment.written.load(Ordering::Relaxed) {
-                if !segment.retired.load(Ordering::Relaxed) {
-                    space.unwritten_bytes += segment_bytes;
-                    space.unwritten_live_bytes += segment_bytes - dead;
-                }
-                continue;
-            }
-            let bytes = segment_bytes + segment.key_bytes.load(Ordering::Relaxed);
-            space.disk_bytes += bytes;
-            if segment.retired.load(Ordering::Relaxed) {
-                space.gone_bytes += bytes;
-                continue;
-            }
-            space.dead_bytes += dead;
-            space.live_bytes += segment_bytes - dead;
-        }
-        space
-    }
-
-    /// The segment that gives back most.
-    fn candidate(&self) -> Option<Arc<Segment>> {
-        let asked = self.compaction.asked.load(Ordering::Relaxed);
-        let space = self.space();
-        let live = space.live_bytes + space.unwritten_live_bytes;
-        let mut used = space.disk_bytes - space.gone_bytes;
-        if self.compaction.checkpoint_is_due.load(Ordering::Relaxed) {
-            used += space.unwritten_bytes;
-        }
-        let segment_bytes = self.log.geometry.segment_bytes() as u64;
-        let is_enough =
-            used * 100 > live * SPACE_TARGET && used > live + SEGMENTS_UNUSED * segment_bytes;
-        if !asked && !is_enough {
-            return None;
-        }
-        let mut segments = self.compactable();
-        {
-            let left_alone = self.compaction.left_alone.lock();
-            let is_due = |left: &LeftAlone| left.until <= Instant::now();
-            segments.retain(|segment| left_alone.get(&segment.file_id).is_none_or(is_due));
-        }
-        segments
-            .into_iter()
-            .max_by_key(|segment| self.log.table.dead_bytes(segment))
-    }
-
-    /// Bytes of dead records that compaction would give back if it were asked, now or when what is in its way has passed.
-    pub(crate) fn compactable_bytes(&self) -> u64 {
-        let segment_bytes = self.log.geometry.segment_bytes() as u64;
-        let mut segments = self.compactable();
-        {
-            let left_alone = self.compaction.left_alone.lock();
-            let has_failed = |left: &LeftAlone| left.has_failed;
-            segments.retain(|segment| !left_alone.get(&segment.file_id).is_some_and(has_failed));
-        }
-        let dead = |segment: &Arc<Segment>| self.log.table.dead_bytes(segment).min(segment_bytes);
-        segments.iter().map(dead).sum()
-    }
-
-    /// The segments that are worth being rewritten.
-    fn compactable(&self) -> Vec<Arc<Segment>> {
-        let least = self.log.geometry.segment_bytes() as u64 / DEAD_SHARE_MIN;
-        let mut segments = self.log.table.all();
-        segments.retain(|segment| {
-            let state = self.log.table.state(segment.number);
-            let is_complete = matches!(state, State::Cold | State::Warm)
-                && segment.written.load(Ordering::Relaxed)
-                && !segment.retired.load(Ordering::Relaxed);
-            is_complete && self.log.table.dead_bytes(segment) >= least
-        });
-        segments
-    }
-
     /// Rewrites one segment, or finds that it cannot be done now; `false` if none is worth it.
     pub(crate) fn compact_one(&self, stop: &dyn Fn() -> bool) -> io::Result<bool> {
         let are_more_buried = (0..GRAVES_PER_SEGMENT).all(|_| self.free_buried_pages(stop));
@@ -331,6 +229,7 @@ impl<I: Index> Shared<I> {
         let mut left_alone = self.compaction.left_alone.lock();
         if result.is_ok_and(|is_done| is_done) {
             left_alone.remove(&segment.file_id);
+            self.stay_calm();
             return Ok(true);
         }
         let time = match has_failed {
@@ -503,34 +402,5 @@ impl<I: Index> Shared<I> {
         self.log.free_frame(&segment);
         **output = None;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{BucketIndex, Options, Store};
-
-    /// What cannot be given back for the moment is not made up for by evicting keys; what cannot be given back at all is.
-    #[test]
-    fn dead_bytes_are_counted_on_unless_compaction_has_failed() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let options = Options::new(directory.path()).memory_bytes(64 << 20);
-        let store = Store::<BucketIndex>::open(options).expect("the directory opens");
-        store.set(b"key", b"value").expect("it is set");
-        store.force_cold().expect("it goes cold");
-        let shared = &store.shared;
-        // Nearly all of the segment is unused.
-        let bytes = shared.compactable_bytes();
-        assert!(bytes > 0);
-        let until = Instant::now() + RETRY;
-        for (has_failed, expected) in [(false, bytes), (true, 0)] {
-            let left = LeftAlone { until, has_failed };
-            let file_id = shared.log.table.all()[0].file_id;
-            shared.compaction.left_alone.lock().insert(file_id, left);
-            assert_eq!(shared.compactable_bytes(), expected);
-            shared.compaction.ask();
-            assert!(shared.candidate().is_none(), "it is left alone");
-        }
     }
 }

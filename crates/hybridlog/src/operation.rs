@@ -372,6 +372,11 @@ impl<'s, I: Index> Operation<'s, I> {
         });
     }
 
+    /// The cold reads it was started with.
+    pub fn cold_reads(&self) -> &ColdReads {
+        self.reads
+    }
+
     /// From now on what it reads does not count for staying in memory or coming back to it.
     pub fn leave_reads_unnoted(&mut self) {
         self.notes_reads = false;

@@ -29,6 +29,7 @@ pub struct ColdReads {
     /// Of the store whose records are wanted.
     files: OnceCell<Arc<OpenFiles>>,
     fetched: HashMap<Address, Fetched, BuildHasherDefault<IdHasher>>,
+    fetched_bytes: u64,
     /// Parts of key files; `None` while they are wanted.
     parts: RefCell<HashMap<PartPlace, Option<FetchResult>>>,
 }
@@ -138,9 +139,15 @@ impl ColdReads {
         self.wants.borrow().len()
     }
 
+    /// Bytes of the records that have been fetched, and not been forgotten since.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.fetched_bytes
+    }
+
     /// Forgets what was fetched; what is wanted stays wanted.
-    pub(crate) fn clear_fetched(&mut self) {
+    pub fn clear_fetched(&mut self) {
         self.fetched.clear();
+        self.fetched_bytes = 0;
     }
 
     /// Forgets what was fetched and what was wanted.
@@ -148,7 +155,7 @@ impl ColdReads {
         self.wants.get_mut().clear();
         self.wanted_records.get_mut().clear();
         self.wanted_bytes.set(0);
-        self.fetched.clear();
+        self.clear_fetched();
         self.parts.get_mut().clear();
     }
 
@@ -228,6 +235,7 @@ impl ColdReads {
         match read.what {
             What::Record(address) => {
                 let used = Cell::new(false);
+                self.fetched_bytes += result.as_ref().map_or(0, |(buffer, _)| buffer.len() as u64);
                 let fetched = Fetched {
                     file_id,
                     result,

@@ -277,6 +277,9 @@ impl<I: Index> Shared<I> {
             let segment =
                 segment.ok_or_else(|| io::Error::other("more segments than addresses reach"))?;
             segment.records.store(entry.records, Ordering::Relaxed);
+            // More than what the file takes, if it was written by an earlier version.
+            let used_bytes = u64::from(entry.used_bytes);
+            segment.used_bytes.store(used_bytes, Ordering::Relaxed);
             segment.synced.store(true, Ordering::Relaxed);
             segment.written.store(true, Ordering::Relaxed);
             let key_bytes = self.disk.open(&key_file::file_name(entry.file_id))?.len()?;

@@ -83,6 +83,8 @@ pub(crate) struct Segment {
     pub(crate) records: AtomicU32,
     /// Whether its files are complete.
     pub(crate) written: AtomicBool,
+    /// What its file takes on the device: its end is a hole.
+    pub(crate) used_bytes: AtomicU64,
     /// Size of its key file.
     pub(crate) key_bytes: AtomicU64,
     /// How far its expiry column has been dealt with.
@@ -432,6 +434,7 @@ impl Segment {
             synced: AtomicBool::new(false),
             records: AtomicU32::new(0),
             written: AtomicBool::new(false),
+            used_bytes: AtomicU64::new(0),
             key_bytes: AtomicU64::new(0),
             expired: Mutex::default(),
             frame: Mutex::new(None),

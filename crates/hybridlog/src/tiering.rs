@@ -244,7 +244,9 @@ impl<I: Index> Shared<I> {
         let written = (|| {
             // Up to the header of the filler at the end; the rest is a hole.
             let used = (size.end + RECORD_ALIGN * 2).next_multiple_of(PAGE_BYTES);
-            file.write_all_at(&frame[..used.min(bytes)], 0)?;
+            let used = used.min(bytes);
+            segment.used_bytes.store(used as u64, Ordering::Relaxed);
+            file.write_all_at(&frame[..used], 0)?;
             file.truncate(bytes as u64)?;
             // Only clean pages can be dropped from the page cache when the segment goes cold. Nothing depends on the file
             // being there after a crash before a checkpoint names it, so it is not synced yet: that would wait for the file

@@ -109,6 +109,53 @@ fn space_comes_back<I: Index>() {
     assert_holds(&store, &expected, keys);
 }
 
+fn little_data_takes_little_space_once_all_is_calm(is_logged: bool) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = Options {
+        segment_bytes: Some(1 << 20),
+        command_log: is_logged,
+        ..Options::new(directory.path()).memory_bytes(48 * MIB)
+    };
+    let store = Store::<BucketIndex>::open(options).expect("the directory opens");
+    let keys = 50_000;
+    for n in 0..keys {
+        store.set(&key(n), &[1; 100]).expect("there is room");
+    }
+    store.checkpoint().expect("a checkpoint");
+    let stays = |n: &u64| n.is_multiple_of(10);
+    for n in (0..keys).filter(|n| !stays(n)) {
+        assert!(store.delete(&key(n)).expect("it can be removed"));
+    }
+    let live = (0..keys).filter(stays).count() as u64 * (16 + 12 + 100);
+    // Nobody asks for anything.
+    let started = Instant::now();
+    while disk_bytes(directory.path()) > live * 3 / 2 {
+        let used = disk_bytes(directory.path());
+        assert!(
+            started.elapsed() < LIMIT,
+            "{used} bytes on the device for {live}: {:?}",
+            store.space()
+        );
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    drop(store);
+    let store = open::<BucketIndex>(directory.path());
+    for n in 0..keys {
+        let found = store.get(&key(n)).expect("it can be read");
+        assert_eq!(found, stays(&n).then(|| vec![1; 100]), "key {n}");
+    }
+}
+
+#[test]
+fn little_data_takes_little_space_once_all_is_calm_with_a_command_log() {
+    little_data_takes_little_space_once_all_is_calm(true);
+}
+
+#[test]
+fn little_data_takes_little_space_once_all_is_calm_without_a_command_log() {
+    little_data_takes_little_space_once_all_is_calm(false);
+}
+
 #[test]
 fn space_comes_back_and_everything_live_stays() {
     space_comes_back::<BucketIndex>();

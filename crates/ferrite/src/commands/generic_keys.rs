@@ -7,8 +7,7 @@ use crate::command::{Done, Flags, Handler, Keys, OtherDatabase, Row, Stop, tip};
 use crate::commands::KIND_STRING;
 use crate::commands::object::type_name;
 use crate::commands::parse::{SYNTAX_ERROR, integer_32};
-use crate::commands::read_each;
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, STEP_COLD_BYTES};
 
 /// The error of a command that needs its first key.
 pub(crate) const NO_SUCH_KEY: &str = "ERR no such key";
@@ -151,30 +150,56 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 fn del(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    // Whatever is cold is asked for, together, before the first key is gone.
-    let mut stop = None;
-    for key in args.from(1) {
-        if let Err(reason) = cx.op.removable(cx.namespace, key) {
-            stop = Some(reason);
+    while cx.progress.done < args.len() - 1 {
+        for _ in 0..removable(cx, args.from(1 + cx.progress.done))? {
+            let key = &args[1 + cx.progress.done];
+            let is_removed = cx.op.remove(cx.namespace, key)?;
+            cx.progress.done += 1;
+            cx.progress.count += i64::from(is_removed);
         }
     }
-    if let Some(reason) = stop {
-        return Err(reason.into());
-    }
-    let mut removed = 0;
-    for key in args.from(1) {
-        removed += i64::from(cx.op.remove(cx.namespace, key)?);
-    }
+    let removed = cx.progress.count;
     cx.reply.integer(removed);
     Ok(())
 }
 
+/// How many of `keys` can be removed now, beginning with the first. Those that have to be read first are asked for together
+/// before any is removed; unless they are very many, which go step by step.
+fn removable<'a>(cx: &Ctx<'_>, keys: impl Iterator<Item = &'a [u8]>) -> Result<usize, Stop> {
+    let reads = cx.op.cold_reads();
+    let mut removable = 0;
+    let mut stop = None;
+    for key in keys {
+        match cx.op.removable(cx.namespace, key) {
+            Ok(_) => removable += usize::from(stop.is_none()),
+            Err(_) if removable > 0 && reads.fetched_bytes() >= STEP_COLD_BYTES => {
+                return Ok(removable);
+            }
+            Err(reason) => stop = Some(reason),
+        }
+        if reads.wanted_bytes() >= STEP_COLD_BYTES {
+            break;
+        }
+    }
+    stop.map_or(Ok(removable), |reason| Err(reason.into()))
+}
+
 fn exists(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    let mut found = 0;
-    read_each(args.from(1), |key| {
-        found += i64::from(cx.op.read(cx.namespace, key)?.is_some());
-        Ok(())
-    })?;
+    let mut found = cx.progress.count;
+    for at in 1 + cx.progress.done..args.len() {
+        match cx.op.read(cx.namespace, &args[at]) {
+            Ok(record) => found += i64::from(record.is_some()),
+            Err(stop) => {
+                // Those behind it that are cold are asked for as well.
+                let asked = removable(cx, args.from(at));
+                if cx.op.cold_reads().wanted_bytes() >= STEP_COLD_BYTES {
+                    cx.progress.done = at - 1;
+                    cx.progress.count = found;
+                }
+                return asked.and(Err(stop.into()));
+            }
+        }
+    }
     cx.reply.integer(found);
     Ok(())
 }

@@ -330,18 +330,16 @@ impl<S: Socket> Connection<S> {
         let mut wait = first;
         let mut latch_tries = 0;
         let mut promised = None;
-        let mut steps_let_go = 0;
+        let mut steps_done = 0;
         loop {
             match wait {
-                Wait::ColdReads
-                    if self.client.steps_done() > steps_let_go && lease.bytes > COLD_KEPT_BYTES =>
-                {
-                    // What the steps before needed; the next one asks for what it needs anew.
-                    steps_let_go = self.client.steps_done();
-                    lease.release();
-                    reads.clear();
-                }
                 Wait::ColdReads => {
+                    if steps_done != self.client.steps_done() && lease.bytes > COLD_KEPT_BYTES {
+                        // What the steps before needed; what the next one needs has been asked for.
+                        steps_done = self.client.steps_done();
+                        lease.release();
+                        reads.clear_fetched();
+                    }
                     let fetched = self.fetch_for(i, reads, lease, &mut promised).await?;
                     if fetched.is_err()
                         && self.refuse_room(i, &NoRoomReason::OutOfMemory) == Refused::Command
@@ -424,7 +422,10 @@ impl<S: Socket> Connection<S> {
         promised: &mut Option<Lease>,
     ) -> Result<Result<(), TooMuch>, Closed> {
         let server = self.server();
-        if let Some(command) = self.input.command(i) {
+        // What is half done asks for what it needs itself, and not for all of it at once.
+        if let Some(command) = self.input.command(i)
+            && !self.client.is_half_done()
+        {
             let row = server.commands.get(command).row;
             let namespace = server.databases.namespace(self.client.database());
             let args = self.input.args(i);
