@@ -1,6 +1,6 @@
 //! The arguments of one command, as ranges into the buffer they were read into.
 
-use std::ops::Index;
+use std::ops::{Index, Range};
 
 pub(crate) use resp::ArgRange;
 
@@ -41,6 +41,14 @@ impl<'a> Args<'a> {
         Args {
             buffer: self.buffer,
             ranges: &self.ranges[from.min(self.ranges.len())..],
+        }
+    }
+
+    /// Some of the arguments, as arguments of their own.
+    pub(crate) fn range(self, range: Range<usize>) -> Args<'a> {
+        Args {
+            buffer: self.buffer,
+            ranges: &self.ranges[range],
         }
     }
 

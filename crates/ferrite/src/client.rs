@@ -251,7 +251,7 @@ impl Client {
     /// How many steps of the command that runs are done, if it waits half-way.
     pub(crate) fn steps_done(&self) -> usize {
         match (&self.half_done, &self.exec) {
-            (Some(half_done), _) => half_done.progress.done,
+            (Some(half_done), _) => half_done.progress.steps(),
             (None, Some(exec)) => exec.steps_done(),
             (None, None) => 0,
         }

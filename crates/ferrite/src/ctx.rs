@@ -44,6 +44,8 @@ pub(crate) struct Progress {
     pub(crate) has_begun: bool,
     /// How many of its steps are done, in an order that is the same in every run.
     pub(crate) done: usize,
+    /// How many elements a search has looked at for nothing, and need not look at again. They count as steps.
+    pub(crate) looked: u64,
     /// What its reply counts so far.
     pub(crate) count: i64,
     /// What it stores under a key, made of what may be gone by now.
@@ -57,6 +59,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// How many steps are done.
+    pub(crate) fn steps(&self) -> usize {
+        self.done + self.looked as usize
+    }
+
     /// A run goes on: puts what has been replied so far behind what `output` holds.
     pub(crate) fn resume(&mut self, output: &mut Output) {
         if let Some(reply) = self.reply.take() {

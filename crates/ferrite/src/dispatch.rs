@@ -327,7 +327,7 @@ pub(crate) fn run(
     if !waits {
         client.seed = None;
     }
-    if waits && (op.changes() > 0 || progress.done > 0) {
+    if waits && (op.changes() > 0 || progress.steps() > 0) {
         // Nobody may see the half of it, and the command log gets the whole; and what it has read so far is of one moment.
         client.half_done = Some(HalfDone {
             suspended: op.suspend(),

@@ -118,7 +118,7 @@ impl Exec {
 
     /// How many steps of the command that is due are done.
     pub(crate) fn steps_done(&self) -> usize {
-        self.progress.done
+        self.progress.steps()
     }
 
     /// There will be no room for the command that is due. Whether it is worth trying it once more, with the last there is.
@@ -373,7 +373,8 @@ impl Exec {
         let done = handler(cx, call.args);
         cx.client.allowance.end();
         let progress = std::mem::take(&mut cx.progress);
-        let has_begun = progress.has_begun || progress.done > 0 || cx.op.changes() > changes_before;
+        let has_begun =
+            progress.has_begun || progress.steps() > 0 || cx.op.changes() > changes_before;
         if has_begun && done.as_ref().is_err_and(Stop::is_wait) {
             cx.progress = progress.suspend(cx.reply, reply_start);
         }

@@ -14,10 +14,11 @@ const BEGIN: &str = "<!-- commands -->\n";
 const END: &str = "<!-- end of commands -->";
 
 /// The groups of the table in their order, with their headings.
-const GROUPS: [(&str, &str); 9] = [
+const GROUPS: [(&str, &str); 10] = [
     ("string", "Strings"),
     ("bitmap", "Bits"),
     ("hash", "Hashes"),
+    ("list", "Lists"),
     ("set", "Sets"),
     ("sorted-set", "Sorted sets"),
     ("generic", "Keys"),
@@ -146,7 +147,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("module|help", OWN_WORDS),
     (
         "object|encoding",
-        "tells by the value alone, not by how it came about",
+        "tells by the value alone, not by how it came about: a list that has shrunk is a listpack again by its size",
     ),
     (
         "object|freq",

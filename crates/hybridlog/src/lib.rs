@@ -154,8 +154,8 @@ pub use stop::Stop;
 pub use store::{Pin, Store};
 pub use suspended::Suspended;
 pub use tree::{
-    Collection, Direction, Element, ElementInfo, Layout, Needed, Order, Put, ScannedElements,
-    TREES_MAX, TreeLayout, WalkFrom,
+    Collection, Direction, Element, ElementInfo, INSERTED_BESIDE_BYTES, INSERTED_TOGETHER_BYTES,
+    Layout, Needed, Order, Put, ScannedElements, TREES_MAX, TreeLayout, WalkFrom,
 };
 pub use watch::{MovedWatches, Watch};
 

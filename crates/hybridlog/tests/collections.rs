@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hybridlog::{
-    BucketIndex, Collection, DashIndex, Direction, Element, Index, KeyRef, LatchMode, Layout, Meta,
-    Namespace, Operation, Options, Order, Put, Stop, Store, TreeLayout, WalkFrom,
+    BucketIndex, Collection, DashIndex, Direction, Element, INSERTED_BESIDE_BYTES,
+    INSERTED_TOGETHER_BYTES, Index, KeyRef, LatchMode, Layout, Meta, Namespace, Operation, Options,
+    Order, Put, Stop, Store, TreeLayout, WalkFrom,
 };
 
 const NAMESPACE: Namespace = Namespace(1);
@@ -154,7 +155,8 @@ impl<I: Index> Run<I> {
         match self.random.below(20) {
             0..=5 => self.put(keyed),
             6..=8 => self.remove(keyed),
-            9..=11 => self.insert(),
+            9..=10 => self.insert(),
+            11 => self.insert_together(),
             12 => self.replace(),
             13 => self.remove_range(),
             14 => self.header(),
@@ -207,6 +209,30 @@ impl<I: Index> Run<I> {
         });
         self.model.list.insert(at.min(len) as usize, value);
         assert_eq!(now, len + 1);
+    }
+
+    fn insert_together(&mut self) {
+        let len = self.model.list.len() as u64;
+        let at = [0, len, self.random.below(len + 1)][self.random.below(3) as usize];
+        let longest = self.random.below(30) + 1;
+        let (mut values, mut bytes) = (Vec::new(), 0);
+        let count = self.random.below(300) + 1;
+        while (values.len() as u64) < count {
+            let value = vec![self.random.next() as u8; self.random.below(longest) as usize];
+            bytes += value.len() + INSERTED_BESIDE_BYTES;
+            if bytes > INSERTED_TOGETHER_BYTES {
+                break;
+            }
+            values.push(value);
+        }
+        let together: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
+        let now = write(&self.store, |op| {
+            op.insert_together(NAMESPACE, KEY, &ALL_ORDERS, LIST, at, &together)
+        });
+        let added = together.len() as u64;
+        let at = at as usize;
+        self.model.list.splice(at..at, values);
+        assert_eq!(now, len + added);
     }
 
     fn replace(&mut self) {

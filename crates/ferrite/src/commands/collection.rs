@@ -12,7 +12,7 @@ use crate::command::Stop;
 use crate::config::Settings;
 use crate::ctx::Ctx;
 
-/// The only tree of a hash or a set.
+/// The only tree of a hash, a set or a list.
 pub(super) const ELEMENTS: usize = 0;
 
 /// Elements of a walk that are read, and whose pages are fetched, together.
@@ -34,6 +34,8 @@ pub(crate) enum Encoding {
     ListpackEx = 2,
     Intset = 3,
     Skiplist = 4,
+    /// Of a list.
+    Quicklist = 5,
 }
 
 impl Encoding {
@@ -44,6 +46,7 @@ impl Encoding {
             Some(2) => Encoding::ListpackEx,
             Some(3) => Encoding::Intset,
             Some(4) => Encoding::Skiplist,
+            Some(5) => Encoding::Quicklist,
             _ => Encoding::Listpack,
         }
     }
@@ -55,6 +58,7 @@ impl Encoding {
             Encoding::ListpackEx => "listpackex",
             Encoding::Intset => "intset",
             Encoding::Skiplist => "skiplist",
+            Encoding::Quicklist => "quicklist",
         }
     }
 
@@ -64,7 +68,10 @@ impl Encoding {
 
     /// Whether it is one of those that hold everything in one piece.
     pub(super) fn is_packed(self) -> bool {
-        !matches!(self, Encoding::Hashtable | Encoding::Skiplist)
+        !matches!(
+            self,
+            Encoding::Hashtable | Encoding::Skiplist | Encoding::Quicklist
+        )
     }
 
     /// Notes it as that of the collection, of whose first elements it is known.

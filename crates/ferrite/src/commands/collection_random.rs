@@ -9,20 +9,7 @@ use std::ops::ControlFlow;
 use hybridlog::{Collection, Direction, Element};
 
 use super::collection::walk_range;
-use super::parse::NOT_AN_INTEGER;
 use crate::command::Stop;
-
-/// A number of elements to pick, as SRANDMEMBER and HRANDFIELD take it: negative for some that may be the same.
-pub(super) fn count_argument(arg: &[u8]) -> Result<i64, Stop> {
-    let count = resp::parse_integer(arg).ok_or(NOT_AN_INTEGER)?;
-    if count == i64::MIN {
-        let most = i64::MAX;
-        return Err(
-            format!("ERR value is out of range, value must between -{most} and {most}").into(),
-        );
-    }
-    Ok(count)
-}
 
 /// A number between 0 and `end`, `end` not included.
 fn below(end: u64, random: u64) -> u64 {

@@ -310,6 +310,10 @@ const REMOVE: Access = Access {
     mode: "RM",
     to_value: &["delete"],
 };
+const DISCARD: Access = Access {
+    mode: "RW",
+    to_value: &["delete"],
+};
 const ANY: Access = Access {
     mode: "RW",
     to_value: &["access", "update", "variable_flags"],
@@ -331,6 +335,16 @@ const ACCESS: &[(&str, &[Access])] = &[
     ("freq", &[LOOK]),
     ("getdel", &[TAKE]),
     ("idletime", &[LOOK]),
+    ("linsert", &[APPEND]),
+    ("llen", &[LOOK]),
+    ("lmove", &[TAKE, APPEND]),
+    ("lmpop", &[TAKE]),
+    ("lpop", &[TAKE]),
+    ("lpush", &[APPEND]),
+    ("lpushx", &[APPEND]),
+    ("lrem", &[DISCARD]),
+    ("lset", &[EDIT]),
+    ("ltrim", &[DISCARD]),
     ("move", &[TAKE]),
     ("mset", &[OVERWRITE]),
     ("msetex", &[OVERWRITE]),
@@ -342,6 +356,10 @@ const ACCESS: &[(&str, &[Access])] = &[
     ("refcount", &[LOOK]),
     ("rename", &[TAKE, OVERWRITE]),
     ("renamenx", &[TAKE, INSERT]),
+    ("rpop", &[TAKE]),
+    ("rpoplpush", &[TAKE, APPEND]),
+    ("rpush", &[APPEND]),
+    ("rpushx", &[APPEND]),
     ("set", &[ANY]),
     ("setex", &[OVERWRITE]),
     ("setnx", &[INSERT]),

@@ -60,7 +60,9 @@ impl Kind {
             | "bit" | "increment" | "decrement" | "db" | "index1" | "index2" | "cursor"
             | "timeout" | "numlocal" | "numreplicas" | "protover" | "client-id" | "maxage"
             | "idle" | "len" | "numfields" | "limit" | "size" | "min-len" | "version"
-            | "columns" | "rows" | "rounds" => Kind::Integer,
+            | "columns" | "rows" | "rounds" | "index" | "rank" | "num-matches" | "stop" => {
+                Kind::Integer
+            }
             _ => Kind::String,
         }
     }
@@ -334,7 +336,23 @@ const SYNTAX: &[(&str, &str)] = &[
         "lcs",
         "key1 key2 [LEN] [IDX] [MINMATCHLEN min-len] [WITHMATCHLEN]",
     ),
+    ("lindex", "key index"),
+    ("linsert", "key <BEFORE | AFTER> pivot element"),
+    ("llen", "key"),
+    ("lmove", "source destination <LEFT | RIGHT> <LEFT | RIGHT>"),
+    ("lmpop", "numkeys key... <LEFT | RIGHT> [COUNT count]"),
     ("lolwut", "[VERSION version] [columns [rows [rounds]]]"),
+    ("lpop", "key [count]"),
+    (
+        "lpos",
+        "key element [RANK rank] [COUNT num-matches] [MAXLEN len]",
+    ),
+    ("lpush", "key element..."),
+    ("lpushx", "key element..."),
+    ("lrange", "key start stop"),
+    ("lrem", "key count element"),
+    ("lset", "key index element"),
+    ("ltrim", "key start stop"),
     ("memory|usage", "key [SAMPLES count]"),
     ("mget", "key..."),
     ("move", "key db"),
@@ -360,6 +378,10 @@ const SYNTAX: &[(&str, &str)] = &[
     ("pttl", "key"),
     ("rename", "key newkey"),
     ("renamenx", "key newkey"),
+    ("rpop", "key [count]"),
+    ("rpoplpush", "source destination"),
+    ("rpush", "key element..."),
+    ("rpushx", "key element..."),
     ("sadd", "key member..."),
     ("scan", "cursor [MATCH pattern] [COUNT count] [TYPE type]"),
     ("scard", "key"),

@@ -12,13 +12,14 @@ use sha1::{Digest as _, Sha1};
 use crate::commands::collection::ELEMENTS;
 use crate::commands::hash::Hash;
 use crate::commands::zset::{SCORES, split_score};
-use crate::commands::{KIND_HASH, KIND_SET, KIND_ZSET};
+use crate::commands::{KIND_HASH, KIND_LIST, KIND_SET, KIND_ZSET};
 use crate::ctx::SlowCtx;
 
 /// Index slots one step of a walk over a database visits.
 const SCAN_STEP: usize = 1024;
 /// Redis's numbers of the types.
 const REDIS_STRING: u32 = 0;
+const REDIS_LIST: u32 = 1;
 const REDIS_SET: u32 = 2;
 const REDIS_ZSET: u32 = 3;
 const REDIS_HASH: u32 = 4;
@@ -92,6 +93,7 @@ impl Digest {
         };
         match record.meta().kind {
             KIND_HASH => self.add_hash(&Hash::of(op.open_collection(&record)?, op))?,
+            KIND_LIST => self.add_list(&op.open_collection(&record)?)?,
             KIND_SET => self.add_set(&op.open_collection(&record)?)?,
             KIND_ZSET => self.add_zset(&op.open_collection(&record)?)?,
             _ => {
@@ -120,6 +122,14 @@ impl Digest {
                 field.add_unordered(b"!!hexpire!!");
             }
             self.add_unordered(&field.0);
+            Ok(())
+        })
+    }
+
+    fn add_list(&mut self, list: &Collection<'_>) -> Result<(), hybridlog::Stop> {
+        self.add_ordered(&REDIS_LIST.to_be_bytes());
+        for_each(list, ELEMENTS, |element| {
+            self.add_ordered(&element.value);
             Ok(())
         })
     }

@@ -5,10 +5,10 @@ use resp::Protocol;
 
 use super::KIND_HASH;
 use super::collection::{ELEMENTS, walk, want_next};
-use super::collection_random::{Picks, count_argument, pick};
+use super::collection_random::{Picks, pick};
 use super::collection_scan::{ScanOptions, Values, cursor_of, scan};
 use super::hash::{HASH_ROW, Hash};
-use super::parse::SYNTAX_ERROR;
+use super::parse::{SYNTAX_ERROR, symmetric_integer};
 use super::string::{READ, READ_FAST};
 use crate::args::Args;
 use crate::command::{Done, Handler, Row, Stop, tip};
@@ -286,7 +286,7 @@ fn hrandfield(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     if args.len() == 2 {
         return hrandfield_one(cx, args);
     }
-    let count = count_argument(&args[2])?;
+    let count = symmetric_integer(&args[2])?;
     let part = match args.len() {
         3 => Part::Field,
         4 if args.is(3, "withvalues") => Part::Both,

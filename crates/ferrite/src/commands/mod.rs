@@ -32,6 +32,11 @@ mod info;
 mod info_persistence;
 mod info_sections;
 mod latency;
+mod list;
+mod list_edit;
+mod list_encoding;
+mod list_move;
+mod list_read;
 mod lolwut;
 mod memory;
 mod misc;
@@ -89,6 +94,10 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     hash_number::ROWS,
     hash_expiry::ROWS,
     hash_fields::ROWS,
+    list::ROWS,
+    list_read::ROWS,
+    list_edit::ROWS,
+    list_move::ROWS,
     set::ROWS,
     set_random::ROWS,
     set_algebra::ROWS,
@@ -122,6 +131,7 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
 /// The engine's type numbers.
 pub(crate) const KIND_STRING: u8 = 0;
 pub(crate) const KIND_HASH: u8 = 1;
+pub(crate) const KIND_LIST: u8 = 2;
 pub(crate) const KIND_SET: u8 = 3;
 pub(crate) const KIND_ZSET: u8 = 4;
 

@@ -18,6 +18,18 @@ pub(crate) fn integer(arg: &[u8]) -> Result<i64, Stop> {
     strict_integer(arg).ok_or(NOT_AN_INTEGER.into())
 }
 
+/// Argument `arg` as an integer whose negation is one too.
+pub(crate) fn symmetric_integer(arg: &[u8]) -> Result<i64, Stop> {
+    let number = integer(arg)?;
+    if number == i64::MIN {
+        let most = i64::MAX;
+        return Err(
+            format!("ERR value is out of range, value must between -{most} and {most}").into(),
+        );
+    }
+    Ok(number)
+}
+
 /// Argument `arg` as an integer of 32 bits, as Redis reads the numbers of databases.
 pub(crate) fn integer_32(arg: &[u8]) -> Result<i32, Stop> {
     let (least, most) = (i32::MIN, i32::MAX);

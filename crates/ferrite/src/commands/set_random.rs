@@ -6,8 +6,8 @@ use super::KIND_SET;
 use super::collection::{
     ELEMENTS, Encoding, PackedLimits, check_room, find, remove_if_empty, walk,
 };
-use super::collection_random::{Picks, count_argument, different, pick};
-use super::parse::{SYNTAX_ERROR, strict_integer};
+use super::collection_random::{Picks, different, pick};
+use super::parse::{SYNTAX_ERROR, strict_integer, symmetric_integer};
 use super::set::{Growth, SET_ROW};
 use super::set_algebra::{Members, StoredSet, store};
 use super::string::{READ, WRITE_FAST};
@@ -44,7 +44,7 @@ pub(crate) const ROWS: &[Row] = &[
 fn srandmember(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let count = match args.len() {
         2 => None,
-        3 => Some(count_argument(&args[2])?),
+        3 => Some(symmetric_integer(&args[2])?),
         _ => return Err(SYNTAX_ERROR.into()),
     };
     let seed = cx.seed();

@@ -4,9 +4,9 @@
 use hybridlog::Direction;
 
 use super::collection::Encoding;
-use super::collection_random::{Picks, count_argument, pick};
+use super::collection_random::{Picks, pick};
 use super::collection_scan::{ScanOptions, Values, cursor_of, scan};
-use super::parse::SYNTAX_ERROR;
+use super::parse::{SYNTAX_ERROR, symmetric_integer};
 use super::string::{READ, READ_FAST};
 use super::zset::{MEMBERS_TOGETHER, SCORES, Shape, ZSET_ROW, Zset, scored, split_score};
 use super::zset_interval::{By, Interval};
@@ -260,7 +260,7 @@ fn zscan(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 }
 
 fn zrandmember(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
-    let count = args.get(2).map(count_argument).transpose()?;
+    let count = args.get(2).map(symmetric_integer).transpose()?;
     let with_scores = match args.len() {
         ..=3 => false,
         4 if args.is(3, "withscores") => true,

@@ -93,6 +93,8 @@ pub(crate) struct Settings {
     /// Larger ones have other encodings.
     pub(crate) hash_max_listpack_entries: u64,
     pub(crate) hash_max_listpack_value_bytes: u64,
+    /// Entries if positive, else -1 to -5 for 4 to 64 KiB.
+    pub(crate) list_max_listpack_size: i64,
     pub(crate) set_max_intset_entries: u64,
     pub(crate) set_max_listpack_entries: u64,
     pub(crate) set_max_listpack_value_bytes: u64,
@@ -274,6 +276,7 @@ impl Settings {
             latency_tracking: values.yes("latency-tracking"),
             hash_max_listpack_entries: values.number("hash-max-listpack-entries"),
             hash_max_listpack_value_bytes: values.bytes("hash-max-listpack-value"),
+            list_max_listpack_size: values.integer("list-max-listpack-size"),
             set_max_intset_entries: values.number("set-max-intset-entries"),
             set_max_listpack_entries: values.number("set-max-listpack-entries"),
             set_max_listpack_value_bytes: values.bytes("set-max-listpack-value"),

@@ -6,6 +6,7 @@ mod connection;
 mod field_expiry;
 mod hashes;
 mod keys;
+mod lists;
 mod server;
 mod sets;
 mod sorted_sets;
@@ -118,6 +119,7 @@ pub(crate) fn all() -> impl Iterator<Item = Generator> {
         field_expiry::TABLE,
         sets::TABLE,
         sorted_sets::TABLE,
+        lists::TABLE,
         keys::TABLE,
         connection::TABLE,
         server::TABLE,
@@ -136,6 +138,7 @@ pub(crate) fn of_data() -> impl Iterator<Item = Generator> {
         hashes::TABLE,
         sets::TABLE,
         sorted_sets::TABLE,
+        lists::TABLE,
         keys::TABLE,
     ];
     tables.into_iter().flatten().copied()

@@ -108,6 +108,11 @@ impl Source {
         self.collection_key("z")
     }
 
+    /// A key that mostly holds a list.
+    pub(crate) fn list_key(&mut self) -> Vec<u8> {
+        self.collection_key("l")
+    }
+
     fn collection_key(&mut self, kind: &str) -> Vec<u8> {
         match self.random.below(60) {
             0 => self.any_key(),
@@ -132,6 +137,15 @@ impl Source {
             3 => self.element_value(),
             4..20 => self.random.between(0, 12).encoded(),
             _ => format!("e{}", self.random.below(12)).into_bytes(),
+        }
+    }
+
+    /// An element of a list, now and then a long one.
+    pub(crate) fn list_element(&mut self) -> Vec<u8> {
+        if self.random.one_in(5) {
+            self.value()
+        } else {
+            self.element()
         }
     }
 
@@ -167,14 +181,16 @@ impl Source {
             3 => format!("h:{}", self.random.below(6)).into_bytes(),
             4 => format!("S:{}", self.random.below(6)).into_bytes(),
             5 => format!("z:{}", self.random.below(6)).into_bytes(),
+            6 => format!("l:{}", self.random.below(6)).into_bytes(),
             _ => self.key(),
         }
     }
 
     /// A key, and another (now and then the same) of the same kind.
     pub(crate) fn two_keys(&mut self) -> (Vec<u8>, Vec<u8>) {
-        match self.random.below(9) {
+        match self.random.below(10) {
             8 => (self.zset_key(), self.zset_key()),
+            9 => (self.list_key(), self.list_key()),
             6 => (self.hash_key(), self.hash_key()),
             7 => (self.set_key(), self.set_key()),
             0 => (self.number_key(), self.number_key()),
@@ -361,6 +377,7 @@ impl Source {
             self.refill_hash(format!("h:{number}").into_bytes());
             self.refill_set(format!("S:{number}").into_bytes());
             self.refill_zset(format!("z:{number}").into_bytes());
+            self.refill_list(format!("l:{number}").into_bytes());
         }
     }
 }
@@ -394,6 +411,16 @@ impl Source {
         for _ in 0..self.random.between(1, 8) {
             let (field, value) = (self.element(), self.short_value());
             command.extend([field, value]);
+        }
+        self.then.push_back(command!["DEL", key]);
+        self.then.push_back(command);
+    }
+
+    /// Commands that make a list of what the key holds.
+    pub(crate) fn refill_list(&mut self, key: Vec<u8>) {
+        let mut command = command!["RPUSH", key.clone()];
+        for _ in 0..self.random.between(1, 10) {
+            command.push(self.element());
         }
         self.then.push_back(command!["DEL", key]);
         self.then.push_back(command);

@@ -2,9 +2,9 @@
 
 use smallvec::SmallVec;
 
-use super::find::{damaged, damaged_root};
+use super::find::{Path, damaged, damaged_root};
 use super::grow::{LeafChange, StructurePlan};
-use super::leaf::{Entries, Spot};
+use super::leaf::{ELEMENT_MAX_BYTES, Entries, Spot, put_entry};
 use super::overflow::NewElement;
 use super::plan::{Content, Patch, Plan, RootPlace};
 use super::root::{HEADER_MAX_BYTES, Root, RootDraft, layout_byte, layout_of};
@@ -15,6 +15,12 @@ use crate::latch::LatchMode;
 use crate::operation::{Found, Operation};
 use crate::write::{Content as Logged, Over};
 use crate::{Meta, Namespace, Stop};
+
+/// Elements that are inserted in one change are no longer together, if they are several.
+pub const INSERTED_TOGETHER_BYTES: usize = ELEMENT_MAX_BYTES;
+
+/// What each of them counts beside its own bytes.
+pub const INSERTED_BESIDE_BYTES: usize = 4;
 
 /// A collection that is to be changed.
 pub(super) enum Target<'o> {
@@ -162,43 +168,109 @@ impl<I: Index> Operation<'_, I> {
         position: u64,
         value: &[u8],
     ) -> Result<u64, Stop> {
-        let target = self.target((namespace, key), value.len())?;
-        let (mut elements, mut resolved) = (1, 0);
-        let new = Some(NewElement {
-            key: &[],
-            value,
-            expires_at_ms: None,
-        });
-        let content = match target {
+        self.insert_together(namespace, key, layout, tree, position, &[value])
+    }
+
+    /// As [`Self::insert_at`], of several elements, one behind the other, of which the first gets this position: one change of
+    /// one leaf. So they are few: one, or together not longer than [`INSERTED_TOGETHER_BYTES`], each with
+    /// [`INSERTED_BESIDE_BYTES`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put_element`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::insert_at`]; if there are none, or too many.
+    pub fn insert_together(
+        &mut self,
+        namespace: Namespace,
+        key: &[u8],
+        layout: &Layout,
+        tree: usize,
+        position: u64,
+        values: &[&[u8]],
+    ) -> Result<u64, Stop> {
+        let bytes: usize = values.iter().map(|value| value.len()).sum();
+        let all_bytes = bytes + values.len() * INSERTED_BESIDE_BYTES;
+        assert!(
+            values.len() == 1 || !values.is_empty() && all_bytes <= INSERTED_TOGETHER_BYTES,
+            "{} elements of {bytes} bytes are inserted together",
+            values.len()
+        );
+        let target = self.target((namespace, key), bytes)?;
+        let (mut before, mut resolved) = (0, 0);
+        let mut logged_ahead = None;
+        match target {
             Target::There(found) => {
                 let root = Root::of_found(&found)?;
                 assert_by_position(&root, tree);
-                elements = root.tree(tree).elements + 1;
-                resolved = position.min(root.tree(tree).elements);
+                before = root.tree(tree).elements;
+                resolved = position.min(before);
                 let (path, spot) = self.find_position(&root, tree, resolved)?;
-                let plan = self.plan_element(key, &root, tree, &path, spot.at, None, new)?;
-                let content = self.log_ahead(value)?;
+                let plan = self.plan_inserted(key, &root, tree, &path, spot.at, values)?;
+                if let [value] = values {
+                    logged_ahead = Some(self.log_ahead(value)?);
+                }
                 self.make((namespace, key), RootPlace::At(found), plan)?;
-                content
             }
             Target::Absent(over) => {
                 let empty = RootDraft::new(layout.trees, &[]).encode();
                 let root = Root::of(&empty).map_err(damaged_root)?;
                 assert_by_position(&root, tree);
                 let (path, spot) = self.find_position(&root, tree, 0)?;
-                let plan = self.plan_element(key, &root, tree, &path, spot.at, None, new)?;
-                let content = self.log_ahead(value)?;
+                let plan = self.plan_inserted(key, &root, tree, &path, spot.at, values)?;
+                if let [value] = values {
+                    logged_ahead = Some(self.log_ahead(value)?);
+                }
                 self.create((namespace, key), layout, over, &empty, plan)?;
-                content
             }
         };
-        let effect = TreeEffect::InsertAt {
-            tree: tree as u8,
-            position: resolved,
-            value: logged(&content),
+        for (position, value) in (resolved..).zip(values) {
+            let effect = TreeEffect::InsertAt {
+                tree: tree as u8,
+                position,
+                value: logged_ahead
+                    .as_ref()
+                    .map_or(LoggedBytes::Here(value), logged),
+            };
+            self.note_tree(namespace, key, effect);
+        }
+        Ok(before + values.len() as u64)
+    }
+
+    /// Plans to insert `values` at `at` of a leaf.
+    fn plan_inserted<'o>(
+        &'o self,
+        key: &[u8],
+        root: &Root<'o>,
+        tree: usize,
+        path: &Path<'o>,
+        at: usize,
+        values: &[&[u8]],
+    ) -> Result<Plan<'o>, Stop> {
+        let layout = root.tree(tree).layout;
+        if let [value] = *values {
+            let new = NewElement {
+                key: &[],
+                value,
+                expires_at_ms: None,
+            };
+            return self.plan_element(key, root, tree, path, at, None, Some(new));
+        }
+        let mut inserted = Vec::new();
+        for value in values {
+            put_entry(&mut inserted, layout, &[], value, None);
+        }
+        let change = LeafChange {
+            patch: Patch {
+                at,
+                removed: 0,
+                inserted: SmallVec::from_vec(inserted),
+            },
+            elements: values.len() as i64,
         };
-        self.note_tree(namespace, key, effect);
-        Ok(elements)
+        self.plan_leaf(key, root, tree, path, &change)
     }
 
     /// Replaces the element at a position of a tree by [`Order::Position`]; `false` if there is none.

@@ -41,7 +41,7 @@ pub(super) fn root_max_bytes(key: &[u8]) -> usize {
 /// What is changed in a leaf.
 pub(super) struct LeafChange {
     pub(super) patch: Patch,
-    /// How many elements there are more: 1, 0 or -1.
+    /// How many elements there are more; negative if there are less.
     pub(super) elements: i64,
 }
 

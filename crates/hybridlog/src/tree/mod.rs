@@ -68,6 +68,7 @@ use std::borrow::Cow;
 
 pub(crate) use root::TreePages;
 
+pub use change::{INSERTED_BESIDE_BYTES, INSERTED_TOGETHER_BYTES};
 pub use find::{Collection, Needed};
 pub use walk::ScannedElements;
 

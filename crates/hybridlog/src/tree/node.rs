@@ -193,12 +193,26 @@ fn middle(bytes: impl Iterator<Item = usize> + Clone, growth: Growth) -> usize {
     if count < 2 {
         return 0;
     }
+    let all: usize = bytes.clone().sum();
+    // What does not fit into a page beside the others.
+    let mut over = all.saturating_sub(PAGE_BYTES - NODE_HEADER_BYTES);
+    let mut goes = |bytes: usize| {
+        let goes = over > 0;
+        over = over.saturating_sub(bytes);
+        goes
+    };
     match growth {
-        Growth::AtStart => return 1,
-        Growth::AtEnd => return count - 1,
+        Growth::AtStart => {
+            let going = bytes.take_while(|&bytes| goes(bytes)).count();
+            return going.clamp(1, count - 1);
+        }
+        Growth::AtEnd => {
+            let lengths: Vec<usize> = bytes.collect();
+            let going = lengths.iter().rev().take_while(|&&bytes| goes(bytes));
+            return count - going.count().clamp(1, count - 1);
+        }
         Growth::Within => {}
     }
-    let all: usize = bytes.clone().sum();
     let mut before = 0;
     for (index, bytes) in bytes.enumerate() {
         // The one that lies over the middle goes to the side on which more of it lies.

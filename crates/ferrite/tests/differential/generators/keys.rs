@@ -107,12 +107,12 @@ pub(crate) const TABLE: &[Generator] = &[
 ];
 
 /// Redis's encoding of a string also depends on how the value came about (APPEND leaves it raw, INCRBYFLOAT
-/// never makes it an int); Ferrite tells it by the value alone. Sets are no listpacks before Redis 7.2.
+/// never makes it an int); Ferrite tells it by the value alone. Sets and lists are no listpacks before Redis 7.2.
 pub(super) fn same_encoding(ferrite: &Reply, oracle: &Reply) -> bool {
     if ferrite.bytes() == Some(b"listpack") {
         return oracle
             .bytes()
-            .is_some_and(|name| [&b"hashtable"[..], b"intset"].contains(&name));
+            .is_some_and(|name| [&b"hashtable"[..], b"intset", b"quicklist"].contains(&name));
     }
     let by_value: &[&[u8]] = &[b"int", b"embstr"];
     let by_history: &[&[u8]] = &[b"embstr", b"raw"];
