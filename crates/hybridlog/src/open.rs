@@ -32,6 +32,7 @@ use crate::stats::{Counters, KeyCounts};
 use crate::store::{SEGMENT_BYTES, Store};
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicU64;
+use crate::sys;
 use crate::tiering::{self, SEGMENTS_IN_TRANSIT, SEGMENTS_MIN};
 use crate::watch::Watches;
 
@@ -239,7 +240,10 @@ impl Threads {
         Ok(Threads {
             tiering: spawn("tiering", Shared::run_tiering)?,
             checkpoints: spawn("checkpoint", Shared::run_checkpoints)?,
-            compaction: spawn("compaction", Shared::run_compaction)?,
+            compaction: spawn("compaction", |shared, stop| {
+                sys::lower_own_priority();
+                shared.run_compaction(stop);
+            })?,
             disk_limit: spawn("disk-limit", Shared::run_disk_limit)?,
             stopping,
         })

@@ -31,7 +31,7 @@ use crate::Stop;
 const SPACE_URGENT: u64 = 150;
 
 /// What is read of a segment at a time.
-const WINDOW_BYTES: usize = 256 * 1024;
+const WINDOW_BYTES: usize = 128 * 1024;
 
 /// Records that are moved under one pin.
 const RECORDS_PER_PIN: usize = 64;
