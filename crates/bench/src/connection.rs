@@ -117,6 +117,22 @@ impl Connection {
         self.reply()
     }
 
+    /// As [`Self::call`], but returns the reply as it came, to be looked at when time does not count.
+    pub(crate) fn call_undecoded(&mut self, arguments: &[&[u8]]) -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        append_command(&mut bytes, arguments);
+        self.send(&bytes)?;
+        loop {
+            let skipped = resp::skip_reply(&self.input[self.read..]);
+            if let Some(bytes) = skipped.map_err(|error| error.to_string())? {
+                let reply = self.input[self.read..][..bytes].to_vec();
+                self.read += bytes;
+                return Ok(reply);
+            }
+            self.receive()?;
+        }
+    }
+
     /// Sends a command whose reply must be a status, such as `OK`.
     pub(crate) fn order(&mut self, arguments: &[&[u8]]) -> Result<(), String> {
         match self.call(arguments)? {

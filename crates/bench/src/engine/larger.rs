@@ -27,10 +27,12 @@ pub(crate) struct Overwrites {
     /// Bytes of records for each byte of segments in memory.
     pub(crate) times_memory: f64,
     pub(crate) sets_per_second: f64,
-    /// Of the engine, for SETs.
+    /// Of the engine: by SETs, and in the background to find out which of them were of keys that had been there.
     pub(crate) device_reads: u64,
     /// Bytes that the whole process read from the device, if the system tells.
     pub(crate) process_read_bytes: Option<u64>,
+    /// Those of them that the SETs waited for: what their thread read.
+    pub(crate) thread_read_bytes: Option<u64>,
 }
 
 /// As many keys as make the records ten times as large as the segments that fit into memory beside
@@ -57,7 +59,7 @@ pub(crate) fn overwrite_cold(dir: &Path, memory_bytes: u64) -> Result<Overwrites
     calls::write_all(store.as_ref(), keys)?;
     store.force_cold().map_err(super::subject::describe)?;
     let order = Permutation::new(keys, 1);
-    let read_bytes_before = process_read_bytes();
+    let before = (read_bytes(OF_PROCESS), read_bytes(OF_THREAD));
     let reads_before = device_reads(store.blocking_io_stats());
     let started = Instant::now();
     for n in 0..keys {
@@ -66,13 +68,16 @@ pub(crate) fn overwrite_cold(dir: &Path, memory_bytes: u64) -> Result<Overwrites
     }
     let elapsed = started.elapsed();
     let device_reads = device_reads(store.blocking_io_stats()) - reads_before;
-    let process_read_bytes = process_read_bytes().zip(read_bytes_before);
+    let (process, thread) = (read_bytes(OF_PROCESS), read_bytes(OF_THREAD));
+    let since =
+        |after: Option<u64>, before| after.zip(before).map(|(after, before)| after - before);
     Ok(Overwrites {
         keys,
         times_memory: times_memory(store, keys, record_bytes),
         sets_per_second: keys as f64 / elapsed.as_secs_f64(),
         device_reads,
-        process_read_bytes: process_read_bytes.map(|(after, before)| after - before),
+        process_read_bytes: since(process, before.0),
+        thread_read_bytes: since(thread, before.1),
     })
 }
 
@@ -80,9 +85,12 @@ fn device_reads(stats: &hybridlog::io::IoStats) -> u64 {
     stats.reads.load(std::sync::atomic::Ordering::Relaxed)
 }
 
-/// `read_bytes` of /proc/self/io: what was read from devices, not from the page cache.
-fn process_read_bytes() -> Option<u64> {
-    let io = std::fs::read_to_string("/proc/self/io").ok()?;
+const OF_PROCESS: &str = "/proc/self/io";
+const OF_THREAD: &str = "/proc/thread-self/io";
+
+/// `read_bytes` of one of these: what was read from devices, not from the page cache.
+fn read_bytes(of: &str) -> Option<u64> {
+    let io = std::fs::read_to_string(of).ok()?;
     let line = io.lines().find(|line| line.starts_with("read_bytes:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }

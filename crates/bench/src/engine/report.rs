@@ -149,15 +149,18 @@ impl Report {
 
     /// Adds blind SETs of cold keys and prints them.
     pub(crate) fn add_overwrites(&mut self, row: Overwrites) {
-        let process = row.process_read_bytes;
+        let bytes = |bytes: Option<u64>| {
+            bytes.map_or("an unknown number of".into(), |bytes| bytes.to_string())
+        };
         println!(
-            "bucket   cold  set        {:>9} keys, {:.1} times memory: {:.0}/s, {} device reads, the \
-             process read {} bytes",
+            "bucket   cold  set        {:>9} keys, {:.1} times memory: {:.0}/s, {} device reads of {} \
+             bytes, {} bytes of them by SETs, the others in the background",
             row.keys,
             row.times_memory,
             row.sets_per_second,
             row.device_reads,
-            process.map_or("an unknown number of".into(), |bytes| bytes.to_string())
+            bytes(row.process_read_bytes),
+            bytes(row.thread_read_bytes)
         );
         self.overwrites = Some(row);
     }
@@ -260,6 +263,7 @@ impl Report {
                 "sets_per_second": row.sets_per_second,
                 "device_reads": row.device_reads,
                 "process_read_bytes": row.process_read_bytes,
+                "thread_read_bytes": row.thread_read_bytes,
             })
         };
         let skewed = |row: &Skewed| {
