@@ -29,6 +29,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::client::{Client, ClientEntry, client_flags};
 use crate::config::Settings;
 use crate::dispatch::RecordSettings;
+use crate::inbox::AcceptedSocket;
 use crate::log;
 use crate::output::{Mark, Output};
 use crate::server::Server;
@@ -103,17 +104,28 @@ const OVERSIZE_BYTES: u64 = 1024 * 1024;
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + 'static {
     /// Ready when a read may find something.
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Takes it from this thread's runtime, for another to look after it.
+    fn into_accepted(self) -> io::Result<AcceptedSocket>;
 }
 
 impl Socket for TcpStream {
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         TcpStream::poll_read_ready(self, cx)
     }
+
+    fn into_accepted(self) -> io::Result<AcceptedSocket> {
+        self.into_std().map(AcceptedSocket::Tcp)
+    }
 }
 
 impl Socket for UnixStream {
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         UnixStream::poll_read_ready(self, cx)
+    }
+
+    fn into_accepted(self) -> io::Result<AcceptedSocket> {
+        self.into_std().map(AcceptedSocket::Unix)
     }
 }
 

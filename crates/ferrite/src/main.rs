@@ -15,6 +15,7 @@ mod exec;
 mod field_expiry;
 mod glob;
 mod heap;
+mod inbox;
 mod inspect;
 mod latency;
 mod listener;

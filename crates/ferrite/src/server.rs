@@ -11,6 +11,7 @@ use crate::client::{ClientEntry, Clients};
 use crate::config::{ApplyError, Config, Settings};
 use crate::databases::Databases;
 use crate::field_expiry::FieldExpiry;
+use crate::inbox::Inboxes;
 use crate::latency::LatencyMonitor;
 use crate::log;
 use crate::memory::Memory;
@@ -34,6 +35,7 @@ pub(crate) struct Server {
     pub(crate) commands: CommandTable,
     pub(crate) databases: Databases,
     pub(crate) clients: Clients,
+    pub(crate) inboxes: Inboxes,
     pub(crate) stats: Stats,
     /// What each worker's reader of cold records has done.
     pub(crate) io_stats: Box<[Arc<IoStats>]>,
@@ -82,6 +84,7 @@ impl Server {
             config,
             databases: Databases::new(settings.databases),
             clients: Clients::default(),
+            inboxes: Inboxes::new(settings.workers),
             stats: Stats::new(settings.workers, commands.all().len()),
             io_stats: (0..settings.workers).map(|_| Arc::default()).collect(),
             commands,

@@ -14,14 +14,16 @@ use std::time::Duration;
 use hybridlog::io::ColdReader;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime;
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::LocalSet;
 
-use crate::client::Peer;
+use crate::client::{ClientEntry, Peer};
 use crate::config::{Settings, SettingsReader};
 use crate::connection::{Connection, Socket};
+use crate::inbox::{Accepted, AcceptedSocket};
 use crate::listener::Listeners;
 use crate::log;
 use crate::server::Server;
@@ -211,6 +213,9 @@ async fn run(
             listener,
         )));
     }
+    if let Some(inbox) = worker.server.inboxes.of(worker.index) {
+        accepting.push(tokio::task::spawn_local(take_in(Rc::clone(&worker), inbox)));
+    }
     // Nobody waits any more: then there is nothing to serve for.
     started.send(()).map_err(io::Error::other)?;
     worker.server.shutdown.asked().await;
@@ -307,7 +312,7 @@ async fn pause_accepting(error: &io::Error) {
     tokio::time::sleep(ACCEPT_RETRY).await;
 }
 
-/// Serves a new client, unless there are too many.
+/// Has a new client served by the worker with the fewest, unless there are too many.
 fn welcome<S: Socket>(worker: &Rc<Worker>, socket: S, peer: Peer) {
     let server = &worker.server;
     let most = worker
@@ -318,12 +323,52 @@ fn welcome<S: Socket>(worker: &Rc<Worker>, socket: S, peer: Peer) {
         return;
     };
     worker.stats().connections.add(1);
+    let chosen = server.inboxes.choose(worker.index);
+    if chosen == worker.index {
+        serve(worker, socket, entry);
+        return;
+    }
+    match socket.into_accepted() {
+        Ok(socket) => server.inboxes.give(chosen, Accepted { socket, entry }),
+        Err(error) => forget(server, chosen, &entry, &error),
+    }
+}
+
+/// Serves the clients that others have accepted for this worker.
+async fn take_in(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Accepted>) {
+    while let Some(Accepted { socket, entry }) = inbox.recv().await {
+        let taken = match socket {
+            AcceptedSocket::Tcp(socket) => {
+                TcpStream::from_std(socket).map(|socket| serve(&worker, socket, Arc::clone(&entry)))
+            }
+            AcceptedSocket::Unix(socket) => UnixStream::from_std(socket)
+                .map(|socket| serve(&worker, socket, Arc::clone(&entry))),
+        };
+        if let Err(error) = taken {
+            forget(&worker.server, worker.index, &entry, &error);
+        }
+    }
+}
+
+/// Of a client whose socket cannot be had: it has been closed.
+fn forget(server: &Server, chosen: usize, entry: &ClientEntry, error: &io::Error) {
+    log::warning(format_args!(
+        "Accepting client connection: {}",
+        sys::error_text(error)
+    ));
+    server.inboxes.has_gone(chosen);
+    server.clients.disconnect(entry.id);
+}
+
+/// Serves a client to its end.
+fn serve<S: Socket>(worker: &Rc<Worker>, socket: S, entry: Arc<ClientEntry>) {
     worker.connections.set(worker.connections.get() + 1);
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         Connection::new(socket, Rc::clone(&worker), entry)
             .serve()
             .await;
+        worker.server.inboxes.has_gone(worker.index);
         worker.connections.set(worker.connections.get() - 1);
         worker.connection_ended.notify_one();
     });
