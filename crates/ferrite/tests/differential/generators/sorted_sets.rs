@@ -6,6 +6,7 @@ use super::keys::same_encoding;
 use crate::check::Check;
 use crate::command;
 use crate::source::{Command, Part, Source};
+use crate::wire::Reply;
 
 pub(crate) const TABLE: &[Generator] = &[
     Generator::new("zadd", |s| {
@@ -128,8 +129,12 @@ pub(crate) const TABLE: &[Generator] = &[
     })
     .check(Check::Scan)
     .undistorted(),
-    Generator::new("zunion", |s| combined(s, "ZUNION", None)).weight(2),
-    Generator::new("zinter", |s| combined(s, "ZINTER", None)).weight(2),
+    Generator::new("zunion", |s| combined(s, "ZUNION", None))
+        .check(Check::By(same_but_for_signs_of_zero))
+        .weight(2),
+    Generator::new("zinter", |s| combined(s, "ZINTER", None))
+        .check(Check::By(same_but_for_signs_of_zero))
+        .weight(2),
     Generator::new("zdiff", |s| combined(s, "ZDIFF", None)),
     Generator::new("zunionstore", |s| stored(s, "ZUNIONSTORE"))
         .undistorted()
@@ -375,4 +380,19 @@ fn stored(s: &mut Source, name: &str) -> Command {
     let mut command = some_keys(s, command![name, target]);
     command.extend(command!["AGGREGATE", s.word(&["MIN", "MAX"])]);
     command
+}
+
+/// A weight of -0 makes a score of -0, which is 0 here.
+fn same_but_for_signs_of_zero(ferrite: &Reply, oracle: &Reply) -> bool {
+    if let (Some(ours), Some(theirs)) = (ferrite.elements(), oracle.elements()) {
+        let mut pairs = ours.iter().zip(theirs);
+        return ours.len() == theirs.len()
+            && pairs.all(|(ours, theirs)| same_but_for_signs_of_zero(ours, theirs));
+    }
+    match (ferrite, oracle) {
+        (Reply::Double(ours), Reply::Double(theirs)) | (Reply::Bulk(ours), Reply::Bulk(theirs)) => {
+            ours == theirs || (ours == b"0" && theirs == b"-0")
+        }
+        _ => ferrite == oracle,
+    }
 }
