@@ -157,18 +157,14 @@ fn add(cx: &mut Ctx<'_>, args: Args<'_>, options: &Options, first: usize) -> Don
 
     let (mut latest, mut ready) = (None, cx.progress.done);
     for (given, member) in pairs.clone().skip(cx.progress.done) {
-        if cx.progress.done == ready {
+        if cx.progress.done == ready && pairs.len() > 1 {
             let next = pairs.clone().skip(ready).take(MEMBERS_TOGETHER);
             want_changes(cx, key, options, next)?;
             ready += MEMBERS_TOGETHER;
         }
         let change = match cx.progress.score_change {
             Some(change) => Some(change),
-            None => {
-                let zset = Zset::find(&cx.op, cx.namespace, key)?;
-                let old = zset.map(|zset| zset.score(member)).transpose()?.flatten();
-                options.change(old, given)?
-            }
+            None => change_of(cx, key, options, given, member)?,
         };
         latest = change.map(|change| change.new);
         if let Some(change) = change {
@@ -188,6 +184,40 @@ fn add(cx: &mut Ctx<'_>, args: Args<'_>, options: &Options, first: usize) -> Don
         (false, _) => cx.reply.integer(count),
     }
     Ok(())
+}
+
+/// What becomes of a member, given a score or an increment. All that the change needs of the tree by score is there, or is asked
+/// for together with the member.
+fn change_of(
+    cx: &Ctx<'_>,
+    key: &[u8],
+    options: &Options,
+    given: f64,
+    member: &[u8],
+) -> Result<Option<ScoreChange>, Stop> {
+    let Some(zset) = Zset::find(&cx.op, cx.namespace, key)? else {
+        return options.change(None, given);
+    };
+    let old = match zset.score(member) {
+        Err(cold @ Stop::Engine(hybridlog::Stop::Cold)) if !options.increments => {
+            return Err(zset
+                .want_scored(std::iter::once((given, member)))
+                .err()
+                .unwrap_or(cold));
+        }
+        old => old?,
+    };
+    let change = options.change(old, given)?;
+    if let Some(ScoreChange {
+        old: Some(old),
+        new,
+    }) = change
+        && old != new
+        && zset.collection.is_paged()
+    {
+        zset.want_scored([(old, member), (new, member)].into_iter())?;
+    }
+    Ok(change)
 }
 
 /// Asks for all pages that giving the members these scores will need: those of both trees together where they are cold, and

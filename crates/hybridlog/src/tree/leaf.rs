@@ -203,32 +203,61 @@ impl<'a> Entries<'a> {
             if head >> 2 == key.len() && same_end {
                 break;
             }
-            let end = match self.layout.has_values {
-                true => match self.short_head(key_end) {
-                    Some((value_len, value_at)) => value_at + value_len,
-                    None => break,
-                },
-                false => key_end,
-            };
-            if end > self.node.len() {
+            let Some(end) = self.short_end(key_end) else {
                 break;
-            }
+            };
             (self.at, self.left) = (end, self.left - 1);
         }
         u64::from(left - self.left)
     }
 
-    /// Skips elements of a tree by position, as many as `count` at most, as far as they are in the leaf. Returns how many.
+    /// Skips elements of a tree by key whose keys are less than `key`, as far as a glance at their first eight bytes tells.
+    /// Returns how many.
     #[inline]
-    fn skip_values(&mut self, count: u64) -> u64 {
+    fn skip_less(&mut self, key: &[u8]) -> u64 {
+        let Some(prefix) = key.first_chunk() else {
+            return 0;
+        };
+        let prefix = u64::from_be_bytes(*prefix);
+        let left = self.left;
+        while self.left > 0
+            && let Some((head, key_at)) = self.short_head(self.at)
+            && head & 3 == 0
+            && head >> 2 >= size_of_val(&prefix)
+            && let Some(first) = self.node.get(key_at..).and_then(<[u8]>::first_chunk)
+            && u64::from_be_bytes(*first) < prefix
+            && let Some(end) = self.short_end(key_at + (head >> 2))
+        {
+            (self.at, self.left) = (end, self.left - 1);
+        }
+        u64::from(left - self.left)
+    }
+
+    /// Where an element ends whose key (by position: whose value) ends at `key_end` and which does not expire, if its value is
+    /// short.
+    #[inline]
+    fn short_end(&self, key_end: usize) -> Option<usize> {
+        let end = match self.layout.has_values && self.layout.order != Order::Position {
+            true => {
+                let (value_len, value_at) = self.short_head(key_end)?;
+                value_at + value_len
+            }
+            false => key_end,
+        };
+        (end <= self.node.len()).then_some(end)
+    }
+
+    /// Skips elements, as many as `count` at most, as far as they are in the leaf and do not expire. Returns how many.
+    #[inline]
+    pub(super) fn skip(&mut self, count: u64) -> u64 {
         let left = self.left;
         while u64::from(left - self.left) < count
             && self.left > 0
-            && let Some((head, value_at)) = self.short_head(self.at)
+            && let Some((head, start)) = self.short_head(self.at)
             && head & 3 == 0
-            && value_at + (head >> 2) <= self.node.len()
+            && let Some(end) = self.short_end(start + (head >> 2))
         {
-            (self.at, self.left) = (value_at + (head >> 2), self.left - 1);
+            (self.at, self.left) = (end, self.left - 1);
         }
         u64::from(left - self.left)
     }
@@ -372,17 +401,17 @@ pub(super) fn find_key<'a>(
     let mut index = 0;
     let is_ordered = layout.order == Order::Key;
     loop {
-        if !is_ordered {
-            index += entries.skip_others(key);
-        }
+        index += match is_ordered {
+            true => entries.skip_less(key),
+            false => entries.skip_others(key),
+        };
         let Some(entry) = entries.read()? else {
             break;
         };
-        let is_it = entry.key == key && entry.is_key_whole();
-        let order = match is_it {
-            true => Ordering::Equal,
-            false if entry.is_key_whole() && !is_ordered => Ordering::Less,
-            false if entry.is_key_whole() => entry.key.cmp(key),
+        let order = match entry.is_key_whole() {
+            true if is_ordered => entry.key.cmp(key),
+            true if entry.key == key => Ordering::Equal,
+            true => Ordering::Less,
             false => compare_part(&entry, key, is_ordered, compare)?,
         };
         if order == Ordering::Equal {
@@ -439,9 +468,7 @@ pub(super) fn find_index(
     let mut entries = Entries::of(node, layout)?;
     let mut before = 0;
     loop {
-        if layout.order == Order::Position {
-            before += entries.skip_values(index - before);
-        }
+        before += entries.skip(index - before);
         let at = entries.at();
         let entry = entries.read()?;
         if before == index || entry.is_none() {

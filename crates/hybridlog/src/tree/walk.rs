@@ -182,15 +182,19 @@ impl<'r, I: Index> Collection<'r, I> {
         let layout = self.root.tree(tree).layout;
         let mut entries = Entries::of(leaf.node.bytes, layout).map_err(damaged)?;
         let mut position = leaf.first;
-        while position < range.end
-            && let Some(entry) = entries.read().map_err(damaged)?
-        {
+        loop {
+            position += entries.skip(range.start.saturating_sub(position));
+            if position >= range.end {
+                return Ok(());
+            }
+            let Some(entry) = entries.read().map_err(damaged)? else {
+                return Ok(());
+            };
             if position >= range.start {
                 to.push(entry);
             }
             position += 1;
         }
-        Ok(())
     }
 
     /// Some elements of a tree by [`Order::Hash`]: at least `count`, if so many are left, and whole leaves. `cursor` is 0 at
