@@ -73,6 +73,8 @@ pub(crate) enum Keys {
     Counted { count: usize, step: usize },
     /// Argument 1, and those that follow argument 2, which holds their number (ZUNIONSTORE).
     TargetAndCounted,
+    /// The first half of the arguments behind the word STREAMS, which comes behind options from argument `from` on (XREAD).
+    Streams { from: i32 },
     /// From argument `first` to argument `last`, in the client's database and in the one whose number is found among
     /// the arguments (MOVE, COPY).
     TwoDatabases {
@@ -135,6 +137,12 @@ impl Keys {
                 }
                 (first..first + announced * step).step_by(step)
             }
+            Keys::Streams { .. } => match first_stream(args) {
+                Some(first) if (args.len() - first).is_multiple_of(2) => {
+                    (first..first + (args.len() - first) / 2).step_by(1)
+                }
+                _ => none,
+            },
         }
     }
 
@@ -155,6 +163,20 @@ impl Keys {
         };
         args.get(at).and_then(parse_count)
     }
+}
+
+/// Where the keys begin behind the options of XREAD or XREADGROUP.
+fn first_stream(args: Args<'_>) -> Option<usize> {
+    let mut at = 1;
+    while !args.is(at, "streams") {
+        at += match () {
+            () if args.is(at, "block") || args.is(at, "count") => 2,
+            () if args.is(at, "group") => 3,
+            () if args.is(at, "noack") => 1,
+            () => return None,
+        };
+    }
+    Some(at + 1)
 }
 
 fn parse_count(arg: &[u8]) -> Option<usize> {

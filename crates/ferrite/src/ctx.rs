@@ -6,7 +6,7 @@ use hybridlog::{KeyRef, Namespace, Operation, Record, Store, Suspended};
 
 use crate::client::Client;
 use crate::command::Stop;
-use crate::commands::{ScoreChange, ScoredMembers, StoredSet};
+use crate::commands::{Claims, ScoreChange, ScoredMembers, StoredSet};
 use crate::memory::Allowance;
 use crate::output::{Mark, Output};
 use crate::server::Server;
@@ -54,6 +54,8 @@ pub(crate) struct Progress {
     pub(crate) scored: Option<ScoredMembers>,
     /// What its current step makes of a member of a sorted set, which cannot be told by what is there half-way.
     pub(crate) score_change: Option<ScoreChange>,
+    /// Which pending entries of a stream are to change, and how.
+    pub(crate) claims: Option<Claims>,
     /// What it has replied so far.
     reply: Option<Output>,
 }

@@ -14,13 +14,14 @@ const BEGIN: &str = "<!-- commands -->\n";
 const END: &str = "<!-- end of commands -->";
 
 /// The groups of the table in their order, with their headings.
-const GROUPS: [(&str, &str); 10] = [
+const GROUPS: [(&str, &str); 11] = [
     ("string", "Strings"),
     ("bitmap", "Bits"),
     ("hash", "Hashes"),
     ("list", "Lists"),
     ("set", "Sets"),
     ("sorted-set", "Sorted sets"),
+    ("stream", "Streams"),
     ("generic", "Keys"),
     ("transactions", "Transactions"),
     ("connection", "Connections"),
@@ -28,6 +29,7 @@ const GROUPS: [(&str, &str); 10] = [
 ];
 
 const ONE_USER: &str = "there is one user, `default`, with the password of `requirepass`";
+const TRIMMED: &str = "with `~` entries go by the number of those that a node of Redis would hold, so other ones may stay; never more go than may";
 const OWN_WORDS: &str = "the text is our own";
 
 /// What is not as in Redis: the command, and how it differs and why.
@@ -174,6 +176,26 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "waitaof",
         "syncs at once, whatever `appendfsync` says; there are no replicas",
     ),
+    ("xadd", TRIMMED),
+    ("xgroup|help", OWN_WORDS),
+    ("xinfo|help", OWN_WORDS),
+    (
+        "xinfo|stream",
+        "there is no radix tree: `radix-tree-keys` and `radix-tree-nodes` are what one would have about",
+    ),
+    (
+        "xread",
+        "`BLOCK` is an error where there is nothing to read: waiting is not there yet; `+` as in Redis 7.4",
+    ),
+    (
+        "xreadgroup",
+        "`BLOCK` is an error where there is nothing to read: waiting is not there yet",
+    ),
+    (
+        "xsetid",
+        "clients that watch the key are told, which they are not in Redis",
+    ),
+    ("xtrim", TRIMMED),
     ("zadd", "a score of -0 is 0"),
     (
         "zscan",

@@ -369,6 +369,20 @@ const ACCESS: &[(&str, &[Access])] = &[
     ("type", &[LOOK]),
     ("unlink", &[REMOVE]),
     ("usage", &[LOOK]),
+    ("xack", &[EDIT]),
+    ("xadd", &[EDIT]),
+    ("xautoclaim", &[DELETE]),
+    ("xclaim", &[EDIT]),
+    ("xdel", &[DELETE]),
+    ("create", &[APPEND]),
+    ("createconsumer", &[APPEND]),
+    ("delconsumer", &[DELETE]),
+    ("destroy", &[DELETE]),
+    ("setid", &[EDIT]),
+    ("xlen", &[LOOK]),
+    ("xreadgroup", &[READ]),
+    ("xsetid", &[EDIT]),
+    ("xtrim", &[DELETE]),
     ("zadd", &[EDIT]),
     ("zcard", &[LOOK]),
     ("zdiffstore", &[OVERWRITE, READ]),
@@ -523,12 +537,34 @@ fn reply_key_spec(reply: &mut Output, spec: &KeySpec) {
                 ],
             )
         }
-        _ => unreachable!("key specifications are ranges or counted"),
+        // Half of what follows the word: the other half are their IDs.
+        Keys::Streams { from } => (
+            from,
+            "range",
+            [("lastkey", -1), ("keystep", 1), ("limit", 2)],
+        ),
+        _ => unreachable!("key specifications are ranges, counted or of streams"),
     };
     reply.bulk(b"begin_search");
-    reply_typed(reply, "index", &[("index", first)]);
+    match spec.keys {
+        Keys::Streams { .. } => reply_after_word(reply, "STREAMS", first),
+        _ => reply_typed(reply, "index", &[("index", first)]),
+    }
     reply.bulk(b"find_keys");
     reply_typed(reply, kind, &fields);
+}
+
+/// Keys are searched behind a word, which is looked for from argument `from` on.
+fn reply_after_word(reply: &mut Output, word: &str, from: i32) {
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(b"keyword");
+    reply.bulk(b"spec");
+    reply.map(2);
+    reply.bulk(b"keyword");
+    reply.bulk(word.as_bytes());
+    reply.bulk(b"startfrom");
+    reply.integer(i64::from(from));
 }
 
 fn reply_typed(reply: &mut Output, kind: &str, fields: &[(&str, i32)]) {
@@ -637,7 +673,9 @@ fn reply_arguments(reply: &mut Output, arguments: &[Argument], key_specs: &mut R
 /// The row's flags with the one that follows from where its keys are.
 fn flags_of(row: &Row) -> Flags {
     match row.keys {
-        Keys::Counted { .. } | Keys::TargetAndCounted => row.flags.and(Flags::MOVABLEKEYS),
+        Keys::Counted { .. } | Keys::TargetAndCounted | Keys::Streams { .. } => {
+            row.flags.and(Flags::MOVABLEKEYS)
+        }
         _ => row.flags,
     }
 }

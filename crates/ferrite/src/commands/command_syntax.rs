@@ -60,9 +60,8 @@ impl Kind {
             | "bit" | "increment" | "decrement" | "db" | "index1" | "index2" | "cursor"
             | "timeout" | "numlocal" | "numreplicas" | "protover" | "client-id" | "maxage"
             | "idle" | "len" | "numfields" | "limit" | "size" | "min-len" | "version"
-            | "columns" | "rows" | "rounds" | "index" | "rank" | "num-matches" | "stop" => {
-                Kind::Integer
-            }
+            | "columns" | "rows" | "rounds" | "index" | "rank" | "num-matches" | "stop"
+            | "entries-added" | "entries-read" => Kind::Integer,
             _ => Kind::String,
         }
     }
@@ -421,6 +420,57 @@ const SYNTAX: &[(&str, &str)] = &[
     ("wait", "numreplicas timeout"),
     ("waitaof", "numlocal numreplicas timeout"),
     ("watch", "key..."),
+    ("xack", "key group id..."),
+    (
+        "xadd",
+        "key [NOMKSTREAM] [<MAXLEN | MINID> [= | ~] threshold [LIMIT count]] <* | id> <field value>...",
+    ),
+    (
+        "xautoclaim",
+        "key group consumer min-idle-time start-id [COUNT count] [JUSTID]",
+    ),
+    (
+        "xclaim",
+        "key group consumer min-idle-time id... [IDLE milliseconds] [TIME unix-time-milliseconds] [RETRYCOUNT count] [FORCE] [JUSTID] [LASTID last-id]",
+    ),
+    ("xdel", "key id..."),
+    (
+        "xgroup|create",
+        "key group <id | $> [MKSTREAM] [ENTRIESREAD entries-read]",
+    ),
+    ("xgroup|createconsumer", "key group consumer"),
+    ("xgroup|delconsumer", "key group consumer"),
+    ("xgroup|destroy", "key group"),
+    (
+        "xgroup|setid",
+        "key group <id | $> [ENTRIESREAD entries-read]",
+    ),
+    ("xinfo|consumers", "key group"),
+    ("xinfo|groups", "key"),
+    ("xinfo|stream", "key [FULL [COUNT count]]"),
+    ("xlen", "key"),
+    (
+        "xpending",
+        "key group [[IDLE min-idle-time] start-id end-id count [consumer]]",
+    ),
+    ("xrange", "key start-id end-id [COUNT count]"),
+    (
+        "xread",
+        "[COUNT count] [BLOCK milliseconds] STREAMS <key... id...>",
+    ),
+    (
+        "xreadgroup",
+        "GROUP <group consumer> [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS <key... id...>",
+    ),
+    ("xrevrange", "key end-id start-id [COUNT count]"),
+    (
+        "xsetid",
+        "key last-id [ENTRIESADDED entries-added] [MAXDELETEDID max-deleted-id]",
+    ),
+    (
+        "xtrim",
+        "key <MAXLEN | MINID> [= | ~] threshold [LIMIT count]",
+    ),
     (
         "zadd",
         "key [NX | XX] [GT | LT] [CH] [INCR] <score member>...",

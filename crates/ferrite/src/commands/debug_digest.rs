@@ -11,8 +11,10 @@ use sha1::{Digest as _, Sha1};
 
 use crate::commands::collection::ELEMENTS;
 use crate::commands::hash::Hash;
+use crate::commands::stream::{ENTRIES, Strings};
+use crate::commands::stream_id::Id;
 use crate::commands::zset::{SCORES, split_score};
-use crate::commands::{KIND_HASH, KIND_LIST, KIND_SET, KIND_ZSET};
+use crate::commands::{KIND_HASH, KIND_LIST, KIND_SET, KIND_STREAM, KIND_ZSET};
 use crate::ctx::SlowCtx;
 
 /// Index slots one step of a walk over a database visits.
@@ -23,6 +25,7 @@ const REDIS_LIST: u32 = 1;
 const REDIS_SET: u32 = 2;
 const REDIS_ZSET: u32 = 3;
 const REDIS_HASH: u32 = 4;
+const REDIS_STREAM: u32 = 6;
 
 /// 160 bits that accumulate what they are given; shown in hexadecimal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -96,6 +99,7 @@ impl Digest {
             KIND_LIST => self.add_list(&op.open_collection(&record)?)?,
             KIND_SET => self.add_set(&op.open_collection(&record)?)?,
             KIND_ZSET => self.add_zset(&op.open_collection(&record)?)?,
+            KIND_STREAM => self.add_stream(&op.open_collection(&record)?)?,
             _ => {
                 let value = op.value(&record)?;
                 self.add_ordered(&REDIS_STRING.to_be_bytes());
@@ -155,6 +159,21 @@ impl Digest {
             self.add_unordered(&pair.0);
             Ok(())
         })
+    }
+
+    /// As in Redis, without its consumer groups.
+    fn add_stream(&mut self, stream: &Collection<'_>) -> Result<(), hybridlog::Stop> {
+        self.add_ordered(&REDIS_STREAM.to_be_bytes());
+        for_each(stream, ENTRIES, |entry| {
+            self.add_entry(&entry);
+            Ok(())
+        })
+    }
+
+    fn add_entry(&mut self, entry: &Element<'_>) {
+        let Id { ms, sequence } = Id::of_end(&entry.key);
+        self.add_ordered(format!("{ms}.{sequence}").as_bytes());
+        Strings::of(&entry.value).for_each(|string| self.add_ordered(string));
     }
 }
 

@@ -47,6 +47,17 @@ mod set;
 mod set_algebra;
 mod set_random;
 mod slowlog;
+mod stream;
+mod stream_add;
+mod stream_claim;
+mod stream_deliver;
+mod stream_group;
+mod stream_group_admin;
+mod stream_id;
+mod stream_info;
+mod stream_pending;
+mod stream_read;
+mod stream_trim;
 mod string;
 mod string_condition;
 mod string_edit;
@@ -73,6 +84,7 @@ pub(crate) use database::clear as clear_database;
 pub(crate) use hash::{ExpiredFields, remove_expired_fields};
 pub(crate) use persistence::reply_synced;
 pub(crate) use set_algebra::StoredSet;
+pub(crate) use stream_claim::Claims;
 pub(crate) use zset::ScoreChange;
 pub(crate) use zset_result::ScoredMembers;
 
@@ -101,6 +113,15 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     set::ROWS,
     set_random::ROWS,
     set_algebra::ROWS,
+    stream::ROWS,
+    stream_add::ROWS,
+    stream_trim::ROWS,
+    stream_read::ROWS,
+    stream_group_admin::ROWS,
+    stream_deliver::ROWS,
+    stream_pending::ROWS,
+    stream_claim::ROWS,
+    stream_info::ROWS,
     zset_write::ROWS,
     zset_read::ROWS,
     zset_range::ROWS,
@@ -134,6 +155,7 @@ pub(crate) const KIND_HASH: u8 = 1;
 pub(crate) const KIND_LIST: u8 = 2;
 pub(crate) const KIND_SET: u8 = 3;
 pub(crate) const KIND_ZSET: u8 = 4;
+pub(crate) const KIND_STREAM: u8 = 5;
 
 /// The error of a command on a key that holds another type.
 pub(crate) const WRONG_TYPE: &str =
@@ -141,15 +163,17 @@ pub(crate) const WRONG_TYPE: &str =
 
 /// What `read` returns for each of `keys`. A cold record does not end the run at once: the others are asked for too, so that
 /// one fetch gets them all.
-pub(crate) fn read_each<'k, T>(
-    keys: impl Iterator<Item = &'k [u8]>,
-    mut read: impl FnMut(&'k [u8]) -> Result<T, Stop>,
+pub(crate) fn read_each<K, T>(
+    keys: impl Iterator<Item = K>,
+    mut read: impl FnMut(K) -> Result<T, Stop>,
 ) -> Result<Vec<T>, Stop> {
     let mut found = Vec::new();
     let mut cold = None;
     for key in keys {
         match read(key) {
             Err(stop @ Stop::Engine(hybridlog::Stop::Cold)) => cold = Some(stop),
+            // What comes before it is to be told first.
+            Err(_) if cold.is_some() => {}
             done => found.push(done?),
         }
     }

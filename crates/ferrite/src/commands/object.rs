@@ -6,10 +6,10 @@ use hybridlog::{Operation, Record};
 
 use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Keys, Row, tip};
-use crate::commands::KIND_STRING;
 use crate::commands::collection::Encoding;
 use crate::commands::help::reply_help;
 use crate::commands::parse::{INTEGER_MAX_BYTES, strict_integer};
+use crate::commands::{KIND_STREAM, KIND_STRING};
 use crate::ctx::Ctx;
 
 /// Names of the types as TYPE and SCAN TYPE show them, by the engine's type number.
@@ -34,8 +34,10 @@ pub(crate) fn encoding(
     op: &Operation<'_>,
     record: &Record<'_>,
 ) -> Result<&'static str, hybridlog::Stop> {
-    if record.meta().kind != KIND_STRING {
-        return Ok(Encoding::of(&op.open_collection(record)?).name());
+    match record.meta().kind {
+        KIND_STRING => {}
+        KIND_STREAM => return Ok("stream"),
+        _ => return Ok(Encoding::of(&op.open_collection(record)?).name()),
     }
     if record.len() > EMBSTR_MAX_BYTES {
         return Ok("raw");

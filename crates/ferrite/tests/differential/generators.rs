@@ -4,12 +4,14 @@
 mod bits;
 mod connection;
 mod field_expiry;
+mod groups;
 mod hashes;
 mod keys;
 mod lists;
 mod server;
 mod sets;
 mod sorted_sets;
+mod streams;
 mod strings;
 mod transactions;
 
@@ -120,6 +122,8 @@ pub(crate) fn all() -> impl Iterator<Item = Generator> {
         sets::TABLE,
         sorted_sets::TABLE,
         lists::TABLE,
+        streams::TABLE,
+        groups::TABLE,
         keys::TABLE,
         connection::TABLE,
         server::TABLE,
@@ -139,6 +143,8 @@ pub(crate) fn of_data() -> impl Iterator<Item = Generator> {
         sets::TABLE,
         sorted_sets::TABLE,
         lists::TABLE,
+        streams::TABLE,
+        groups::TABLE,
         keys::TABLE,
     ];
     tables.into_iter().flatten().copied()

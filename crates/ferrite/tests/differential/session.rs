@@ -129,8 +129,14 @@ impl Session {
                     pipeline.push(next);
                 }
             }
-            // Redis does not tell watchers of a string that BITFIELD OVERFLOW FAIL has made longer, or created.
-            let is_telling = pipeline.iter().all(|made| made.name != "bitfield");
+            // Redis does not tell watchers of a string that BITFIELD OVERFLOW FAIL has made longer, or created, nor of what
+            // becomes of the groups of a stream.
+            let is_telling = !pipeline.iter().any(|made| {
+                let name = made.name;
+                ["bitfield", "xsetid", "xreadgroup", "xack"].contains(&name)
+                    || name.starts_with("xgroup")
+                    || name.ends_with("claim")
+            });
             let watches = is_telling && self.source.random.one_in(2);
             if watches {
                 self.watch_some()?;

@@ -55,6 +55,9 @@ pub(crate) struct Source {
     pub(crate) protocol: &'static str,
     /// Commands to be sent after the one being made, such as values for an emptied database.
     pub(crate) then: VecDeque<Command>,
+    /// The two numbers of the last ID of a stream's entry that has been made.
+    pub(crate) clock: i64,
+    pub(crate) sequence: i64,
 }
 
 impl Source {
@@ -63,6 +66,8 @@ impl Source {
             random: Random::new(seed),
             protocol,
             then: VecDeque::new(),
+            clock: 1,
+            sequence: 0,
         }
     }
 
@@ -111,6 +116,39 @@ impl Source {
     /// A key that mostly holds a list.
     pub(crate) fn list_key(&mut self) -> Vec<u8> {
         self.collection_key("l")
+    }
+
+    /// A key that mostly holds a stream.
+    pub(crate) fn stream_key(&mut self) -> Vec<u8> {
+        self.collection_key("x")
+    }
+
+    /// The ID of an entry that may be in a stream.
+    pub(crate) fn stream_id(&mut self) -> Vec<u8> {
+        let back = self.random.between(0, 20).min(self.clock);
+        let (ms, sequence) = (self.clock - back, self.sequence);
+        match self.random.below(6) {
+            0 => ms.encoded(),
+            1 => format!("{ms}-0").into_bytes(),
+            _ => {
+                // In this millisecond there are entries with sequences of this size.
+                let sequence = (sequence - 2 * back + self.random.between(-3, 1)).max(0);
+                format!("{ms}-{sequence}").into_bytes()
+            }
+        }
+    }
+
+    /// Where an interval of IDs begins or ends: `edge` is the usual place.
+    pub(crate) fn interval_end(&mut self, edge: &str) -> Vec<u8> {
+        match self.random.below(20) {
+            0 => self.oddity(),
+            1 => b"(".to_vec(),
+            2 => b"(0-0".to_vec(),
+            3 => b"(18446744073709551615-18446744073709551615".to_vec(),
+            4..8 => [b"(".to_vec(), self.stream_id()].concat(),
+            8..13 => self.stream_id(),
+            _ => edge.encoded(),
+        }
     }
 
     fn collection_key(&mut self, kind: &str) -> Vec<u8> {
@@ -182,6 +220,7 @@ impl Source {
             4 => format!("S:{}", self.random.below(6)).into_bytes(),
             5 => format!("z:{}", self.random.below(6)).into_bytes(),
             6 => format!("l:{}", self.random.below(6)).into_bytes(),
+            7 => format!("x:{}", self.random.below(6)).into_bytes(),
             _ => self.key(),
         }
     }
@@ -378,6 +417,7 @@ impl Source {
             self.refill_set(format!("S:{number}").into_bytes());
             self.refill_zset(format!("z:{number}").into_bytes());
             self.refill_list(format!("l:{number}").into_bytes());
+            self.refill_stream(format!("x:{number}").into_bytes());
         }
     }
 }
@@ -424,6 +464,19 @@ impl Source {
         }
         self.then.push_back(command!["DEL", key]);
         self.then.push_back(command);
+    }
+
+    /// Commands that make a stream of what the key holds.
+    pub(crate) fn refill_stream(&mut self, key: Vec<u8>) {
+        self.then.push_back(command!["DEL", key.clone()]);
+        for _ in 0..self.random.between(1, 4) {
+            self.clock += 1;
+            self.sequence += 1;
+            let id = format!("{}-{}", self.clock, self.sequence);
+            let (field, value) = (self.element(), self.short_value());
+            self.then
+                .push_back(command!["XADD", key.clone(), id, field, value]);
+        }
     }
 
     /// Commands that make a set of what the key holds.

@@ -1,5 +1,6 @@
 //! Finding elements: from the root down to one leaf.
 
+use std::borrow::Cow;
 use std::io;
 
 use smallvec::SmallVec;
@@ -364,6 +365,24 @@ impl<'r, I: Index> Collection<'r, I> {
         entry
             .map(|entry| self.op.element(&self.root, entry))
             .transpose()
+    }
+
+    /// The key of the element at a position, as [`Self::at`], without reading its value, however long that is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    pub fn key_at(&self, tree: usize, position: u64) -> Result<Option<Cow<'r, [u8]>>, Stop> {
+        if position >= self.len(tree) {
+            return Ok(None);
+        }
+        let (_, spot) = self.op.find_position(&self.root, tree, position)?;
+        match spot.entry {
+            Some(entry) if !entry.is_key_whole() => {
+                Ok(Some(self.op.element(&self.root, entry)?.key))
+            }
+            entry => Ok(entry.map(|entry| Cow::Borrowed(entry.key))),
+        }
     }
 
     /// How many elements of a tree by [`Order::Key`] have keys less than `key`, and whether one has that key. In a tree by
