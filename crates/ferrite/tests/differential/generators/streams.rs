@@ -1,6 +1,7 @@
 //! Stream commands. IDs are explicit and ascend in all streams together, so that both servers have the same.
 
 use super::Generator;
+use super::keys::same_encoding;
 use crate::check::Check;
 use crate::command;
 use crate::source::{Command, Part, Source};
@@ -116,7 +117,8 @@ pub(crate) const TABLE: &[Generator] = &[
     .weight(2),
     Generator::new("object|encoding", |s| {
         command!["OBJECT", "ENCODING", s.stream_key()]
-    }),
+    })
+    .check(Check::By(same_encoding)),
     Generator::new("debug|digest-value", |s| {
         command!["DEBUG", "DIGEST-VALUE", s.stream_key()]
     })
