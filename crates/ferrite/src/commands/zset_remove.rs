@@ -155,13 +155,16 @@ pub(super) fn parse_pop_of_several(
     let keys = usize::try_from(keys).unwrap_or(usize::MAX);
     let end_at = (first + 1).saturating_add(keys);
     let end = args.get(end_at).and_then(End::parse).ok_or(SYNTAX_ERROR)?;
-    let count = match args.len() - end_at - 1 {
-        0 => 1,
-        2 if args.is(end_at + 1, "count") => {
-            positive(end_at + 2, "ERR count should be greater than 0")?
-        }
+    let mut count = 1;
+    let options = args.len() - end_at - 1;
+    if options >= 2 && args.is(end_at + 1, "count") {
+        count = positive(end_at + 2, "ERR count should be greater than 0")?;
+    }
+    match options {
+        0 => {}
+        2 if args.is(end_at + 1, "count") => {}
         _ => return Err(SYNTAX_ERROR.into()),
-    };
+    }
     Ok((first + 1..end_at, end, count))
 }
 
