@@ -367,6 +367,11 @@ fn groups_survive_restarts_and_are_read_from_the_disk() {
     );
     check(&mut client, "DEBUG FORCE-COLD", "+OK");
     check(&mut client, "XGROUP DELCONSUMER s g b", ":800");
+    // The others have what they had.
+    check(&mut client, "XGROUP DELCONSUMER s g new", ":3");
+    check(&mut client, "XPENDING s g - + 1 b", "*0");
+    check(&mut client, "XGROUP DELCONSUMER s g a", ":692");
+    check(&mut client, "XPENDING s g", "*4 :0 $-1 $-1 *-1");
     check(&mut client, "DEBUG FORCE-COLD", "+OK");
     check(&mut client, "XGROUP DESTROY s g", ":1");
     assert!(reply(&mut client, "XPENDING s g").starts_with("-NOGROUP"));

@@ -236,9 +236,14 @@ fn delete_consumer(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         for pending in &keys {
             take(cx, key, pending)?;
         }
+        // They were in front of those with the consumer.
+        let Some(stream) = Stream::find(&cx.op, cx.namespace, key)? else {
+            break;
+        };
+        let start = owned.positions(&stream.collection)?.start;
         let count = ids.len() as u64;
         cx.op
-            .remove_range(cx.namespace, key, GROUPS, positions.start, count)?;
+            .remove_range(cx.namespace, key, GROUPS, start, count)?;
     }
     take(cx, key, &name_key(group, consumer.number))?;
     take(cx, key, &consumer_key(group, name))?;
