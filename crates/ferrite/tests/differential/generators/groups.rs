@@ -296,17 +296,16 @@ fn near(ferrite: &Reply, oracle: &Reply) -> bool {
             (Reply::Integer(a), Reply::Integer(b)) if is_time(theirs, at) => {
                 a == b || *a.min(b) >= 0 && a.abs_diff(*b) < NEAR_MS
             }
-            (Reply::Integer(_), Reply::Integer(_)) if is_lag_as_told(theirs, at) => true,
+            _ if is_lag(theirs, at) => true,
             (ours, theirs) => near(ours, theirs),
         })
 }
 
-/// Whether an element is the lag of a group whose counter ENTRIESREAD may have set to anything. Of one that is before the first
-/// entry of a stream from which nothing was deleted Redis has not asked the counter since 7.4; Valkey does.
-fn is_lag_as_told(elements: &[Reply], at: usize) -> bool {
-    at >= 2
-        && elements[at - 1].bytes() == Some(b"lag")
-        && matches!(elements[at - 2], Reply::Integer(_))
+/// Whether an element is the lag of a group. Of one that is before the first entry, with nothing deleted behind that, it is the
+/// length of the stream since Redis 7.4; Valkey tells what the group's counter says, or nothing.
+fn is_lag(elements: &[Reply], at: usize) -> bool {
+    at.checked_sub(1)
+        .is_some_and(|name| elements[name].bytes() == Some(b"lag"))
 }
 
 /// Whether an element is a time: behind a name that says so, or of a pending entry, behind its ID and the consumer.
