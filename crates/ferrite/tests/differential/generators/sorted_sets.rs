@@ -131,11 +131,9 @@ pub(crate) const TABLE: &[Generator] = &[
     .undistorted(),
     Generator::new("zunion", |s| combined(s, "ZUNION", None))
         .check(Check::By(same_but_for_signs_of_zero))
-        .undistorted()
         .weight(2),
     Generator::new("zinter", |s| combined(s, "ZINTER", None))
         .check(Check::By(same_but_for_signs_of_zero))
-        .undistorted()
         .weight(2),
     Generator::new("zdiff", |s| combined(s, "ZDIFF", None)),
     Generator::new("zunionstore", |s| stored(s, "ZUNIONSTORE"))
