@@ -94,7 +94,7 @@ pub(crate) const TABLE: &[Generator] = &[
     .newer()
     .undistorted()
     .weight(2),
-    Generator::new("xread", |s| read(s, &["$", "+"]))
+    Generator::new("xread", |s| read(s, &["$"]))
         .newer()
         .weight(3),
     Generator::new("xsetid", |s| {
