@@ -107,7 +107,6 @@ impl<I: Index> Shared<I> {
         }
         let mut expired = self.expire_listed(now_ms);
         expired.removed += self.expire_met(now_ms) + self.expire_in_memory(now_ms, buckets);
-        count(&self.counters.expired, expired.removed);
         expired
     }
 
@@ -314,6 +313,7 @@ impl<I: Index> Shared<I> {
         if !self.index.remove(key.hash, slot) {
             return Outcome::Nothing;
         }
+        count(&self.counters.expired, 1);
         operation.count_keys(key.namespace, -1, -1);
         let bytes = self.likely_bytes(segment, slot);
         self.died(operation.generation, slot, bytes);

@@ -548,6 +548,8 @@ impl<I: Index> Operation<'_, I> {
             .first()
             .is_some_and(|newest| self.is_expired(&newest.record));
         if expired {
+            // First of all, so that who finds the number of keys changed finds the reason, too.
+            count(&self.shared.counters.expired, 1);
             self.remove_all(hash, namespace, key, mine, OldPages::Free);
             self.tell_expired(namespace, key);
         }
@@ -649,8 +651,8 @@ impl<I: Index> Operation<'_, I> {
             return Ok(false);
         }
         let expiring = i64::from(record.expires_at_ms().is_some());
-        self.count_keys(namespace, keys, -expiring);
         count(&self.shared.counters.expired, u64::from(!is_shadow));
+        self.count_keys(namespace, keys, -expiring);
         match is_shadow {
             true => {
                 self.shadows_are_gone(namespace, 1);
