@@ -124,7 +124,7 @@ fn close_stalled_clients(server: &Server) {
 
 fn is_idle(client: &ClientEntry, settings: &Settings, now_ms: u64) -> bool {
     let idle_ms = now_ms.saturating_sub(client.last_interaction_ms.load(Relaxed));
-    let busy = client.has_flag(client_flags::PAUSED);
+    let busy = client.has_flag(client_flags::PAUSED) || client.has_flag(client_flags::BLOCKED);
     settings
         .client_timeout
         .is_some_and(|timeout| !busy && u128::from(idle_ms) > timeout.as_millis())

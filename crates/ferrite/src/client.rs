@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use hybridlog::{KeptLatches, Lookups, Operation, Position, Suspended, Watch};
 
 use crate::args::Args;
+use crate::blocking::{Blocked, Waiter};
 use crate::command::{Flags, Stop};
 use crate::config::Origin;
 use crate::ctx::Progress;
@@ -36,6 +37,8 @@ pub(crate) enum After {
     Sleep(Duration),
     /// Waits for something, and then answers the command, which has not been answered yet.
     Await(Awaited),
+    /// Waits for keys: the command is answered then, see [`blocking`](crate::blocking).
+    Block,
 }
 
 /// What WAIT and WAITAOF wait for. No timeout is for ever.
@@ -56,7 +59,9 @@ impl After {
     pub(crate) fn pause(self) -> Duration {
         match self {
             After::Sleep(pause) => pause,
-            After::Continue | After::Close | After::Abort | After::Await(_) => Duration::ZERO,
+            After::Continue | After::Close | After::Abort | After::Await(_) | After::Block => {
+                Duration::ZERO
+            }
         }
     }
 
@@ -67,7 +72,9 @@ impl After {
             (After::Close, _) | (_, After::Close) => After::Close,
             (After::Sleep(one), After::Sleep(other)) => After::Sleep(one + other),
             // No command of a transaction waits, see `Client::may_wait`.
-            (After::Await(_), after) | (after, After::Await(_)) => after,
+            (After::Await(_) | After::Block, after) | (after, After::Await(_) | After::Block) => {
+                after
+            }
             (After::Continue, after) | (after, After::Continue) => after,
         }
     }
@@ -96,6 +103,20 @@ impl ReplyMode {
 pub(crate) struct HalfDone {
     pub(crate) suspended: Suspended,
     pub(crate) progress: Progress,
+}
+
+impl HalfDone {
+    /// There will be no room for it. If its handler has ended, and only others are left who wait for what it has stored, they
+    /// have to look for themselves, and it can go on: whether that is so.
+    pub(crate) fn give_up_serving(&mut self) -> bool {
+        match &mut self.progress.serving {
+            Some(serving) => {
+                serving.give_up();
+                true
+            }
+            None => false,
+        }
+    }
 }
 
 /// A connected client, as the handler of its command sees it.
@@ -128,6 +149,10 @@ pub(crate) struct Client {
     pub(crate) changes: u64,
     /// Where the client's last change ends in the command log.
     pub(crate) written: Option<Position>,
+    /// Its command waits for keys.
+    pub(crate) blocked: Option<Blocked>,
+    /// The command that runs has waited before, in this place and until then.
+    pub(crate) waits_again: Option<(u64, Option<tokio::time::Instant>)>,
     /// Whether the command that runs may leave its reply to be waited for; those of a transaction may not.
     pub(crate) may_wait: bool,
     database: usize,
@@ -151,6 +176,8 @@ impl Client {
             seed: None,
             changes: 0,
             written: None,
+            blocked: None,
+            waits_again: None,
             may_wait: true,
             database: 0,
         }
@@ -310,6 +337,8 @@ pub(crate) mod client_flags {
     pub(crate) const PAUSED: u32 = 1 << 4;
     /// Has to take replies before more of its requests are run.
     pub(crate) const BEHIND: u32 = 1 << 5;
+    /// Waits for keys.
+    pub(crate) const BLOCKED: u32 = 1 << 6;
 }
 
 /// What can be seen of a client from everywhere. Counters and sizes are as of its latest batch of commands.
@@ -343,6 +372,8 @@ pub(crate) struct ClientEntry {
     pub(crate) queued_bytes: AtomicU64,
     /// What it watches, since its first WATCH.
     pub(crate) watch: OnceLock<Watch>,
+    /// Set while it waits for keys.
+    pub(crate) waiter: Mutex<Option<Arc<Waiter>>>,
     /// Replies not sent yet, and the capacity of their buffer.
     pub(crate) output_bytes: AtomicU64,
     pub(crate) output_pieces: AtomicU64,
@@ -412,6 +443,7 @@ impl ClientEntry {
             queued: AtomicI64::new(-1),
             queued_bytes: AtomicU64::new(0),
             watch: OnceLock::new(),
+            waiter: Mutex::default(),
             output_bytes: AtomicU64::new(0),
             output_pieces: AtomicU64::new(0),
             output_capacity_bytes: AtomicU64::new(0),
@@ -546,6 +578,11 @@ impl Clients {
 
     pub(crate) fn disconnect(&self, id: u64) {
         self.by_id.lock().remove(&id);
+    }
+
+    /// The client with this number.
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<ClientEntry>> {
+        self.by_id.lock().get(&id).cloned()
     }
 
     /// All clients, the oldest first.

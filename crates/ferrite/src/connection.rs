@@ -7,6 +7,7 @@
 //! caught up.
 
 mod backpressure;
+mod blocked;
 mod durable;
 mod execute;
 mod input;
@@ -156,6 +157,8 @@ pub(crate) struct Connection<S> {
     lent_since: Option<Instant>,
     /// For so much more memory the next read waits.
     short_bytes: usize,
+    /// Something has been read since the input was parsed.
+    has_read_ahead: bool,
     /// Whether the client may be the one that others wait for.
     waited_for_memory: bool,
 }
@@ -175,6 +178,7 @@ impl<S: Socket> Connection<S> {
             clock: Instant::now(),
             lent_since: None,
             short_bytes: 0,
+            has_read_ahead: false,
             waited_for_memory: false,
         }
     }
@@ -227,6 +231,8 @@ impl<S: Socket> Connection<S> {
                 Ok(More::Yes) if self.output.pending_bytes() < self.bounds.output_bytes => {
                     tokio::task::yield_now().await;
                 }
+                // What has come while a command waited for keys.
+                Ok(_) if std::mem::take(&mut self.has_read_ahead) => {}
                 Ok(_) => break,
                 Err(error) => {
                     log::verbose(format_args!(
@@ -450,16 +456,22 @@ impl<S: Socket> Connection<S> {
     /// Reads once. The buffer is taken from the worker only when there is something to read, so that idle connections
     /// hold none.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        let read = self.poll_fill(cx);
+        if read.is_pending() && self.input.buffer.capacity() > 0 {
+            self.input.drop_run(&self.worker);
+        }
+        read
+    }
+
+    /// As [`Self::poll_read`], with commands in the buffer that have not been run yet.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         std::task::ready!(self.socket.poll_read_ready(cx)).map_err(|_| Closed::Gone)?;
         self.client.entry.end_to_await();
         if !self.may_read() {
             return Poll::Ready(Ok(()));
         }
-        let Poll::Ready(read) = pin!(self.socket.read_buf(&mut self.input.buffer)).poll(cx) else {
-            self.input.drop_run(&self.worker);
-            return Poll::Pending;
-        };
-        let read = read.map_err(|_| Closed::Gone)?;
+        let read = pin!(self.socket.read_buf(&mut self.input.buffer)).poll(cx);
+        let read = std::task::ready!(read).map_err(|_| Closed::Gone)?;
         if read == 0 {
             return Poll::Ready(Err(Closed::Gone));
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hybridlog::{KeyRef, Namespace, Operation, Record, Store, Suspended};
 
+use crate::blocking::Serving;
 use crate::client::Client;
 use crate::command::Stop;
 use crate::commands::{Claims, ScoreChange, ScoredMembers, StoredSet};
@@ -56,6 +57,8 @@ pub(crate) struct Progress {
     pub(crate) score_change: Option<ScoreChange>,
     /// Which pending entries of a stream are to change, and how.
     pub(crate) claims: Option<Claims>,
+    /// Its handler has ended: what is left to do is to serve those who wait for its keys.
+    pub(crate) serving: Option<Box<Serving>>,
     /// What it has replied so far.
     reply: Option<Output>,
 }

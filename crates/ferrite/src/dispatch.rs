@@ -13,6 +13,7 @@ use hybridlog::{ColdReads, KeyRef, LatchMode, Namespace, Operation};
 use smallvec::SmallVec;
 
 use crate::args::Args;
+use crate::blocking::Serving;
 use crate::client::{Client, HalfDone, client_flags};
 use crate::command::{Done, Flags, Handler, Keys, Stop};
 use crate::config::Settings;
@@ -313,9 +314,20 @@ pub(crate) fn run(
         worker,
         progress,
     };
-    let done = handler(&mut cx, call.args);
-    let lookups = cx.op.lookups();
-    cx.client.note_lookups(call.command, lookups);
+    let (done, served) = match cx.progress.serving.take() {
+        Some(serving) => serving.go_on(&mut cx),
+        None => {
+            let done = handler(&mut cx, call.args);
+            let lookups = cx.op.lookups();
+            cx.client.note_lookups(call.command, lookups);
+            let has_ended = !done.as_ref().is_err_and(Stop::is_wait);
+            if cx.op.changes() > 0 && server.blocking.is_any() && has_ended {
+                Serving::new(server, call, scope, done).go_on(&mut cx)
+            } else {
+                (done, None)
+            }
+        }
+    };
     let Ctx {
         op,
         client,
@@ -341,6 +353,9 @@ pub(crate) fn run(
     } else {
         client.cold_runs = 0;
         client.note_changes(op);
+        if let Some(served) = served {
+            served.deliver(client.written);
+        }
     }
     conclude(done, reply, mark)
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use hybridlog::{KeyRef, LatchMode, Latching, Operation, Suspended};
 
+use crate::blocking::{self, Ready};
 use crate::client::{After, Client, client_flags};
 use crate::command::{Flags, Handler, Keys, Stop};
 use crate::ctx::{Ctx, Progress};
@@ -36,6 +37,8 @@ pub(crate) struct Exec {
     insists_on_room: bool,
     /// How far the command that runs next has come.
     progress: Progress,
+    /// Keys that clients wait for, to be served in the end.
+    ready: Ready,
     /// Where the reply starts in the output. Nothing is sent before the end.
     pub(crate) reply_start: Mark,
 }
@@ -106,6 +109,7 @@ fn begin(runner: &Runner<'_>, client: &mut Client, output: &mut Output) -> Resul
         after: After::Continue,
         insists_on_room: false,
         progress: Progress::default(),
+        ready: Ready::default(),
         reply_start: output.mark(),
     })
 }
@@ -119,6 +123,16 @@ impl Exec {
     /// How many steps of the command that is due are done.
     pub(crate) fn steps_done(&self) -> usize {
         self.progress.steps()
+    }
+
+    /// Whether all its commands have run, and only those are left who wait for what they have stored. There will be no room for
+    /// them: they have to look for themselves.
+    pub(crate) fn give_up_serving(&mut self) -> bool {
+        let serves = self.is_suspended() && self.next == self.transaction.len();
+        if serves {
+            self.ready.give_up();
+        }
+        serves
     }
 
     /// There will be no room for the command that is due. Whether it is worth trying it once more, with the last there is.
@@ -341,10 +355,18 @@ impl Exec {
                 return Err(wait);
             }
         }
+        if self.ready.is_any()
+            && let Err(stop) = blocking::serve(&mut cx, &mut self.ready)
+        {
+            let mark = cx.reply.mark();
+            self.stage = Stage::Suspended(cx.op.suspend());
+            return conclude(Err(stop), cx.reply, mark);
+        }
         let Ctx { op, client, .. } = cx;
         client.may_wait = true;
         client.after = self.after;
         client.note_changes(op);
+        std::mem::take(&mut self.ready).deliver(client.written);
         Ok(Ended::Executed)
     }
 
@@ -354,7 +376,7 @@ impl Exec {
         cx: &mut Ctx<'_>,
         clock: &mut Instant,
     ) -> Result<(), Wait> {
-        let call = self.due(runner.server);
+        let call = self.transaction.call(runner.server, self.next);
         let handler = match call.command.row.handler {
             Handler::Worker(handler) => handler,
             Handler::Slow(_) => return Err(Wait::SlowLane),
@@ -379,6 +401,10 @@ impl Exec {
             cx.progress = progress.suspend(cx.reply, reply_start);
         }
         let ended = conclude(done, cx.reply, reply_start)?;
+        if cx.op.changes() > 0 && runner.server.blocking.is_any() {
+            let scope = Scope::of(runner.server, call, cx.client.database());
+            self.ready.note(runner.server, call, scope);
+        }
         let lookups = cx.op.lookups();
         cx.client.note_lookups(call.command, lookups);
         let started = std::mem::replace(clock, Instant::now());

@@ -2,6 +2,7 @@
 
 mod args;
 mod background;
+mod blocking;
 mod cli;
 mod client;
 mod command;

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use hybridlog::Store;
 use hybridlog::io::IoStats;
 
+use crate::blocking::Blocking;
 use crate::client::{ClientEntry, Clients};
 use crate::config::{ApplyError, Config, Settings};
 use crate::databases::Databases;
@@ -45,6 +46,8 @@ pub(crate) struct Server {
     pub(crate) large_replies: CommandLog,
     pub(crate) latency: LatencyMonitor,
     pub(crate) pause: Pause,
+    /// Clients that wait for keys.
+    pub(crate) blocking: Arc<Blocking>,
     pub(crate) persistence: Persistence,
     pub(crate) shutdown: Shutdown,
     pub(crate) slow_lane: SlowLane,
@@ -93,6 +96,7 @@ impl Server {
             large_replies: CommandLog::default(),
             latency: LatencyMonitor::default(),
             pause: Pause::default(),
+            blocking: Arc::default(),
             persistence: Persistence::new(),
             shutdown: Shutdown::default(),
             slow_lane: SlowLane::default(),

@@ -30,6 +30,8 @@ const GROUPS: [(&str, &str); 11] = [
 
 const ONE_USER: &str = "there is one user, `default`, with the password of `requirepass`";
 const TRIMMED: &str = "with `~` entries go by the number of those that a node of Redis would hold, so other ones may stay; never more go than may";
+const MOVES_TWO: &str =
+    "who has waited longest may come second if another command has the target list at that moment";
 const OWN_WORDS: &str = "the text is our own";
 
 /// What is not as in Redis: the command, and how it differs and why.
@@ -50,9 +52,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "bgsave",
         "makes a checkpoint of the data directory, not an RDB file; `CANCEL` as in Valkey 9",
     ),
+    ("blmove", MOVES_TWO),
+    ("brpoplpush", MOVES_TWO),
     (
         "client",
-        "`CACHING`, `TRACKING` and `UNBLOCK` are missing: there is no client tracking, and nothing blocks yet",
+        "`CACHING` and `TRACKING` are missing: there is no client tracking",
     ),
     ("client|getredir", "always -1: there is no client tracking"),
     ("client|help", OWN_WORDS),
@@ -73,6 +77,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "client|trackinginfo",
         "always off: there is no client tracking",
     ),
+    ("client|unblock", "does not end `WAIT` and `WAITAOF`"),
     ("command|docs", "summaries are our own; no history"),
     ("command|help", OWN_WORDS),
     ("commandlog|help", OWN_WORDS),

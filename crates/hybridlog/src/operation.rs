@@ -169,6 +169,28 @@ impl<'s> Held<'s> {
         Held { latches, stripes }
     }
 
+    /// Latches one stripe more, exclusively, if that can be done at once and is not done yet.
+    fn try_add(&mut self, stripe: u32) -> bool {
+        match self.stripes.binary_search_by_key(&stripe, |held| held.0) {
+            Ok(at) => self.stripes[at].1 == LatchMode::Exclusive,
+            Err(at) => {
+                let latched = self.latches.try_acquire(stripe, LatchMode::Exclusive);
+                if latched {
+                    self.stripes.insert(at, (stripe, LatchMode::Exclusive));
+                }
+                latched
+            }
+        }
+    }
+
+    /// Lets go of a stripe that has been added.
+    fn let_go(&mut self, stripe: u32) {
+        if let Ok(at) = self.stripes.binary_search_by_key(&stripe, |held| held.0) {
+            let (stripe, mode) = self.stripes.remove(at);
+            self.latches.release(stripe, mode);
+        }
+    }
+
     /// Makes sure that a stripe is latched in the mode that is needed: to go on without would be a data race.
     #[inline]
     fn assert_covers(&self, stripe: u32, needed: LatchMode) {
@@ -289,6 +311,26 @@ impl<'s, I: Index> Operation<'s, I> {
             lookups: Cell::default(),
             held_generation: None,
         }
+    }
+
+    /// Latches a key besides, exclusively, if nobody else holds it; whether it is latched. Nothing is waited for, so it does not
+    /// matter which keys are latched already.
+    pub fn try_latch(&mut self, namespace: Namespace, key: &[u8]) -> bool {
+        let stripe = Latches::stripe(self.shared.hash(namespace, key));
+        let held_before = self.held.stripes.len();
+        if !self.held.try_add(stripe) {
+            return false;
+        }
+        if self.held.stripes.len() == held_before {
+            return true;
+        }
+        // Whoever had the key before belongs to a generation that is read here at the latest: if that is a later one, what is
+        // changed here would be logged as if it came first.
+        let is_latest = self.shared.generations.current() == self.generation;
+        if !is_latest {
+            self.held.let_go(stripe);
+        }
+        is_latest
     }
 
     /// Ends the operation: what it has changed is in the command log from now on, up to the position that is returned, and

@@ -4,11 +4,12 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::args::Args;
+use crate::blocking::End;
 use crate::client::{After, ClientEntry, client_flags};
 use crate::command::{Done, Flags, Handler, Keys, Row, tip};
 use crate::commands::client_filter::{self, Filter};
 use crate::commands::help::{reply_help, unknown_or_wrong_number};
-use crate::commands::parse::{SYNTAX_ERROR, strict_integer};
+use crate::commands::parse::{SYNTAX_ERROR, integer, strict_integer};
 use crate::ctx::Ctx;
 use crate::pause::Paused;
 use crate::server::{Server, unix_ms};
@@ -133,6 +134,14 @@ pub(crate) const ROWS: &[Row] = &[Row {
             "6.2.0",
             "Returns how the connection's keys are tracked.",
             trackinginfo,
+        ),
+        row(
+            "unblock",
+            -3,
+            ADMIN,
+            "5.0.0",
+            "Ends the waiting of another client for keys.",
+            unblock,
         ),
         row(
             "unpause",
@@ -276,6 +285,28 @@ fn matching(cx: &Ctx<'_>, filter: &Filter) -> Vec<std::sync::Arc<ClientEntry>> {
     let me = cx.client.id();
     entries.retain(|entry| filter.matches(entry, me, cx.server));
     entries
+}
+
+fn unblock(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    let by_error = match args.len() {
+        3 => false,
+        4 if args.is(3, "timeout") => false,
+        4 if args.is(3, "error") => true,
+        4 => return Err("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".into()),
+        _ => return Err(unknown_or_wrong_number("CLIENT", args)),
+    };
+    let id = integer(&args[2])?;
+    let entry = u64::try_from(id).ok();
+    let entry = entry.and_then(|id| cx.server.clients.get(id));
+    let waiter = entry.and_then(|entry| entry.waiter.lock().clone());
+    let end = if by_error {
+        End::Unblocked
+    } else {
+        End::TimedOut
+    };
+    let is_unblocked = waiter.is_some_and(|waiter| waiter.try_end(end));
+    cx.reply.integer(i64::from(is_unblocked));
+    Ok(())
 }
 
 fn pause(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
@@ -425,9 +456,10 @@ fn last_command<'s>(entry: &ClientEntry, server: &'s Server) -> &'s str {
 /// The letters that stand for a connection's state; "N" for none.
 pub(crate) fn flag_letters(entry: &ClientEntry) -> String {
     let is_dirty = entry.watch.get().is_some_and(|watch| watch.has_changed(0));
+    let is_blocked = entry.has_flag(client_flags::PAUSED) || entry.has_flag(client_flags::BLOCKED);
     let letters = [
         (entry.queued.load(Relaxed) >= 0, 'x'),
-        (entry.has_flag(client_flags::PAUSED), 'b'),
+        (is_blocked, 'b'),
         (is_dirty, 'd'),
         (entry.has_flag(client_flags::CLOSE_AFTER_REPLY), 'c'),
         (entry.has_flag(client_flags::UNIX_SOCKET), 'U'),
@@ -483,6 +515,8 @@ fn help(cx: &mut Ctx<'_>, _args: Args<'_>) -> Done {
             "    Set the name of the connection.",
             "TRACKINGINFO",
             "    Return how the connection's keys are tracked.",
+            "UNBLOCK <client-id> [TIMEOUT|ERROR]",
+            "    End the waiting of a connection for keys, as if its time were over, or with an error.",
             "UNPAUSE",
             "    End what PAUSE began.",
         ],

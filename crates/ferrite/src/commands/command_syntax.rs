@@ -209,6 +209,23 @@ const SYNTAX: &[(&str, &str)] = &[
     ("bitop", "<AND | OR | XOR | NOT> destkey key..."),
     ("bitpos", "key bit [start [end [BYTE | BIT]]]"),
     (
+        "blmove",
+        "source destination <LEFT | RIGHT> <LEFT | RIGHT> float-timeout",
+    ),
+    (
+        "blmpop",
+        "float-timeout numkeys key... <LEFT | RIGHT> [COUNT count]",
+    ),
+    ("blpop", "key... float-timeout"),
+    ("brpop", "key... float-timeout"),
+    ("brpoplpush", "source destination float-timeout"),
+    (
+        "bzmpop",
+        "float-timeout numkeys key... <MIN | MAX> [COUNT count]",
+    ),
+    ("bzpopmax", "key... float-timeout"),
+    ("bzpopmin", "key... float-timeout"),
+    (
         "client|kill",
         "<ip:port | <ID client-id... | ADDR ip:port | LADDR ip:port | IP ip | TYPE <NORMAL | MASTER | REPLICA | PUBSUB> | USER username | NAME name | LIB-NAME name | LIB-VER version-text | DB db | FLAGS flags | MAXAGE maxage | IDLE idle | SKIPME <YES | NO>>...>",
     ),
@@ -222,6 +239,7 @@ const SYNTAX: &[(&str, &str)] = &[
     ("client|reply", "<ON | OFF | SKIP>"),
     ("client|setinfo", "<LIB-NAME libname | LIB-VER libver>"),
     ("client|setname", "connection-name"),
+    ("client|unblock", "client-id [TIMEOUT | ERROR]"),
     ("commandlog|get", "count type"),
     ("commandlog|len", "type"),
     ("commandlog|reset", "type"),

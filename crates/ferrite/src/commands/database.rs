@@ -84,10 +84,12 @@ fn flushdb(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let Some(renewed) = databases.renewed([cx.client.database()]) else {
         return Err(SWEEPS_PENDING.into());
     };
-    let watched = cx.op.watched(databases.moves(&renewed))?;
+    let moves = databases.moves(&renewed);
+    let watched = cx.op.watched(moves.clone())?;
     cx.op.set_state(&renewed.encode())?;
     cx.op.abandon(cx.namespace);
     cx.op.move_watched(&watched);
+    cx.server.blocking.move_waiters(&moves);
     for old in databases.assign(&renewed) {
         clear(cx.server, old);
     }
@@ -115,10 +117,12 @@ fn flushall(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let Some(renewed) = databases.renewed(0..databases.count()) else {
         return Err(SWEEPS_PENDING.into());
     };
-    let watched = cx.op.watched(databases.moves(&renewed))?;
+    let moves = databases.moves(&renewed);
+    let watched = cx.op.watched(moves.clone())?;
     let retired = cx.op.retire_everything()?;
     cx.op.set_state(&renewed.encode())?;
     cx.op.move_watched(&watched);
+    cx.server.blocking.move_waiters(&moves);
     let old = databases.assign(&renewed);
     let server = Arc::clone(cx.server);
     tokio::task::spawn_blocking(move || {
@@ -151,9 +155,11 @@ fn swapdb(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     };
     let databases = &cx.server.databases;
     let swapped = databases.swapped(first, second);
-    let watched = cx.op.watched(databases.moves(&swapped))?;
+    let moves = databases.moves(&swapped);
+    let watched = cx.op.watched(moves.clone())?;
     cx.op.set_state(&swapped.encode())?;
     cx.op.move_watched(&watched);
+    cx.server.blocking.move_waiters(&moves);
     databases.assign(&swapped);
     cx.reply.ok();
     Ok(())

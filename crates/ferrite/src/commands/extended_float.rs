@@ -148,6 +148,18 @@ impl ExtendedFloat {
         if self.negative { -magnitude } else { magnitude }
     }
 
+    /// The nearest `f64`, or one close to it.
+    pub(crate) fn to_f64(self) -> f64 {
+        // In two steps, neither of which leaves the range of exponents if the result does not.
+        let half = self.exponent / 2;
+        let magnitude = if self.is_finite() {
+            self.mantissa as f64 * 2f64.powi(half) * 2f64.powi(self.exponent - half)
+        } else {
+            f64::INFINITY
+        };
+        if self.negative { -magnitude } else { magnitude }
+    }
+
     pub(crate) fn is_finite(self) -> bool {
         self.exponent <= EXPONENT_MAX
     }

@@ -115,11 +115,14 @@ pub(crate) fn clients(text: &mut Lines, server: &Server) {
         largest(|entry| entry.output_bytes.load(Relaxed)),
     );
     let watching = clients.iter().filter(|entry| entry.watched_keys() > 0);
-    text.zeros(&["blocked_clients", "tracking_clients", "pubsub_clients"]);
+    text.field("blocked_clients", server.blocking.clients());
+    text.zeros(&["tracking_clients", "pubsub_clients"]);
     text.field("watching_clients", watching.count());
     text.zeros(&["clients_in_timeout_table"]);
     text.field("total_watched_keys", server.store.watched_keys());
-    text.zeros(&["total_blocking_keys", "total_blocking_keys_on_nokey"]);
+    let (keys, on_removal) = server.blocking.keys();
+    text.field("total_blocking_keys", keys);
+    text.field("total_blocking_keys_on_nokey", on_removal);
 }
 
 pub(crate) fn memory(text: &mut Lines, server: &Server) {

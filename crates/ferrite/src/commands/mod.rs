@@ -18,7 +18,7 @@ pub(crate) mod connection;
 mod database;
 mod debug;
 mod debug_digest;
-mod extended_float;
+pub(crate) mod extended_float;
 mod generic_expiry;
 mod generic_keys;
 mod generic_scan;
@@ -33,6 +33,7 @@ mod info_persistence;
 mod info_sections;
 mod latency;
 mod list;
+mod list_blocking;
 mod list_edit;
 mod list_encoding;
 mod list_move;
@@ -69,6 +70,7 @@ mod string_write;
 mod transaction;
 mod zset;
 mod zset_algebra;
+mod zset_blocking;
 mod zset_interval;
 mod zset_number;
 mod zset_range;
@@ -110,6 +112,7 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     list_read::ROWS,
     list_edit::ROWS,
     list_move::ROWS,
+    list_blocking::ROWS,
     set::ROWS,
     set_random::ROWS,
     set_algebra::ROWS,
@@ -126,6 +129,7 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     zset_read::ROWS,
     zset_range::ROWS,
     zset_remove::ROWS,
+    zset_blocking::ROWS,
     zset_algebra::ROWS,
     generic_keys::ROWS,
     generic_expiry::ROWS,

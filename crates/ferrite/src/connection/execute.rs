@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hybridlog::{ColdReads, Namespace, NoRoomReason, Suspended};
 
 use super::{Closed, Connection, Socket};
-use crate::client::{After, ClientEntry, client_flags};
+use crate::client::{After, ClientEntry, HalfDone, client_flags};
 use crate::command::{Flags, Handler, Row, Stop};
 use crate::ctx::SlowCtx;
 use crate::dispatch::{self, Call, Ended, Finished, OUT_OF_MEMORY, Runner, Wait};
@@ -45,7 +45,7 @@ enum Stopped {
 enum Refused {
     /// The command, which has ended.
     Command,
-    /// A command of its transaction, which goes on.
+    /// A part of it, or a command of its transaction; it goes on.
     Part,
 }
 
@@ -59,7 +59,7 @@ struct Slow {
 }
 
 /// Memory of cold reads that a slice holds, accounted to its worker and its client until the slice ends.
-struct ColdLease {
+pub(super) struct ColdLease {
     worker: Rc<Worker>,
     client: Arc<ClientEntry>,
     bytes: u64,
@@ -73,7 +73,7 @@ impl ColdLease {
     }
 
     /// Before what was fetched is let go of.
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         if self.bytes == 0 {
             return;
         }
@@ -113,9 +113,13 @@ impl<S: Socket> Connection<S> {
             let end = (next + PIN_COMMANDS).min(count);
             match self.run_pinned(&mut next, end, &reads) {
                 None => {}
-                Some(Stopped::Attend) => self.attend().await?,
+                Some(Stopped::Attend) => {
+                    self.wait_for_keys(next - 1, &mut reads, &mut lease).await?;
+                    self.attend().await?;
+                }
                 Some(Stopped::Waits(wait)) => {
                     self.run_waiting(next, wait, &mut reads, &mut lease).await?;
+                    self.wait_for_keys(next, &mut reads, &mut lease).await?;
                     next += 1;
                     if lease.bytes > COLD_KEPT_BYTES {
                         // So much is not held for what the commands behind might need of it.
@@ -207,7 +211,8 @@ impl<S: Socket> Connection<S> {
     /// Does what the command that has just ended asked for, and keeps the output bounded.
     async fn attend(&mut self) -> Result<(), Closed> {
         match std::mem::take(&mut self.client.after) {
-            After::Continue => {}
+            // Who has waited for keys has been answered.
+            After::Continue | After::Block => {}
             After::Close => return Err(Closed::AfterReply),
             After::Abort => return Err(Closed::Killed),
             After::Sleep(duration) => {
@@ -232,7 +237,7 @@ impl<S: Socket> Connection<S> {
 
     /// Runs command `i` once and records it if it ended; else says what it waits for.
     #[inline]
-    fn run_command(&mut self, i: usize, reads: &ColdReads, now_ms: u64) -> Option<Wait> {
+    pub(super) fn run_command(&mut self, i: usize, reads: &ColdReads, now_ms: u64) -> Option<Wait> {
         let Connection {
             worker,
             client,
@@ -320,7 +325,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Waits and runs command `i` again until it has ended.
-    async fn run_waiting(
+    pub(super) async fn run_waiting(
         &mut self,
         i: usize,
         first: Wait,
@@ -612,6 +617,10 @@ impl<S: Socket> Connection<S> {
             )
             .into_bytes(),
         };
+        let half_done = self.client.half_done.as_mut();
+        if half_done.is_some_and(HalfDone::give_up_serving) {
+            return Refused::Part;
+        }
         let mut reply = Output::new(self.output.protocol());
         if let Some(half_done) = self.client.half_done.take() {
             // What it has done so far stays, and is logged.
@@ -622,7 +631,7 @@ impl<S: Socket> Connection<S> {
         }
         if let Some(mut exec) = self.client.exec.take() {
             if exec.is_suspended() {
-                if !exec.may_insist_on_room() {
+                if !exec.give_up_serving() && !exec.may_insist_on_room() {
                     reply.error_bytes(&error);
                     self.end_due(&mut exec, Ended::Failed, reply, Duration::ZERO);
                 }

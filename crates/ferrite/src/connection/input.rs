@@ -12,6 +12,8 @@ use crate::worker::Worker;
 /// The least room offered to a read, and the most at first for a request that announced that it is longer.
 const READ_MIN_BYTES: usize = 4 * 1024;
 const READ_STEP_BYTES: usize = 1024 * 1024;
+/// So much needs no large buffer while its client waits.
+const FEW_BYTES: usize = 512;
 /// Argument ranges that are kept for the next slice; one command may have a million.
 const RANGES_KEPT: usize = 16 * 1024;
 
@@ -122,6 +124,15 @@ impl Input {
     pub(super) fn grow(&mut self) {
         let capacity = self.buffer.capacity() + self.growth();
         self.buffer.reserve_exact(capacity - self.buffer.len());
+    }
+
+    /// The buffer, if there is little in it; that goes on in one of its size.
+    pub(super) fn take_large_buffer(&mut self) -> Option<Vec<u8>> {
+        let is_large = self.buffer.len() <= FEW_BYTES && self.buffer.capacity() > 2 * FEW_BYTES;
+        is_large.then(|| {
+            let few = self.buffer.as_slice().to_vec();
+            std::mem::replace(&mut self.buffer, few)
+        })
     }
 
     /// Bytes that [`Self::drop_run`] will free, at most.

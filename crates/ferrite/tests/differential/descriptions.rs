@@ -15,6 +15,12 @@ const NEWER: &[(&str, &str)] = &[
     ("latency|reset", "tips"),
     ("wait", "flags"),
     ("wait", "categories"),
+    ("blmove", "flags"),
+    ("blpop", "flags"),
+    ("brpop", "flags"),
+    ("brpoplpush", "flags"),
+    ("bzpopmax", "flags"),
+    ("bzpopmin", "flags"),
     ("zrank", "arity"),
     ("zrevrank", "arity"),
 ];

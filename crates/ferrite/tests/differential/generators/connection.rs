@@ -6,6 +6,13 @@ use crate::command;
 use crate::source::{Command, Part, Source};
 
 pub(crate) const TABLE: &[Generator] = &[
+    Generator::new("client|unblock", |s| {
+        let mut command = command!["CLIENT", "UNBLOCK", s.random.between(1_000_000, 2_000_000)];
+        if s.random.one_in(2) {
+            command.extend(command![s.word(&["TIMEOUT", "ERROR", "error", "NOW"])]);
+        }
+        command
+    }),
     Generator::new("ping", |s| match s.random.below(3) {
         0 => command!["PING", s.value()],
         _ => command!["PING"],

@@ -103,6 +103,34 @@ pub(crate) const TABLE: &[Generator] = &[
         command
     })
     .weight(2),
+    Generator::new("blpop", |s| {
+        command!["BLPOP", s.list_key(), s.list_key(), timeout(s)]
+    })
+    .undistorted(),
+    Generator::new("brpop", |s| command!["BRPOP", s.list_key(), timeout(s)]).undistorted(),
+    Generator::new("blmove", |s| {
+        let (from, to) = (s.list_key(), s.list_key());
+        let sides = &["LEFT", "RIGHT", "left", "right", "LEFT", "UP"];
+        command!["BLMOVE", from, to, s.word(sides), s.word(sides), timeout(s)]
+    })
+    .undistorted(),
+    Generator::new("brpoplpush", |s| {
+        command!["BRPOPLPUSH", s.list_key(), s.list_key(), timeout(s)]
+    })
+    .undistorted(),
+    Generator::new("blmpop", |s| {
+        let count = s.random.between(1, 3);
+        let mut command = command!["BLMPOP", timeout(s), count];
+        for _ in 0..count {
+            command.push(s.list_key());
+        }
+        command.extend(command![s.word(&["LEFT", "RIGHT", "MIN"])]);
+        if s.random.one_in(2) {
+            command.extend(command!["COUNT", s.random.between(0, 9)]);
+        }
+        command
+    })
+    .undistorted(),
     Generator::new("object|encoding", |s| {
         command!["OBJECT", "ENCODING", s.list_key()]
     })
@@ -140,6 +168,11 @@ fn pop(s: &mut Source, name: &str) -> Command {
         command.push(count.encoded());
     }
     command
+}
+
+/// A timeout that is soon over, or none.
+pub(super) fn timeout(s: &mut Source) -> &'static str {
+    s.word(&["0.001", "0.002", "1e-3", "0.001", "-1", "soon"])
 }
 
 /// A position in a list, also from its end, also outside.

@@ -3,12 +3,34 @@
 
 use super::Generator;
 use super::keys::same_encoding;
+use super::lists::timeout;
 use crate::check::Check;
 use crate::command;
 use crate::source::{Command, Part, Source};
 use crate::wire::Reply;
 
 pub(crate) const TABLE: &[Generator] = &[
+    Generator::new("bzpopmin", |s| {
+        command!["BZPOPMIN", s.zset_key(), s.zset_key(), timeout(s)]
+    })
+    .undistorted(),
+    Generator::new("bzpopmax", |s| {
+        command!["BZPOPMAX", s.zset_key(), timeout(s)]
+    })
+    .undistorted(),
+    Generator::new("bzmpop", |s| {
+        let count = s.random.between(1, 3);
+        let mut command = command!["BZMPOP", timeout(s), count];
+        for _ in 0..count {
+            command.push(s.zset_key());
+        }
+        command.extend(command![s.word(&["MIN", "MAX", "LEFT"])]);
+        if s.random.one_in(2) {
+            command.extend(command!["COUNT", s.random.between(0, 9)]);
+        }
+        command
+    })
+    .undistorted(),
     Generator::new("zadd", |s| {
         let key = read_key(s);
         if s.random.one_in(25) && key.starts_with(b"z:") {
