@@ -22,6 +22,10 @@ use crate::{Namespace, Stop};
 /// that keep numbers as doubles keep them exactly.
 const CURSOR_SHIFT: u32 = 24;
 
+/// A random key is one of so many that follow each other where there are few keys.
+const RANDOM_AMONG: usize = 16;
+const FEW_KEYS: u64 = 4096;
+
 /// A step of an iteration looks at no more cold records than this, so that the memory it takes is bounded.
 const COLD_PER_STEP: usize = 1024;
 
@@ -291,33 +295,40 @@ impl<I: Index> Operation<'_, I> {
         Ok(Some(listed))
     }
 
-    /// A key of `namespace`, from the place in the index that `random` names; `None` if there is none.
+    /// A key of `namespace`, from about the place in the index that `random` names; `None` if there is none.
+    ///
+    /// Few keys lie far apart, and those behind a wide gap would come too often: so it is one of the next
+    /// [`RANDOM_AMONG`] then.
     ///
     /// # Errors
     ///
     /// As [`Self::scan`].
     pub fn random_key(&self, namespace: Namespace, random: u64) -> Result<Option<Vec<u8>>, Stop> {
-        if self.shared.key_counts.keys(namespace) == 0 {
-            return Ok(None);
-        }
+        let among = match self.shared.key_counts.keys(namespace) {
+            0 => return Ok(None),
+            1..=FEW_KEYS => RANDOM_AMONG,
+            _ => 1,
+        };
+        let mut keys = Vec::new();
         // From the random place to the end, then from the beginning.
         for start in [random >> CURSOR_SHIFT << CURSOR_SHIFT, 0] {
             let mut position = Some(start);
             while let Some(at) = position {
+                if keys.len() >= among {
+                    break;
+                }
                 let bucket;
                 (bucket, position) = self.bucket(at);
-                let mut keys = Vec::new();
                 let buckets = [bucket];
                 let sources = self.sources(&buckets, None)?;
                 self.live_keys(&buckets, &sources, namespace, |key, _| {
                     keys.push(key.to_vec());
                 })?;
-                if !keys.is_empty() {
-                    return Ok(Some(keys.swap_remove(random as usize % keys.len())));
-                }
             }
         }
-        Ok(None)
+        // The low bits, which have not chosen the place.
+        let at = (random % (1 << CURSOR_SHIFT)) as usize % keys.len().max(1);
+        Ok((!keys.is_empty()).then(|| keys.swap_remove(at)))
     }
 }
 
