@@ -92,8 +92,11 @@ fn a_cache_evicts_the_oldest_keys_and_has_the_newest() {
         .filter(|&key| client.command(&["EXISTS", &name(key)]) == ":0\r\n")
         .collect();
     assert!(gone.len() > 500, "only {} are gone", gone.len());
-    let left: u64 = client.command(&["DBSIZE"]).trim()[1..].parse().unwrap();
-    assert_eq!(left + evicted(&mut client), 2 * KEYS as u64);
+    // Eviction may still be going on.
+    let left = eventually(|| {
+        let left: u64 = client.command(&["DBSIZE"]).trim()[1..].parse().unwrap();
+        (left + evicted(&mut client) == 2 * KEYS as u64).then_some(left)
+    });
     // What was evicted is not back after a crash, not even under what a client has written since.
     assert_eq!(client.command(&["APPEND", &name(gone[0]), "new"]), ":3\r\n");
     assert_eq!(
@@ -104,7 +107,11 @@ fn a_cache_evicts_the_oldest_keys_and_has_the_newest() {
     let server = Server::start_in(server.kill(), &[]);
     let mut client = server.connect();
     assert_eq!(client.command(&["GET", &name(gone[0])]), "$3\r\nnew\r\n");
-    assert_eq!(client.command(&["DBSIZE"]), format!(":{}\r\n", left + 2));
+    let found: u64 = client.command(&["DBSIZE"]).trim()[1..].parse().unwrap();
+    assert!(found <= left + 2, "{found} keys, {left} were left");
+    for key in 2 * KEYS - 2000..2 * KEYS {
+        assert_eq!(client.command(&["GET", &name(key)]), reply(key));
+    }
 }
 
 #[test]

@@ -175,7 +175,6 @@ impl<I: Index> Shared<I> {
                     Evicted::default()
                 });
             round.note(&segment, &evicted);
-            count(&self.disk_limit.evicted, evicted.keys);
             evicted_some |= evicted.keys > 0;
             let died = self
                 .log
@@ -251,7 +250,10 @@ impl<I: Index> Shared<I> {
                         self.command_log.wait_progress(LOG_PATIENCE);
                         continue;
                     }
-                    Ok(true) => return Outcome::Evicted,
+                    Ok(true) => {
+                        count(&self.disk_limit.evicted, 1);
+                        return Outcome::Evicted;
+                    }
                     _ => return Outcome::Left,
                 }
             }
