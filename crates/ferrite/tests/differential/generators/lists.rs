@@ -75,6 +75,7 @@ pub(crate) const TABLE: &[Generator] = &[
         }
         command
     })
+    .undistorted()
     .weight(3),
     Generator::new("lmove", |s| {
         let (from, to) = (s.list_key(), s.list_key());
