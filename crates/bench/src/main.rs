@@ -5,6 +5,7 @@
 //! * `durability` measures what the command log costs a server;
 //! * `checkpoint`, `background` and `restart` measure what clients notice of checkpoints, of compaction, and of a restart;
 //! * `scan` walks over keys that are on the device;
+//! * `collections` measures commands on collections, and their memory, beside other servers;
 //! * `kill` kills a server again and again and checks that no acknowledged write is lost;
 //! * `soak` loads a server with many times more data than memory, and watches memory, disk and stalls;
 //! * `rawread` is the yardstick for cold reads: random `O_DIRECT` reads and nothing else.
@@ -16,7 +17,9 @@ mod background;
 mod chart;
 mod checkpoint;
 mod clock;
+mod collections;
 mod connection;
+mod contender;
 mod durability;
 mod engine;
 mod figure;
@@ -25,6 +28,7 @@ mod keys;
 mod kill;
 mod latency;
 mod load;
+mod pipelines;
 mod pressure;
 mod random;
 mod rawread;
@@ -68,6 +72,8 @@ enum Command {
     Restart(restart::Options),
     /// Walk over keys that are on the device with SCAN
     Scan(scan::Options),
+    /// Commands on collections beside other servers, their memory, and their reads of the device
+    Collections(collections::Options),
     /// Kill a server at random moments and check what is there after its restart
     Kill(kill::Options),
     /// Load a server with much more data than memory for long, and check everything
@@ -92,6 +98,7 @@ fn main() -> ExitCode {
         Command::Background(options) => background::run(&options),
         Command::Restart(options) => restart::run(&options),
         Command::Scan(options) => scan::run(&options),
+        Command::Collections(options) => collections::run(&options),
         Command::Kill(options) => kill::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Rawread(options) => rawread::run(&options),

@@ -10,6 +10,8 @@ pub(crate) struct ProcessUsage {
     pub(crate) cpu_micros: f64,
     /// The most memory it had resident (`VmHWM`) since its start or since [`forget_peak`], in bytes.
     pub(crate) peak_rss_bytes: u64,
+    /// The memory it has resident (`VmRSS`), in bytes.
+    pub(crate) rss_bytes: u64,
 }
 
 impl ProcessUsage {
@@ -19,15 +21,18 @@ impl ProcessUsage {
         let status = read(pid, "status")?;
         let ticks = cpu_ticks(&stat)
             .ok_or_else(|| format!("/proc/{pid}/stat does not have the fields utime and stime"))?;
-        let peak_rss_kib = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-            .ok_or_else(|| format!("/proc/{pid}/status does not have the field VmHWM"))?;
+        let bytes = |field: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field));
+            line.and_then(|rest| rest.strip_prefix(':')?.trim().strip_suffix("kB"))
+                .and_then(|kib| kib.trim().parse::<u64>().ok())
+                .map(|kib| kib * 1024)
+                .ok_or_else(|| format!("/proc/{pid}/status does not have the field {field}"))
+        };
         let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
         Ok(ProcessUsage {
             cpu_micros: ticks as f64 * 1e6 / ticks_per_second,
-            peak_rss_bytes: peak_rss_kib * 1024,
+            peak_rss_bytes: bytes("VmHWM")?,
+            rss_bytes: bytes("VmRSS")?,
         })
     }
 }
