@@ -69,13 +69,7 @@ impl<'a> Args<'a> {
             buffer: Vec::with_capacity(self.total_bytes()),
             ranges: Vec::with_capacity(self.len()),
         };
-        for arg in self.from(0) {
-            owned.ranges.push(ArgRange {
-                start: owned.buffer.len(),
-                len: arg.len(),
-            });
-            owned.buffer.extend_from_slice(arg);
-        }
+        self.from(0).for_each(|arg| owned.push(arg));
         owned
     }
 }
@@ -88,12 +82,22 @@ impl Index<usize> for Args<'_> {
 }
 
 /// Arguments with a buffer of their own.
+#[derive(Default)]
 pub(crate) struct OwnedArgs {
     buffer: Vec<u8>,
     ranges: Vec<ArgRange>,
 }
 
 impl OwnedArgs {
+    /// Adds an argument behind the others.
+    pub(crate) fn push(&mut self, arg: &[u8]) {
+        self.ranges.push(ArgRange {
+            start: self.buffer.len(),
+            len: arg.len(),
+        });
+        self.buffer.extend_from_slice(arg);
+    }
+
     pub(crate) fn as_args(&self) -> Args<'_> {
         Args::new(&self.buffer, &self.ranges)
     }

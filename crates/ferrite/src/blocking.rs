@@ -34,13 +34,14 @@ use hybridlog::{Namespace, Position};
 use parking_lot::Mutex;
 
 pub(crate) use request::{Request, Served, block, may_block, timeout_argument};
-pub(crate) use waiter::{Blocked, End, Waiter};
+pub(crate) use waiter::{Blocked, End, FormerWait, Waiter};
 
-use crate::command::{Done, Keys, Stop};
+use crate::command::{Done, Flags, Keys, Stop};
 use crate::ctx::{Ctx, Progress};
 use crate::dispatch::{Call, OUT_OF_MEMORY, Scope, conclude};
 use crate::output::Output;
 use crate::server::Server;
+use crate::table::Command;
 
 const SHARDS: usize = 64;
 
@@ -237,6 +238,14 @@ impl Blocking {
             *namespace = *to;
         }
     }
+}
+
+/// Whether the operation of a command that has ended may have made ready what somebody waits for.
+#[inline]
+pub(crate) fn may_wake(cx: &Ctx<'_>, command: &Command) -> bool {
+    cx.op.changes() > 0
+        && cx.server.blocking.is_any()
+        && !command.row.flags.has(Flags::WAKES_NOBODY)
 }
 
 type Key = (Namespace, Arc<[u8]>);

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use hybridlog::{KeptLatches, Lookups, Operation, Position, Suspended, Watch};
 
 use crate::args::Args;
-use crate::blocking::{Blocked, Waiter};
+use crate::blocking::{Blocked, FormerWait, Waiter};
 use crate::command::{Flags, Stop};
 use crate::config::Origin;
 use crate::ctx::Progress;
@@ -151,8 +151,8 @@ pub(crate) struct Client {
     pub(crate) written: Option<Position>,
     /// Its command waits for keys.
     pub(crate) blocked: Option<Blocked>,
-    /// The command that runs has waited before, in this place and until then.
-    pub(crate) waits_again: Option<(u64, Option<tokio::time::Instant>)>,
+    /// How the command that runs has waited before.
+    pub(crate) waits_again: Option<FormerWait>,
     /// Whether the command that runs may leave its reply to be waited for; those of a transaction may not.
     pub(crate) may_wait: bool,
     database: usize,

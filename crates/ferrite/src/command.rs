@@ -224,6 +224,8 @@ impl Flags {
     pub(crate) const AT_ONCE: Flags = Flags(1 << 26);
     /// Ours: changes the database that the commands after it run in (SELECT).
     pub(crate) const SELECTS: Flags = Flags(1 << 27);
+    /// Ours: may change data, but nothing that a client can wait for, so nobody who waits is looked for (XACK).
+    pub(crate) const WAKES_NOBODY: Flags = Flags(1 << 29);
     /// Ours: looks at keys that it does not name (SCAN, DBSIZE); in a transaction nobody may change any of them.
     pub(crate) const KEYSPACE: Flags = Flags(1 << 28);
 

@@ -13,7 +13,7 @@ use hybridlog::{ColdReads, KeyRef, LatchMode, Namespace, Operation};
 use smallvec::SmallVec;
 
 use crate::args::Args;
-use crate::blocking::Serving;
+use crate::blocking::{self, Serving};
 use crate::client::{Client, HalfDone, client_flags};
 use crate::command::{Done, Flags, Handler, Keys, Stop};
 use crate::config::Settings;
@@ -321,7 +321,8 @@ pub(crate) fn run(
             let lookups = cx.op.lookups();
             cx.client.note_lookups(call.command, lookups);
             let has_ended = !done.as_ref().is_err_and(Stop::is_wait);
-            if cx.op.changes() > 0 && server.blocking.is_any() && has_ended {
+            let may_wake = has_ended && blocking::may_wake(&cx, call.command);
+            if may_wake {
                 Serving::new(server, call, scope, done).go_on(&mut cx)
             } else {
                 (done, None)

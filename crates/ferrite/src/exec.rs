@@ -401,7 +401,7 @@ impl Exec {
             cx.progress = progress.suspend(cx.reply, reply_start);
         }
         let ended = conclude(done, cx.reply, reply_start)?;
-        if cx.op.changes() > 0 && runner.server.blocking.is_any() {
+        if blocking::may_wake(cx, call.command) {
             let scope = Scope::of(runner.server, call, cx.client.database());
             self.ready.note(runner.server, call, scope);
         }

@@ -188,13 +188,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "xinfo|stream",
         "there is no radix tree: `radix-tree-keys` and `radix-tree-nodes` are what one would have about",
     ),
-    (
-        "xread",
-        "`BLOCK` is an error where there is nothing to read: waiting is not there yet; `+` as in Redis 7.4",
-    ),
+    ("xread", "`+` as in Redis 7.4"),
     (
         "xreadgroup",
-        "`BLOCK` is an error where there is nothing to read: waiting is not there yet",
+        "who waits for a stream that expires is told when a command writes to it",
     ),
     (
         "xsetid",

@@ -191,17 +191,23 @@ impl<'s> Held<'s> {
         }
     }
 
-    /// Makes sure that a stripe is latched in the mode that is needed: to go on without would be a data race.
+    /// In which mode a stripe is latched, if it is.
     #[inline]
-    fn assert_covers(&self, stripe: u32, needed: LatchMode) {
-        let mode = match self.stripes.as_slice() {
+    fn mode(&self, stripe: u32) -> Option<LatchMode> {
+        match self.stripes.as_slice() {
             [only] => (only.0 == stripe).then_some(only.1),
             // In ascending order, see `acquire`.
             all => all
                 .binary_search_by_key(&stripe, |held| held.0)
                 .ok()
                 .map(|at| all[at].1),
-        };
+        }
+    }
+
+    /// Makes sure that a stripe is latched in the mode that is needed: to go on without would be a data race.
+    #[inline]
+    fn assert_covers(&self, stripe: u32, needed: LatchMode) {
+        let mode = self.mode(stripe);
         assert!(
             mode >= Some(needed),
             "the operation was not started with this key latched for it: {mode:?} instead of {needed:?}"
@@ -331,6 +337,12 @@ impl<'s, I: Index> Operation<'s, I> {
             self.held.let_go(stripe);
         }
         is_latest
+    }
+
+    /// Whether the operation has a key latched exclusively. One that it has not, it has not changed.
+    pub fn is_latched_exclusively(&self, namespace: Namespace, key: &[u8]) -> bool {
+        let stripe = Latches::stripe(self.shared.hash(namespace, key));
+        self.held.mode(stripe) == Some(LatchMode::Exclusive)
     }
 
     /// Ends the operation: what it has changed is in the command log from now on, up to the position that is returned, and

@@ -7,6 +7,7 @@ use hybridlog::Namespace;
 use tokio::time::{Duration, Instant};
 
 use super::{Blocked, Waiter};
+use crate::args::Args;
 use crate::client::{After, client_flags};
 use crate::command::{Done, Stop};
 use crate::commands::extended_float::ExtendedFloat;
@@ -30,6 +31,11 @@ pub(crate) trait Request: Send + Sync {
     /// that waits; `cx.client` is the one that has changed the key, and lends nothing but its `allowance`. Any other key may be
     /// touched only if [`hybridlog::Operation::try_latch`] says so.
     fn serve(&self, cx: &mut Ctx<'_>, key: &[u8]) -> Result<Served, Stop>;
+
+    /// What its command is to be run again with, if not with what the client has sent.
+    fn args(&self) -> Option<Args<'_>> {
+        None
+    }
 
     /// Another key that it changes, for which others may wait.
     fn changes(&self) -> Option<&[u8]> {
@@ -73,7 +79,7 @@ pub(crate) fn block<'k>(
     let blocking = &cx.server.blocking;
     // Who has to wait again keeps his place, and his time.
     let (ticket, deadline) = match cx.client.waits_again.take() {
-        Some((ticket, deadline)) => (ticket, deadline),
+        Some(former) => former.place(),
         None => (blocking.next_ticket(), deadline),
     };
     let namespace: Namespace = cx.namespace;

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Blocking, Request};
+use crate::args::Args;
 use crate::client::{ClientEntry, client_flags};
 use crate::output::Output;
 
@@ -167,9 +168,31 @@ impl Blocked {
         }
     }
 
-    /// Its place among those who wait, for when it has to wait again.
-    pub(crate) fn ticket(&self) -> u64 {
-        self.waiter.ticket
+    /// What is to be known of it when the client runs its command again.
+    pub(crate) fn former(&self) -> FormerWait {
+        FormerWait {
+            waiter: Arc::clone(&self.waiter),
+            deadline: self.deadline,
+        }
+    }
+}
+
+/// How a client has waited whose command runs again.
+#[derive(Clone)]
+pub(crate) struct FormerWait {
+    waiter: Arc<Waiter>,
+    deadline: Option<Instant>,
+}
+
+impl FormerWait {
+    /// Its place among those who wait, and until when it does, if it has to wait again.
+    pub(super) fn place(&self) -> (u64, Option<Instant>) {
+        (self.waiter.ticket, self.deadline)
+    }
+
+    /// What its command runs again with, if not with what the client has sent.
+    pub(crate) fn args(&self) -> Option<Args<'_>> {
+        self.waiter.request.args()
     }
 }
 

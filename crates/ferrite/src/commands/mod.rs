@@ -50,6 +50,7 @@ mod set_random;
 mod slowlog;
 mod stream;
 mod stream_add;
+mod stream_block;
 mod stream_claim;
 mod stream_deliver;
 mod stream_group;

@@ -17,7 +17,7 @@ use super::parse::{SYNTAX_ERROR, integer};
 use super::stream_id::Id;
 use super::string::{GROW_FAST, READ_FAST, STRING_ROW, WRITE_FAST};
 use crate::args::Args;
-use crate::command::{Done, Handler, Row, Stop};
+use crate::command::{Done, Flags, Handler, Row, Stop};
 use crate::ctx::Ctx;
 use crate::memory::Allowance;
 use crate::output::Output;
@@ -61,7 +61,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "xdel",
         arity: -3,
-        flags: WRITE_FAST,
+        flags: WRITE_FAST.and(Flags::WAKES_NOBODY),
         complexity: "O(N), N being the number of IDs given",
         summary: "Removes entries of a stream by their IDs.",
         handler: Handler::Worker(xdel),
@@ -70,7 +70,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "xsetid",
         arity: -3,
-        flags: GROW_FAST,
+        flags: GROW_FAST.and(Flags::WAKES_NOBODY),
         summary: "Sets what a stream remembers of entries that were added or removed.",
         handler: Handler::Worker(xsetid),
         ..STREAM_ROW

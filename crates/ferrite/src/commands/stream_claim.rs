@@ -22,12 +22,14 @@ const ATTEMPTS: u64 = 10;
 const COUNT_DEFAULT: u64 = 100;
 const COUNT_MAX: i64 = i64::MAX / 16;
 
+const CLAIM: Flags = WRITE_FAST.and(Flags::COUNTS_HITS).and(Flags::WAKES_NOBODY);
+
 pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "xclaim",
         tips: tip::NONDETERMINISTIC,
         arity: -6,
-        flags: WRITE_FAST.and(Flags::COUNTS_HITS),
+        flags: CLAIM,
         complexity: "O(N), N being the number of IDs given",
         summary: "Gives entries that are pending in a group to another consumer.",
         handler: Handler::Worker(xclaim),
@@ -37,7 +39,7 @@ pub(crate) const ROWS: &[Row] = &[
         name: "xautoclaim",
         tips: tip::NONDETERMINISTIC,
         arity: -6,
-        flags: WRITE_FAST.and(Flags::COUNTS_HITS),
+        flags: CLAIM,
         since: "6.2.0",
         complexity: "O(N), N being the number of entries looked at",
         summary: "Gives entries that have been pending for long to another consumer.",

@@ -3,7 +3,7 @@
 //! New entries are delivered some at a time: what is pending is stored for all of them, they are written to the reply, and
 //! only then the group is noted to have got them. So what is cut off before that is done again, with the same result. In
 //! `cx.progress`, `done` is how many streams are done with, and `count` one more than how many entries of the next one are
-//! in the reply, or 0 while its name is not.
+//! in the reply, or 0 while its name is not; `looked` is not 0 if there is nothing to be delivered.
 
 use std::ops::{ControlFlow, Range};
 
@@ -12,12 +12,13 @@ use hybridlog::{Direction, Needed, WalkFrom};
 use super::collection::{check_room, walk_range};
 use super::read_each;
 use super::stream::{ENTRIES, GROUPS, STREAM_ROW, Stream, reply_entry, reply_id};
+use super::stream_block::wait_for_entries;
 use super::stream_group::{
     Consumer, Edges, Group, Pending, Prefix, ids_at, owned_key, pending_key, shown,
 };
 use super::stream_id::Id;
 use super::stream_pending::PendingList;
-use super::stream_read::{ReadOptions, reply_key, reply_nothing, reply_streams};
+use super::stream_read::{ReadOptions, reply_key, reply_streams};
 use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
 use crate::ctx::Ctx;
@@ -30,7 +31,10 @@ const ENTRY_BYTES: usize = 128;
 pub(crate) const ROWS: &[Row] = &[Row {
     name: "xreadgroup",
     arity: -7,
-    flags: Flags::WRITE.and(Flags::BLOCKING).and(Flags::COUNTS_HITS),
+    flags: Flags::WRITE
+        .and(Flags::BLOCKING)
+        .and(Flags::COUNTS_HITS)
+        .and(Flags::WAKES_NOBODY),
     keys: Keys::Streams { from: 4 },
     complexity: "O(N), N being the number of entries returned",
     summary: "Returns the entries of streams that a group has not been given yet, or what is pending with a consumer.",
@@ -52,13 +56,15 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// A stream as it is now, but for the `taken` new entries that another part of the command takes.
+    /// A stream as it is now, but for the `taken` new entries that another part of the command takes; `replied` of its entries
+    /// are in the reply already.
     fn find(
         cx: &Ctx<'_>,
         options: &ReadOptions<'a>,
         args: Args<'a>,
         number: usize,
         taken: u64,
+        replied: u64,
     ) -> Result<Self, Stop> {
         let (key, id) = options.stream(args, number);
         let (group_name, consumer_name) = options.group.unwrap_or_default();
@@ -79,11 +85,6 @@ impl<'a> Source<'a> {
         };
         let now_ms = cx.now_ms() as i64;
         let mut consumer = Consumer::find_or_new(&stream, group.number, consumer_name, now_ms)?;
-        // What of this stream is in the reply already.
-        let replied = match number == cx.progress.done {
-            true => (cx.progress.count - 1).max(0) as u64,
-            false => 0,
-        };
         let positions = match history {
             None => {
                 let mut positions = match group.last_id.next() {
@@ -123,10 +124,15 @@ impl<'a> Source<'a> {
         self.history.is_some() || !self.positions.is_empty()
     }
 
+    /// Notes that the consumer was seen.
+    fn note_seen(&self, cx: &mut Ctx<'_>) -> Result<(), Stop> {
+        let (group, name) = (self.group.number, self.consumer_name);
+        self.consumer.store(cx, self.key, group, name)
+    }
+
     /// Notes that the consumer was seen, and writes the name of the stream and the header of its entries.
     fn begin(&self, cx: &mut Ctx<'_>) -> Result<(), Stop> {
-        let (group, name) = (self.group.number, self.consumer_name);
-        self.consumer.store(cx, self.key, group, name)?;
+        self.note_seen(cx)?;
         if self.is_served() {
             reply_key(cx, self.key);
             cx.reply
@@ -279,28 +285,86 @@ impl<'a> Source<'a> {
 
 fn xreadgroup(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let options = ReadOptions::parse(args, true, cx.now_ms())?;
+    let streams = options.numbers();
+    let sources = find_all(cx, &options, args, &streams)?;
+    if !cx.progress.has_begun && !sources.iter().any(Source::is_served) {
+        cx.progress.looked = 1;
+    }
+    if cx.progress.looked == 0 {
+        return deliver_all(cx, &options, args, &streams, sources);
+    }
+    for source in sources {
+        source.note_seen(cx)?;
+        cx.progress.done += 1;
+    }
+    wait_for_entries(cx, &options, args)
+}
+
+/// Delivers new entries of the streams with these numbers to a consumer that waits for some; `false` if there are none.
+pub(super) fn deliver_new(
+    cx: &mut Ctx<'_>,
+    options: &ReadOptions<'_>,
+    args: Args<'_>,
+    streams: &[usize],
+) -> Result<bool, Stop> {
+    let sources = find_all(cx, options, args, streams)?;
+    if !cx.progress.has_begun && !sources.iter().any(Source::is_served) {
+        return Ok(false);
+    }
+    deliver_all(cx, options, args, streams, sources)?;
+    Ok(true)
+}
+
+/// What is to be read of those of `streams` that are not done with.
+fn find_all<'a>(
+    cx: &Ctx<'_>,
+    options: &ReadOptions<'a>,
+    args: Args<'a>,
+    streams: &[usize],
+) -> Result<Vec<Source<'a>>, Stop> {
     let mut sources: Vec<Source<'_>> = Vec::new();
-    read_each(cx.progress.done..options.streams, |number| {
+    read_each(cx.progress.done..streams.len(), |at| {
+        let number = streams[at];
         let (key, _) = options.stream(args, number);
         let before = sources.iter();
         let before = before.filter(|source| source.key == key && source.history.is_none());
         let taken = before.map(|source| source.positions.end - source.positions.start);
         let taken = taken.sum();
-        sources.push(Source::find(cx, &options, args, number, taken)?);
+        let replied = replied(cx, at);
+        sources.push(Source::find(cx, options, args, number, taken, replied)?);
         Ok(())
     })?;
-    if !cx.progress.has_begun {
-        match sources.iter().filter(|source| source.is_served()).count() {
-            0 => reply_nothing(cx, &options)?,
-            served => reply_streams(cx, served),
-        }
+    Ok(sources)
+}
+
+/// How many entries of the stream that comes `at` this place are in the reply already.
+fn replied(cx: &Ctx<'_>, at: usize) -> u64 {
+    match at == cx.progress.done {
+        true => (cx.progress.count - 1).max(0) as u64,
+        false => 0,
     }
-    let is_one = options.streams == 1;
-    while cx.progress.done < options.streams {
+}
+
+/// Writes and notes what the sources, of those of `streams` that are not done with, have.
+fn deliver_all<'a>(
+    cx: &mut Ctx<'_>,
+    options: &ReadOptions<'a>,
+    args: Args<'a>,
+    streams: &[usize],
+    mut sources: Vec<Source<'a>>,
+) -> Result<(), Stop> {
+    if !cx.progress.has_begun {
+        let served = sources.iter().filter(|source| source.is_served()).count();
+        reply_streams(cx, served);
+    }
+    while let Some(&number) = streams.get(cx.progress.done) {
         let mut source = match sources.pop() {
-            Some(source) if is_one => source,
+            Some(source) if streams.len() == 1 => source,
             // Of the same stream, others before may have got something.
-            _ => Source::find(cx, &options, args, cx.progress.done, 0)?,
+            _ => {
+                let replied = replied(cx, cx.progress.done);
+                Source::find(cx, options, args, number, 0, replied)?
+            }
         };
         if cx.progress.count == 0 {
             source.begin(cx)?;

@@ -20,7 +20,7 @@ const LOOKED_UP_TOGETHER: u64 = 256;
 const CREATE_ARGS: std::ops::RangeInclusive<usize> = 5..=8;
 
 const SUBCOMMAND: Row = Row {
-    flags: Flags::WRITE,
+    flags: Flags::WRITE.and(Flags::WAKES_NOBODY),
     keys: Keys::Range {
         first: 2,
         last: 2,
@@ -40,7 +40,7 @@ pub(crate) const ROWS: &[Row] = &[Row {
         Row {
             name: "create",
             arity: -5,
-            flags: Flags::WRITE.and(Flags::DENYOOM),
+            flags: Flags::WRITE.and(Flags::DENYOOM).and(Flags::WAKES_NOBODY),
             summary: "Makes a consumer group.",
             handler: Handler::Worker(create),
             ..SUBCOMMAND
@@ -48,7 +48,7 @@ pub(crate) const ROWS: &[Row] = &[Row {
         Row {
             name: "createconsumer",
             arity: 5,
-            flags: Flags::WRITE.and(Flags::DENYOOM),
+            flags: Flags::WRITE.and(Flags::DENYOOM).and(Flags::WAKES_NOBODY),
             since: "6.2.0",
             summary: "Makes a consumer of a group.",
             handler: Handler::Worker(create_consumer),
@@ -65,6 +65,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
         Row {
             name: "destroy",
             arity: 4,
+            // Who waits in the name of the group is told.
+            flags: Flags::WRITE,
             complexity: "O(N), N being the number of entries pending in the group",
             summary: "Removes a consumer group.",
             handler: Handler::Worker(destroy),

@@ -30,7 +30,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "xack",
         arity: -4,
-        flags: WRITE_FAST.and(Flags::COUNTS_HITS),
+        flags: WRITE_FAST.and(Flags::COUNTS_HITS).and(Flags::WAKES_NOBODY),
         complexity: "O(N), N being the number of IDs given",
         summary: "Acknowledges entries that are pending in a consumer group.",
         handler: Handler::Worker(xack),

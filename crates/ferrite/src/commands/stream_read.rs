@@ -8,9 +8,11 @@ use resp::Protocol;
 use super::parse::{SYNTAX_ERROR, integer};
 use super::read_each;
 use super::stream::{STREAM_ROW, Stream};
+use super::stream_block::wait_for_entries;
 use super::stream_id::Id;
 use super::string::READ;
 use crate::args::Args;
+use crate::blocking::FormerWait;
 use crate::command::{Done, Flags, Handler, Keys, Row, Stop};
 use crate::ctx::Ctx;
 
@@ -94,8 +96,8 @@ pub(super) struct ReadOptions<'a> {
     /// The group and the consumer.
     pub(super) group: Option<(&'a [u8], &'a [u8])>,
     pub(super) no_ack: bool,
-    /// It waits for entries to come, if there are none.
-    pub(super) blocks: bool,
+    /// If there are no entries it waits for some, so many milliseconds, or for ever if 0.
+    pub(super) block_ms: Option<u64>,
     /// The first key, and how many there are; their IDs follow.
     pub(super) first: usize,
     pub(super) streams: usize,
@@ -107,7 +109,7 @@ impl<'a> ReadOptions<'a> {
             count: 0,
             group: None,
             no_ack: false,
-            blocks: false,
+            block_ms: None,
             first: 0,
             streams: 0,
         };
@@ -117,8 +119,7 @@ impl<'a> ReadOptions<'a> {
             if let Some(value) = value
                 && args.is(at, "block")
             {
-                check_timeout(value, now_ms)?;
-                options.blocks = true;
+                options.block_ms = Some(timeout(value, now_ms)?);
                 at += 2;
             } else if let Some(value) = value
                 && args.is(at, "count")
@@ -171,6 +172,11 @@ impl<'a> ReadOptions<'a> {
         (at(key), at(key + self.streams))
     }
 
+    /// The numbers of the streams.
+    pub(super) fn numbers(&self) -> Vec<usize> {
+        (0..self.streams).collect()
+    }
+
     /// As many of the first positions as are wanted.
     pub(super) fn limited(&self, positions: Range<u64>) -> Range<u64> {
         match self.count {
@@ -180,8 +186,8 @@ impl<'a> ReadOptions<'a> {
     }
 }
 
-/// How long to block, in milliseconds, is nothing that overflows.
-fn check_timeout(arg: &[u8], now_ms: u64) -> Result<(), Stop> {
+/// How long to block, in milliseconds; from now on, it is a time that can be told.
+fn timeout(arg: &[u8], now_ms: u64) -> Result<u64, Stop> {
     let Ok(timeout_ms) = integer(arg) else {
         return Err("ERR timeout is not an integer or out of range".into());
     };
@@ -190,17 +196,8 @@ fn check_timeout(arg: &[u8], now_ms: u64) -> Result<(), Stop> {
         Ok(timeout_ms) if timeout_ms + now_ms > i64::MAX as u64 => {
             Err("ERR timeout is out of range".into())
         }
-        Ok(_) => Ok(()),
+        Ok(timeout_ms) => Ok(timeout_ms),
     }
-}
-
-/// Replies that there is nothing to read.
-pub(super) fn reply_nothing(cx: &mut Ctx<'_>, options: &ReadOptions<'_>) -> Done {
-    if options.blocks {
-        return Err("ERR nothing to read, and BLOCK does not wait for it yet".into());
-    }
-    cx.reply.null_array();
-    Ok(())
 }
 
 /// Writes the header of a reply with `streams` streams.
@@ -220,17 +217,33 @@ pub(super) fn reply_key(cx: &mut Ctx<'_>, key: &[u8]) {
 }
 
 fn xread(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
+    // Who has waited for what comes behind the last entry of that time does so still.
+    let former = cx.client.waits_again.clone();
+    let args = former.as_ref().and_then(FormerWait::args).unwrap_or(args);
     let options = ReadOptions::parse(args, false, cx.now_ms())?;
+    if read(cx, &options, args, &options.numbers())? {
+        return Ok(());
+    }
+    wait_for_entries(cx, &options, args)
+}
+
+/// Writes the entries that are asked for of the streams with these numbers; `false` if there are none.
+pub(super) fn read(
+    cx: &mut Ctx<'_>,
+    options: &ReadOptions<'_>,
+    args: Args<'_>,
+    streams: &[usize],
+) -> Result<bool, Stop> {
     let mut found: Vec<(&[u8], Range<u64>)> = Vec::new();
-    read_each(0..options.streams, |stream| {
-        let (key, positions) = behind(cx, &options, args, stream)?;
+    read_each(streams.iter(), |stream| {
+        let (key, positions) = behind(cx, options, args, *stream)?;
         if !positions.is_empty() {
             found.push((key, positions));
         }
         Ok(())
     })?;
     if found.is_empty() {
-        return reply_nothing(cx, &options);
+        return Ok(false);
     }
     reply_streams(cx, found.len());
     read_each(found.into_iter(), |(key, positions)| {
@@ -243,7 +256,7 @@ fn xread(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
             None => Ok(()),
         }
     })?;
-    Ok(())
+    Ok(true)
 }
 
 /// The key of a stream that XREAD names, and the positions of its entries that are asked for.

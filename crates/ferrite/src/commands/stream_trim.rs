@@ -25,7 +25,7 @@ pub(crate) const ROWS: &[Row] = &[Row {
     name: "xtrim",
     tips: tip::NONDETERMINISTIC,
     arity: -4,
-    flags: Flags::WRITE,
+    flags: Flags::WRITE.and(Flags::WAKES_NOBODY),
     complexity: "O(N), N being the number of entries removed",
     summary: "Removes the oldest entries of a stream.",
     handler: Handler::Worker(xtrim),

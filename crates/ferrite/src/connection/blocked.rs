@@ -47,7 +47,7 @@ impl<S: Socket> Connection<S> {
                 }
                 End::TimedOut | End::Unblocked => {}
                 End::RunAgain => {
-                    self.client.waits_again = Some((blocked.ticket(), blocked.deadline));
+                    self.client.waits_again = Some(blocked.former());
                     self.client.reply_mode.skip = !blocked.wants_reply;
                     drop(blocked);
                     self.client.after = After::Continue;
