@@ -57,6 +57,15 @@ impl<I: Index> Store<I> {
         self.shared.checkpoints.cancel()
     }
 
+    /// Has every checkpoint note what `count` returns when it begins, as [`Checkpointed::changes`]: how many changes the
+    /// embedding program has made. To be called once.
+    pub fn count_changes_with(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.shared
+            .checkpoints
+            .changes
+            .get_or_init(|| Box::new(count));
+    }
+
     /// How checkpoints are getting on.
     pub fn checkpoint_status(&self) -> CheckpointStatus {
         self.shared.checkpoints.status()

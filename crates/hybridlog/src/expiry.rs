@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::address::{Slot, SlotKind};
+use crate::average_ttl::Sample;
 use crate::epoch;
 use crate::index::Index;
 use crate::key_file::{Expiring, ExpiryPosition, KeyFile};
@@ -137,7 +138,7 @@ impl<I: Index> Shared<I> {
     }
 
     fn expire_in_memory(&self, now_ms: u64, buckets: usize) -> u64 {
-        let mut expired = Vec::new();
+        let (mut expired, mut others) = (Vec::new(), Sample::default());
         let pin = epoch::pin();
         let mut position = Some(self.expiry_position.load(Ordering::Relaxed));
         for _ in 0..buckets {
@@ -146,14 +147,20 @@ impl<I: Index> Shared<I> {
                 let Some(record) = self.in_memory(slot) else {
                     return;
                 };
-                if record.expires_at_ms().is_some_and(|at| at <= now_ms) {
-                    expired.push((record.namespace(), record.key().to_vec()));
+                match record.expires_at_ms() {
+                    Some(at) if at <= now_ms => {
+                        expired.push((record.namespace(), record.key().to_vec()));
+                    }
+                    Some(at) => others.add(record.namespace(), at - now_ms),
+                    None => {}
                 }
             });
         }
         self.expiry_position
             .store(position.unwrap_or(0), Ordering::Relaxed);
         drop(pin);
+        let expires = |namespace| self.key_counts.expiring(namespace) > 0;
+        self.average_ttls.note(&others, expires);
         let reads = ColdReads::default();
         let mut removed = 0;
         for (namespace, key) in expired {

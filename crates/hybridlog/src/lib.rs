@@ -61,6 +61,7 @@
 extern crate self as hybridlog;
 
 mod address;
+mod average_ttl;
 mod block;
 mod check;
 mod checkpoint;
@@ -101,6 +102,7 @@ mod operation;
 mod piece;
 #[cfg(test)]
 mod random;
+mod read_damage;
 mod readable;
 mod reads;
 mod record;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crate::address::Geometry;
+use crate::average_ttl::AverageTtls;
 use crate::checkpoint::Checkpoints;
 use crate::command_log::{self, CommandLog, SyncPolicy};
 use crate::compaction::Compaction;
@@ -23,6 +24,7 @@ use crate::latch::Latches;
 use crate::log::Log;
 use crate::manifest::Manifest;
 use crate::open_files::OpenFiles;
+use crate::read_damage::ReadDamage;
 use crate::recovery::Recovery;
 use crate::residence::RecentColdReads;
 use crate::room::Room;
@@ -117,6 +119,15 @@ impl Options {
 pub enum OpenError {
     /// An option is out of range; the text names it, its value and what is allowed.
     Option(String),
+    /// The memory is too little, or more than any store can have.
+    Memory {
+        /// What was given, in bytes.
+        given: u64,
+        /// What is needed, in bytes.
+        least: u64,
+        /// With segments of this size. A data directory keeps the size that it was made with.
+        segment_bytes: usize,
+    },
     /// Another process uses the directory.
     InUse(PathBuf),
     /// The directory holds this file of data, but no manifest that says what it is part of.
@@ -129,6 +140,14 @@ impl std::fmt::Display for OpenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             OpenError::Option(text) => write!(f, "{text}"),
+            OpenError::Memory {
+                given,
+                least,
+                segment_bytes,
+            } => write!(
+                f,
+                "memory of {given} bytes: must be from {least} to {MEMORY_MAX_BYTES}, with segments of {segment_bytes} bytes"
+            ),
             OpenError::InUse(path) => write!(
                 f,
                 "data directory {} is in use by another process",
@@ -329,9 +348,11 @@ fn check_options(options: &Options, manifest: &Manifest) -> Result<(), OpenError
     let least = options.reserved_bytes.saturating_add(log_least as u64);
     for given in [options.memory_bytes, options.memory_max()] {
         if !(least..=MEMORY_MAX_BYTES).contains(&given) {
-            return Err(OpenError::Option(format!(
-                "memory of {given} bytes: must be from {least} to {MEMORY_MAX_BYTES}, with segments of {segment_bytes} bytes"
-            )));
+            return Err(OpenError::Memory {
+                given,
+                least,
+                segment_bytes,
+            });
         }
     }
     Ok(())
@@ -394,6 +415,8 @@ fn new_shared<I: Index>(
         tiering: Mutex::new(()),
         expired: Mutex::default(),
         expiry_position: AtomicU64::new(0),
+        average_ttls: AverageTtls::default(),
+        read_damage: ReadDamage::default(),
         seed: manifest.hash_seed,
     };
     shared

@@ -623,7 +623,10 @@ impl<'s, I: Index> Operation<'s, I> {
                 tier: Tier::Cold,
                 mutable: false,
             })),
-            Known::Failed(error) => Err(Stop::Io(error)),
+            Known::Failed(error) => {
+                self.shared.read_damage.note(&error);
+                Err(Stop::Io(error))
+            }
             Known::Wanted => {
                 count(&self.shared.counters.cold_reads, 1);
                 Err(Stop::Cold)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::address::Slot;
+use crate::average_ttl::AverageTtls;
 use crate::checkpoint::Checkpoints;
 use crate::command_log::CommandLog;
 use crate::compaction::Compaction;
@@ -19,6 +20,7 @@ use crate::latch::Latches;
 use crate::log::{Log, NoRoom, Urgency};
 use crate::open_files::OpenFiles;
 use crate::operation::draft_of;
+use crate::read_damage::ReadDamage;
 use crate::record::{Draft, RecordRef};
 use crate::recovery::Recovery;
 use crate::residence::RecentColdReads;
@@ -70,6 +72,8 @@ pub(crate) struct Shared<I> {
     pub(crate) tiering: Mutex<()>,
     pub(crate) expired: Mutex<Vec<(Namespace, Vec<u8>)>>,
     pub(crate) expiry_position: AtomicU64,
+    pub(crate) average_ttls: AverageTtls,
+    pub(crate) read_damage: ReadDamage,
     pub(crate) seed: u64,
 }
 

@@ -39,6 +39,8 @@ pub struct Stats {
     pub shadows: u64,
     /// Cold records that an operation had to ask the device for.
     pub cold_reads: u64,
+    /// Reads of cold records that were not as they had been written.
+    pub damaged_reads: u64,
     /// Bytes of large values in mapped segments that were copied instead of being lent out.
     pub warm_copied_bytes: u64,
     /// Expired records removed.

@@ -314,6 +314,18 @@ impl<I: Index> Store<I> {
         self.shared.key_counts.expiring(namespace)
     }
 
+    /// How many milliseconds the keys of `namespace` that expire have left to live on average, as far as those tell that
+    /// [`Self::expire_some`] has met in memory; 0 if it has met none.
+    pub fn average_ttl_ms(&self, namespace: Namespace) -> u64 {
+        self.shared.average_ttls.of(namespace)
+    }
+
+    /// Where a read has last met a record that is not as it was written: the file, the offset, and what is wrong. How often
+    /// that was is in [`Stats::damaged_reads`](crate::Stats::damaged_reads).
+    pub fn last_damage(&self) -> Option<String> {
+        self.shared.read_damage.last()
+    }
+
     /// Forgets everything in `namespace`, blocking the thread while it sweeps the index. The caller has made sure that the
     /// namespace is not used any more, and may use it again afterwards.
     pub fn clear(&self, namespace: Namespace) {
@@ -412,6 +424,7 @@ impl<I: Index> Store<I> {
             evicted: read(&self.shared.disk_limit.evicted),
             shadows: read(&counters.shadows),
             cold_reads: read(&counters.cold_reads),
+            damaged_reads: self.shared.read_damage.met(),
             warm_copied_bytes: read(&counters.warm_copied_bytes),
             expired: read(&counters.expired),
             expiry_errors: read(&counters.expiry_errors),
