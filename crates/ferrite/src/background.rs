@@ -21,6 +21,9 @@ const EXPIRE_MANY: u64 = 64;
 /// After so long without any progress a client that is not read from is given up.
 const STUCK_MS: u64 = 60_000;
 
+/// A client with an output limit, which memory does not let it reach, may take nothing for so long.
+const HELD_PATIENCE: Duration = Duration::from_secs(1);
+
 /// When somebody has waited so long for memory, clients that hold so much and have not moved for as long make room.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(1);
 const STALLED_BYTES: u64 = 32 * 1024;
@@ -29,6 +32,7 @@ const STALLED_BYTES: u64 = 32 * 1024;
 pub(crate) async fn run(server: Arc<Server>) {
     let mut reader = SettingsReader::new(Arc::clone(&server.config));
     let mut round = 0u64;
+    let mut damage_logged = 0;
     loop {
         let hz = u64::from(reader.get().hz);
         tokio::time::sleep(Duration::from_millis(1000 / hz)).await;
@@ -44,6 +48,7 @@ pub(crate) async fn run(server: Arc<Server>) {
             look_at_clients(&server, settings);
             server.set_checkpoint_bytes(settings);
             server.memory.settle();
+            log_damage(&server, &mut damage_logged);
         }
         if server.active_expire() && server.pause.now() == Paused::Nothing {
             expire(&server, Duration::from_millis(1000 / hz));
@@ -70,6 +75,18 @@ fn expire(server: &Server, round: Duration) {
     }
 }
 
+/// Says in one line what damage has been met since `logged`.
+fn log_damage(server: &Server, logged: &mut u64) {
+    let met = server.store.stats().damaged_reads;
+    let more = met - *logged;
+    if let Some(last) = server.store.last_damage().filter(|_| more > 0) {
+        log::warning(format_args!(
+            "{more} reads of cold records have met damage, the last one here: {last}"
+        ));
+        *logged = met;
+    }
+}
+
 fn sample_rates(server: &Server) {
     let stats = &server.stats;
     stats.rates.sample(
@@ -88,12 +105,10 @@ fn look_at_clients(server: &Server, settings: &Settings) {
         if is_idle(client, settings, now_ms) {
             log::verbose("Closing idle client");
             client.kill();
-        } else if is_over_soft_limit(client, settings, now_ms) {
-            log::warning(format_args!(
-                "Client id={} addr={} closed for overcoming of output buffer limits.",
-                client.id, client.addr
-            ));
-            client.kill();
+        } else if is_over_soft_limit(client, settings, now_ms)
+            || is_held_at_limit(client, settings, now_ms)
+        {
+            client.close_for_output_limit();
         } else if is_stuck(client, settings, now_ms) {
             log::warning(format_args!(
                 "Client id={} addr={} closed because it does not read its replies.",
@@ -145,6 +160,18 @@ fn is_over_soft_limit(client: &ClientEntry, settings: &Settings, now_ms: u64) ->
         }
         since_ms => now_ms.saturating_sub(since_ms) > u64::from(limit.soft_seconds) * 1000,
     }
+}
+
+/// Whether a client that has a limit is held back short of it, for there is no memory for more, and takes nothing: then this is
+/// its limit.
+fn is_held_at_limit(client: &ClientEntry, settings: &Settings, now_ms: u64) -> bool {
+    let limit = settings.output_buffer_limit;
+    let patience = match (limit.soft_bytes, limit.hard_bytes) {
+        (0, 0) => return false,
+        (0, _) => HELD_PATIENCE,
+        (_, _) => HELD_PATIENCE.max(Duration::from_secs(limit.soft_seconds.into())),
+    };
+    client.has_flag(client_flags::BEHIND) && client.is_awaited_for(patience, now_ms)
 }
 
 /// Whether a client whose requests are not read any more, for it has too many replies to take first, takes none. It may

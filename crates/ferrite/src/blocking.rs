@@ -36,9 +36,10 @@ use parking_lot::Mutex;
 pub(crate) use request::{Request, Served, block, may_block, timeout_argument};
 pub(crate) use waiter::{Blocked, End, FormerWait, Waiter};
 
+use crate::admission::OUT_OF_MEMORY;
 use crate::command::{Done, Flags, Keys, Stop};
 use crate::ctx::{Ctx, Progress};
-use crate::dispatch::{Call, OUT_OF_MEMORY, Scope, conclude};
+use crate::dispatch::{Call, Scope, conclude};
 use crate::output::Output;
 use crate::server::Server;
 use crate::table::Command;

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use crate::config::table;
 use crate::config::{Config, Written};
+use crate::config::{table, usable};
 
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
@@ -110,8 +110,9 @@ pub(crate) fn check_config(file: PathBuf) -> Result<String, String> {
         file: Some(file),
         ..Cli::default()
     };
-    match Config::load(&cli) {
-        Ok(_) => Ok(format!("{name}: ok")),
+    let checked = Config::load(&cli).and_then(|(config, _)| usable::check(&config));
+    match checked {
+        Ok(()) => Ok(format!("{name}: ok")),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -19,6 +19,7 @@ use crate::command::{Flags, Stop};
 use crate::config::Origin;
 use crate::ctx::Progress;
 use crate::exec::Exec;
+use crate::log;
 use crate::memory::{Allowance, Memory};
 use crate::table::Command;
 use crate::transaction::Transaction;
@@ -389,6 +390,8 @@ pub(crate) struct ClientEntry {
     pub(crate) over_soft_limit_since_ms: AtomicU64,
     pub(crate) details: Mutex<ClientDetails>,
     killed: AtomicBool,
+    /// Why: too many replies wait for it.
+    is_over_output_limit: AtomicBool,
     /// Wakes the connection: it was killed.
     pub(crate) wake: Notify,
 }
@@ -453,6 +456,7 @@ impl ClientEntry {
             over_soft_limit_since_ms: AtomicU64::new(0),
             details: Mutex::new(ClientDetails::default()),
             killed: AtomicBool::new(false),
+            is_over_output_limit: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
@@ -461,6 +465,20 @@ impl ClientEntry {
     pub(crate) fn kill(&self) {
         self.killed.store(true, Relaxed);
         self.wake.notify_one();
+    }
+
+    /// As [`Self::kill`], because too many replies wait for the client.
+    pub(crate) fn close_for_output_limit(&self) {
+        log::warning(format_args!(
+            "Client id={} addr={} closed for overcoming of output buffer limits.",
+            self.id, self.addr
+        ));
+        self.is_over_output_limit.store(true, Relaxed);
+        self.kill();
+    }
+
+    pub(crate) fn is_over_output_limit(&self) -> bool {
+        self.is_over_output_limit.load(Relaxed)
     }
 
     pub(crate) fn is_killed(&self) -> bool {

@@ -8,9 +8,12 @@
 
 mod backpressure;
 mod blocked;
+mod closing;
 mod durable;
 mod execute;
 mod input;
+mod slow;
+mod waiting;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -29,13 +32,14 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::client::{Client, ClientEntry, client_flags};
 use crate::config::Settings;
-use crate::dispatch::RecordSettings;
+use crate::finished::RecordSettings;
 use crate::inbox::AcceptedSocket;
 use crate::log;
 use crate::output::{Mark, Output};
 use crate::server::Server;
 use crate::stats::WorkerStats;
 use crate::worker::Worker;
+pub(crate) use closing::linger;
 use input::{Input, More};
 
 /// The most commands between two attempts to send.
@@ -190,18 +194,26 @@ impl<S: Socket> Connection<S> {
                 break closed;
             }
         };
+        let mut is_told = false;
         if matches!(closed, Closed::AfterReply) {
             self.client
                 .entry
                 .set_flag(client_flags::CLOSE_AFTER_REPLY, true);
             // Whether it arrives is up to the client; either way the connection ends.
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.send_rest()).await;
+            let sent = tokio::time::timeout(CLOSE_TIMEOUT, self.send_rest()).await;
+            is_told = matches!(sent, Ok(Ok(()))) && !self.server().shutdown.is_asked();
+        }
+        if self.client.entry.is_over_output_limit() {
+            self.stats().output_buffer_limit_disconnections.add(1);
         }
         self.client.unwatch();
         self.server().clients.disconnect(self.client.id());
         self.server().memory.note_held(self.client.id(), 0, 0);
         self.worker
             .give_buffer(std::mem::take(&mut self.input.buffer));
+        if is_told {
+            linger(&self.worker, &mut self.socket).await;
+        }
     }
 
     /// Runs what has arrived, sends what can be sent, then waits for more.
@@ -271,12 +283,7 @@ impl<S: Socket> Connection<S> {
         {
             return Ok(());
         }
-        self.stats().output_buffer_limit_disconnections.add(1);
-        log::warning(format_args!(
-            "Client id={} addr={} closed for overcoming of output buffer limits.",
-            self.client.id(),
-            self.client.entry.addr
-        ));
+        self.client.entry.close_for_output_limit();
         Err(Closed::Killed)
     }
 

@@ -62,7 +62,7 @@ fn open_tcp(settings: &Settings, workers: &mut [Listeners]) -> Result<u16, Strin
         };
         match open_address(bind, port, settings.tcp_backlog, workers) {
             Ok(opened) => port = opened,
-            Err(error) if is_missing_here(&error) && (bind.optional || bind.address == "::*") => {
+            Err(error) if bind.may_be_missing(&error) => {
                 log::verbose(format_args!("{}, going on without it", failed(&error)));
             }
             Err(error) => return Err(failed(&error)),
@@ -102,7 +102,8 @@ fn open_address(
     Ok(address.port())
 }
 
-fn resolve(address: &str, port: u16) -> io::Result<SocketAddr> {
+/// The socket address that `bind` means by `address`.
+pub(crate) fn resolve(address: &str, port: u16) -> io::Result<SocketAddr> {
     match address {
         "*" => return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)),
         "::*" => return Ok(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)),
@@ -125,19 +126,22 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Whether the error says that this machine does not have the address or its family.
-fn is_missing_here(error: &io::Error) -> bool {
-    let os = error.raw_os_error();
-    error.kind() == io::ErrorKind::AddrNotAvailable
-        || os.is_some_and(|code| {
-            [
-                libc::EAFNOSUPPORT,
-                libc::EPROTONOSUPPORT,
-                libc::ESOCKTNOSUPPORT,
-                libc::EPFNOSUPPORT,
-            ]
-            .contains(&code)
-        })
+impl BindAddress {
+    /// Whether the error says that this machine does not have the address or its family, and that does not matter.
+    pub(crate) fn may_be_missing(&self, error: &io::Error) -> bool {
+        let os = error.raw_os_error();
+        let is_missing_here = error.kind() == io::ErrorKind::AddrNotAvailable
+            || os.is_some_and(|code| {
+                [
+                    libc::EAFNOSUPPORT,
+                    libc::EPROTONOSUPPORT,
+                    libc::ESOCKTNOSUPPORT,
+                    libc::EPFNOSUPPORT,
+                ]
+                .contains(&code)
+            });
+        is_missing_here && (self.optional || self.address == "::*")
+    }
 }
 
 fn open_unix(path: &Path, settings: &Settings) -> io::Result<UnixListener> {

@@ -1,8 +1,10 @@
 //! The Ferrite server.
 
+mod admission;
 mod args;
 mod background;
 mod blocking;
+mod bus_error;
 mod cli;
 mod client;
 mod command;
@@ -14,6 +16,7 @@ mod databases;
 mod dispatch;
 mod exec;
 mod field_expiry;
+mod finished;
 mod glob;
 mod heap;
 mod inbox;
@@ -84,6 +87,7 @@ fn fail(line: &str) -> ExitCode {
 /// standard error, and for the log if that goes elsewhere.
 fn start(cli: &Cli) -> Result<(), String> {
     let (config, notices) = Config::load(cli).map_err(|error| error.to_string())?;
+    config::usable::check(&config).map_err(|error| error.to_string())?;
     let config = Arc::new(config);
     let settings = config.settings();
     std::env::set_current_dir(&settings.dir).map_err(|error| {
@@ -99,6 +103,12 @@ fn start(cli: &Cli) -> Result<(), String> {
             .map_err(|error| format!("can't daemonize: {}", sys::error_text(&error)))?;
     }
     process::abort_on_panic();
+    if let Err(error) = bus_error::watch(settings.logfile.as_deref()) {
+        log::warning(format_args!(
+            "Can't watch for SIGBUS: {}",
+            sys::error_text(&error)
+        ));
+    }
     log::notice("Ferrite is starting");
     log::notice(format_args!(
         "Ferrite version={}, bits={}, pid={}, just started",

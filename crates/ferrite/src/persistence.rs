@@ -6,10 +6,10 @@
 //! is made at a time; unlike in Redis nothing is forked, and clients are served meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use hybridlog::{Checkpointed, Health};
+use hybridlog::Health;
 use parking_lot::Mutex;
 
 use crate::config::Settings;
@@ -56,8 +56,6 @@ pub(crate) struct Persistence {
     /// Why changes are refused; looked at only if `refuses`.
     refusal: Mutex<Option<String>>,
     refuses: AtomicBool,
-    /// [`Stats::changes`](crate::stats::Stats::changes) when the last checkpoint began that succeeded.
-    changes_saved: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -71,9 +69,6 @@ struct State {
     tried: Option<Instant>,
     /// Snapshots that have failed since the last one that did not.
     failures: u32,
-    /// Checkpoints that the engine had made when it was last asked, and the changes then.
-    made: u64,
-    changes_seen: u64,
 }
 
 /// What is known about snapshots.
@@ -96,7 +91,6 @@ impl Persistence {
             loading_since_ms: unix_ms(),
             refusal: Mutex::default(),
             refuses: AtomicBool::new(false),
-            changes_saved: AtomicU64::new(0),
             state: Mutex::default(),
         }
     }
@@ -134,14 +128,13 @@ impl Persistence {
             ..state.snapshots
         }
     }
+}
 
-    /// Changes since the last checkpoint.
-    pub(crate) fn unsaved_changes(&self, server: &Server) -> u64 {
-        server
-            .stats
-            .changes()
-            .saturating_sub(self.changes_saved.load(Relaxed))
-    }
+/// Changes since the last checkpoint, whoever has asked for that.
+pub(crate) fn unsaved_changes(server: &Server) -> u64 {
+    let saved = server.store.checkpoint_status().last;
+    let saved = saved.map_or(0, |made| made.changes);
+    server.stats.changes().saturating_sub(saved)
 }
 
 /// Begins a checkpoint in the background, unless one is being made.
@@ -231,14 +224,6 @@ impl Persistence {
     }
 }
 
-/// Makes a checkpoint. The error is one line.
-pub(crate) fn checkpoint(server: &Server) -> Result<Checkpointed, String> {
-    let changes = server.stats.changes();
-    let made = server.store.checkpoint()?;
-    server.persistence.changes_saved.fetch_max(changes, Relaxed);
-    Ok(made)
-}
-
 /// Makes a checkpoint and takes note of how that went.
 fn make(server: &Server, purpose: Purpose) -> Result<(), String> {
     let what = match purpose {
@@ -246,7 +231,7 @@ fn make(server: &Server, purpose: Purpose) -> Result<(), String> {
         Purpose::Rewrite => "Append only file rewriting",
     };
     log::notice(format_args!("{what} started"));
-    let result = checkpoint(server);
+    let result = server.store.checkpoint();
     let mut state = server.persistence.state.lock();
     match &result {
         Ok(made) => {
@@ -287,9 +272,8 @@ pub(crate) fn set_command_log(server: &Arc<Server>, on: bool) {
     });
 }
 
-/// One round of background work: the rules, and what the engine has done by itself.
+/// One round of background work: the rules.
 pub(crate) fn look(server: &Arc<Server>, settings: &Settings) {
-    notice_checkpoints(server);
     refresh_refusal(server, settings);
     if is_retry_due(server) {
         log::notice("The last attempt to save has failed. Trying again...");
@@ -299,22 +283,6 @@ pub(crate) fn look(server: &Arc<Server>, settings: &Settings) {
             "{changes} changes in {seconds} seconds. Saving..."
         ));
         begin(server, Purpose::Snapshot);
-    }
-}
-
-/// The engine makes checkpoints by itself, too: what was changed before the last look is then saved.
-fn notice_checkpoints(server: &Server) {
-    let status = server.store.checkpoint_status();
-    let mut state = server.persistence.state.lock();
-    if status.made != state.made {
-        state.made = status.made;
-        server
-            .persistence
-            .changes_saved
-            .fetch_max(state.changes_seen, Relaxed);
-    }
-    if status.running_since.is_none() {
-        state.changes_seen = server.stats.changes();
     }
 }
 
@@ -341,7 +309,7 @@ fn due_rule(server: &Server, settings: &Settings) -> Option<(u64, u64)> {
             return None;
         }
     }
-    let changes = server.persistence.unsaved_changes(server);
+    let changes = unsaved_changes(server);
     let since_seconds = unix_ms().saturating_sub(last_saved_ms(server)) / 1000;
     let mut rules = settings.save.iter();
     let due = rules.find(|rule| changes >= rule.changes && since_seconds > rule.seconds)?;

@@ -37,7 +37,7 @@ pub(crate) struct Server {
     pub(crate) databases: Databases,
     pub(crate) clients: Clients,
     pub(crate) inboxes: Inboxes,
-    pub(crate) stats: Stats,
+    pub(crate) stats: Arc<Stats>,
     /// What each worker's reader of cold records has done.
     pub(crate) io_stats: Box<[Arc<IoStats>]>,
     /// Slow commands (SLOWLOG), and large requests and replies (COMMANDLOG).
@@ -81,6 +81,9 @@ impl Server {
             getrandom::fill(bytes)
                 .map_err(|error| format!("no random numbers from the system: {error}"))?;
         }
+        let stats = Arc::new(Stats::new(settings.workers, commands.all().len()));
+        let counted = Arc::clone(&stats);
+        store.count_changes_with(move || counted.changes());
         Ok(Server {
             memory: Memory::new(Arc::clone(&store), &settings),
             store,
@@ -88,7 +91,7 @@ impl Server {
             databases: Databases::new(settings.databases),
             clients: Clients::default(),
             inboxes: Inboxes::new(settings.workers),
-            stats: Stats::new(settings.workers, commands.all().len()),
+            stats,
             io_stats: (0..settings.workers).map(|_| Arc::default()).collect(),
             commands,
             slowlog: CommandLog::default(),

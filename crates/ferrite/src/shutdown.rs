@@ -51,7 +51,7 @@ pub(crate) fn prepare(server: &Server, options: ShutdownOptions) -> Result<(), S
     let saves = saves(&server.config.settings(), options) && !server.persistence.is_loading();
     if saves {
         log::notice("Saving the data before exiting.");
-        if let Err(why) = persistence::checkpoint(server) {
+        if let Err(why) = server.store.checkpoint() {
             log::warning(format_args!("Error trying to save the data: {why}"));
             if !options.force {
                 log::warning(
@@ -75,8 +75,8 @@ fn saves(settings: &Settings, options: ShutdownOptions) -> bool {
 /// The last thing: saves what was changed since [`prepare`], when nobody is served any more.
 pub(crate) fn finish(server: &Server) {
     if server.shutdown.state.load(Relaxed) == ENDS_SAVED
-        && server.persistence.unsaved_changes(server) > 0
-        && let Err(why) = persistence::checkpoint(server)
+        && persistence::unsaved_changes(server) > 0
+        && let Err(why) = server.store.checkpoint()
     {
         log::warning(format_args!("The last changes could not be saved: {why}"));
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hybridlog::io::{Backend, ReaderOptions};
-use hybridlog::{Options, Store};
+use hybridlog::{OpenError, Options, Store};
 
 use crate::config::machine::Machine;
 use crate::config::{IoBackend, Settings};
@@ -46,9 +46,28 @@ pub(crate) fn start(settings: &Settings) -> Result<Arc<Store>, String> {
         checkpoint_bytes: checkpoint_bytes(settings, 0),
         ..Options::new(&settings.dir)
     };
-    let store = Store::open_unrecovered(options).map_err(|error| error.to_string())?;
+    let store = Store::open_unrecovered(options).map_err(|error| refusal(settings, &error))?;
     store.set_disk_limit(settings.maxdisk_bytes, settings.eviction);
     Ok(store)
+}
+
+/// Why the directory cannot be opened, in the words of the settings.
+fn refusal(settings: &Settings, error: &OpenError) -> String {
+    match error {
+        OpenError::Memory {
+            given,
+            least,
+            segment_bytes,
+        } if given < least => format!(
+            "maxmemory {} is too small for the data in {}, whose segments have {} bytes since it was made with more memory or a \
+             segment-size (allowed: {} or more)",
+            settings.maxmemory_bytes,
+            settings.dir.display(),
+            segment_bytes,
+            settings.maxmemory_bytes + (least - given),
+        ),
+        error => error.to_string(),
+    }
 }
 
 /// The length of the command log that makes a checkpoint due, with so many bytes of data.

@@ -1,10 +1,12 @@
-//! The system calls that the standard library does not have: local time, descriptor limits, daemons, syslog.
+//! The system calls that the standard library does not have: local time, access, descriptor limits, daemons, syslog.
 #![allow(unsafe_code)] // Each of them is a call into the C library.
 
 use std::ffi::CString;
 use std::fmt::Display;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use crate::config::LogLevel;
 
@@ -38,6 +40,25 @@ pub(crate) fn local_time(unix_seconds: u64) -> LocalTime {
         minute: time.tm_min,
         second: time.tm_sec,
     }
+}
+
+/// What may be done to a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    Write,
+    /// To a directory: its files may be listed, found, created and removed.
+    ReadWriteAndSearch,
+}
+
+/// Whether this process may do that; the error is the system's.
+pub(crate) fn check_access(path: &Path, access: Access) -> io::Result<()> {
+    let mode = match access {
+        Access::Write => libc::W_OK,
+        Access::ReadWriteAndSearch => libc::R_OK | libc::W_OK | libc::X_OK,
+    };
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path is a C string that lives through the call.
+    check(unsafe { libc::access(path.as_ptr(), mode) }).map(drop)
 }
 
 /// How many descriptors the process may open (soft limit).

@@ -22,7 +22,7 @@ use tokio::task::LocalSet;
 
 use crate::client::{ClientEntry, Peer};
 use crate::config::{Settings, SettingsReader};
-use crate::connection::{Connection, Socket};
+use crate::connection::{Connection, Socket, linger};
 use crate::inbox::{Accepted, AcceptedSocket};
 use crate::listener::Listeners;
 use crate::log;
@@ -72,6 +72,8 @@ pub(crate) struct Worker {
     /// Memory of the cold records that connections have fetched and are not done with.
     cold_bytes: Cell<u64>,
     connections: Cell<usize>,
+    /// Connections that are over but for what their clients still send.
+    pub(crate) lingering: Cell<usize>,
     connection_ended: Notify,
 }
 
@@ -166,6 +168,7 @@ pub(crate) fn start(
             buffer_bytes,
             cold_bytes: Cell::new(0),
             connections: Cell::new(0),
+            lingering: Cell::new(0),
             connection_ended: Notify::new(),
         });
         LocalSet::new().block_on(&runtime, run(worker, listeners, started))
@@ -375,9 +378,13 @@ fn serve<S: Socket>(worker: &Rc<Worker>, socket: S, entry: Arc<ClientEntry>) {
 }
 
 /// Tells a client why it is not served, if its socket takes that at once, and closes.
-fn turn_away<S: Socket>(worker: &Worker, mut socket: S, reason: &'static str) {
+fn turn_away<S: Socket>(worker: &Rc<Worker>, mut socket: S, reason: &'static str) {
     worker.stats().rejected_connections.add(1);
+    let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
-        let _ = tokio::time::timeout(ACCEPT_RETRY, socket.write_all(reason.as_bytes())).await;
+        let told = tokio::time::timeout(ACCEPT_RETRY, socket.write_all(reason.as_bytes())).await;
+        if matches!(told, Ok(Ok(()))) {
+            linger(&worker, &mut socket).await;
+        }
     });
 }

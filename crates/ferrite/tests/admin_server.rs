@@ -106,6 +106,23 @@ fn info_counts_what_happened() {
 }
 
 #[test]
+fn info_estimates_how_long_keys_have_to_live() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.command(&["SET", "stays", "1"]);
+    for key in 0..10 {
+        client.command(&["SET", &format!("key:{key}"), "1", "EX", "100"]);
+    }
+    let average_ms = common::eventually(|| {
+        let info = client.command(&["INFO", "keyspace"]);
+        let (_, average) = info.split_once("db0:keys=11,expires=10,avg_ttl=")?;
+        let average: u64 = average.lines().next()?.parse().ok()?;
+        (average > 0).then_some(average)
+    });
+    assert!((50_000..=100_000).contains(&average_ms), "{average_ms}");
+}
+
+#[test]
 fn command_describes_commands_in_both_protocols() {
     let server = Server::start(&[]);
     let mut client = server.connect();

@@ -172,6 +172,7 @@ fn a_damaged_record_fails_the_command_that_needs_it_alone() {
             );
             assert_eq!(client.reply(), right("after"));
         }
+        assert!(tiers(&mut client, "damaged_reads") >= 2);
         // It can be written again, which reads nothing.
         assert_eq!(client.command(&["SET", "damaged", "healed"]), "+OK\r\n");
         assert_eq!(client.command(&["GET", "damaged"]), "$6\r\nhealed\r\n");

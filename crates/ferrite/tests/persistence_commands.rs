@@ -313,6 +313,28 @@ fn sigterm_does_what_it_is_told_to() {
     }
 }
 
+/// Whoever has asked for the checkpoint that saved them.
+#[test]
+fn changes_that_are_saved_are_not_counted_any_more() {
+    let server = Server::start(&["--maxmemory", "64mb", "--save", ""]);
+    let mut client = server.connect();
+    let mut unsaved = |words: &[&str]| {
+        assert_eq!(client.command(&["SET", "key", "value"]), "+OK\r\n");
+        assert!(client.command(words).starts_with('+'), "{words:?}");
+        common::eventually(|| {
+            let info = client.command(&["INFO", "persistence"]);
+            info.contains("rdb_changes_since_last_save:0\r")
+                .then_some(())
+        });
+    };
+    unsaved(&["SAVE"]);
+    unsaved(&["BGREWRITEAOF"]);
+    unsaved(&["COMPACT"]);
+    // Which makes a checkpoint by itself.
+    unsaved(&["CONFIG", "SET", "appendonly", "no"]);
+    unsaved(&["CONFIG", "SET", "appendonly", "yes"]);
+}
+
 #[test]
 fn compact_gives_disk_space_back() {
     let server = Server::start(&["--maxmemory", "64mb"]);

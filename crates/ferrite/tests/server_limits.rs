@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::{Server, encode};
+use common::{Server, encode, eventually};
 
 #[test]
 fn clients_beyond_maxclients_are_turned_away() {
@@ -54,6 +56,52 @@ fn a_client_that_does_not_read_is_closed_at_the_hard_limit() {
     let received = client.read_to_end().len();
     assert!(received < gets * value.len(), "all {gets} replies came");
     assert_eq!(server.connect().command(&["STRLEN", "key"]), ":100000\r\n");
+}
+
+#[test]
+fn a_client_that_does_not_read_is_closed_when_it_has_been_over_the_soft_limit_for_long() {
+    let server = Server::start(&["--client-output-buffer-limit", "normal", "0", "200kb", "1"]);
+    let mut client = server.connect();
+    let value = "v".repeat(100_000);
+    assert_eq!(client.command(&["SET", "key", &value]), "+OK\r\n");
+    client.send(encode(&["GET", "key"]).repeat(200));
+    let mut other = server.connect();
+    eventually(|| {
+        let info = other.command(&["INFO", "stats"]);
+        info.contains("client_output_buffer_limit_disconnections:1\r")
+            .then_some(())
+    });
+    assert!(client.read_to_end().len() < 200 * value.len());
+}
+
+/// Its limit is more than there is memory for.
+#[test]
+fn a_client_that_does_not_read_is_closed_though_it_cannot_reach_its_limit() {
+    let limit = ["--client-output-buffer-limit", "normal", "4mb", "0", "0"];
+    let server = Server::start(&[&["--maxmemory", "40mb"], &limit[..]].concat());
+    let mut client = server.connect();
+    let value = "v".repeat(100_000);
+    assert_eq!(client.command(&["SET", "key", &value]), "+OK\r\n");
+    client.send(encode(&["GET", "key"]).repeat(1000));
+    let mut other = server.connect();
+    eventually(|| {
+        let info = other.command(&["INFO", "clients"]);
+        info.contains("connected_clients:1\r").then_some(())
+    });
+}
+
+/// Without a reset, although the server has not read all of it.
+#[test]
+fn a_client_that_has_sent_more_than_is_read_gets_to_the_end_of_what_it_is_told() {
+    // Which makes the server read 16 KiB at a time.
+    let server = Server::start(&["--maxmemory", "64mb"]);
+    let mut client = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    let mut bytes = b"*1\r\n$y\r\n".to_vec();
+    bytes.resize(60_000, b'x');
+    client.write_all(&bytes).unwrap();
+    let mut told = String::new();
+    client.read_to_string(&mut told).unwrap();
+    assert_eq!(told, "-ERR Protocol error: invalid bulk length\r\n");
 }
 
 #[test]

@@ -128,6 +128,97 @@ fn a_directory_that_cannot_be_used_refuses_the_start() {
     );
 }
 
+/// With and without a start, and with the line of the directive.
+#[test]
+fn what_cannot_be_used_is_told_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ferrite.conf");
+    let name = file.to_str().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let long = format!("/{}", "x".repeat(200));
+    let data = dir.path().display().to_string();
+    for (directive, value, reason) in [
+        ("dir", "/no/such/directory", "No such file or directory"),
+        ("dir", name, "Not a directory"),
+        (
+            "logfile",
+            "/no/such/directory/log",
+            "No such file or directory",
+        ),
+        ("logfile", &data, "Is a directory"),
+        (
+            "unixsocket",
+            "/no/such/directory/socket",
+            "No such file or directory",
+        ),
+        ("unixsocket", "file", "there is something that is no socket"),
+        ("unixsocket", &long, "the path is too long"),
+        ("bind", "192.0.2.55", "Cannot assign requested address"),
+    ] {
+        // The last one counts.
+        let lines = format!("port 0\ndir {data}\n{directive} {value}\n");
+        std::fs::write(&file, lines).unwrap();
+        let expected = format!("{name} line 3: {directive} '{value}': ");
+        for arguments in [vec![name], vec!["--check-config", name]] {
+            let output = std::process::Command::new(env!("CARGO_BIN_EXE_ferrite"))
+                .args(&arguments)
+                .output()
+                .unwrap();
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+            let line = one_line(&output.stderr);
+            assert!(line.contains(&expected), "{line}");
+            assert!(
+                line.contains(reason) && line.contains("(allowed: "),
+                "{line}"
+            );
+        }
+    }
+    assert!(!dir.path().join("MANIFEST").exists());
+}
+
+/// A file cut short is what the device looks like when it fails to deliver a page.
+#[test]
+fn a_mapped_page_that_cannot_be_read_is_told_before_the_end() {
+    let server = Server::start(&["--enable-debug-command", "local"]);
+    let mut client = server.connect();
+    for key in 0..100 {
+        let value = "x".repeat(1000);
+        assert_eq!(
+            client.command(&["SET", &format!("key:{key}"), &value]),
+            "+OK\r\n"
+        );
+    }
+    assert_eq!(client.command(&["DEBUG", "FORCE-WARM"]), "+OK\r\n");
+    let files = std::fs::read_dir(server.dir.path()).unwrap();
+    let segments = files.map(|file| file.unwrap().path()).filter(|path| {
+        let extension = path.extension();
+        extension.is_some_and(|extension| extension == "seg")
+    });
+    let mut names = Vec::new();
+    for segment in segments {
+        let file = std::fs::File::options().write(true).open(&segment);
+        file.and_then(|file| file.set_len(4096)).unwrap();
+        names.push(segment.file_name().unwrap().to_str().unwrap().to_owned());
+    }
+    // Whatever looks at the record first, be it active expiry before this arrives.
+    let _ = client.try_send(common::encode(&["GET", "key:90"]));
+    let (status, log) = server.crash();
+    assert!(!status.success());
+    let is_named = names.iter().any(|name| log.contains(name));
+    assert!(is_named && log.contains("SIGBUS"), "{log}");
+}
+
+#[test]
+fn too_little_memory_for_the_directory_is_told_with_what_is_needed() {
+    let dir = Server::start(&["--segment-size", "16mb", "--maxmemory", "512mb"]).shut_down(&[]);
+    let output = Server::refused_in(&dir, &["--maxmemory", "64mb"]);
+    let line = one_line(&output.stderr);
+    assert!(line.contains("maxmemory 67108864 is too small"), "{line}");
+    let (_, needed) = line.split_once("(allowed: ").expect("what is allowed");
+    let (needed, _) = needed.split_once(' ').expect("a number of bytes");
+    Server::start_in(dir, &["--maxmemory", needed]);
+}
+
 #[test]
 fn protected_mode_turns_other_machines_away() {
     let Some(address) = outside_address() else {

@@ -17,7 +17,6 @@ use crate::commands::parse::strict_integer;
 use crate::commands::persistence::cannot_save;
 use crate::commands::{KIND_STRING, read_each};
 use crate::ctx::{Ctx, SlowCtx};
-use crate::persistence;
 
 const NOT_POSITIVE: &str = "ERR value is out of range, must be positive";
 /// Longest value DEBUG POPULATE makes, as in Redis's `proto-max-bulk-len`.
@@ -246,7 +245,10 @@ fn save_and_reload(cx: &mut SlowCtx<'_>, args: Args<'_>) -> Done {
     // A checkpoint waits for the transaction that this is part of, so it cannot be waited for in there.
     let saves = saves && cx.transaction.is_none();
     if saves {
-        persistence::checkpoint(cx.server).map_err(|why| cannot_save(&why))?;
+        cx.server
+            .store
+            .checkpoint()
+            .map_err(|why| cannot_save(&why))?;
     }
     reload(cx, args)
 }

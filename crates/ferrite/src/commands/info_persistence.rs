@@ -22,7 +22,7 @@ pub(crate) fn persistence(text: &mut Lines, server: &Server) {
     ]);
     text.field("current_fork_perc", "0.00");
     text.zeros(&["current_save_keys_processed", "current_save_keys_total"]);
-    let unsaved = server.persistence.unsaved_changes(server);
+    let unsaved = persistence::unsaved_changes(server);
     text.field("rdb_changes_since_last_save", unsaved);
     let last_saved_ms = persistence::last_saved_ms(server);
     snapshot_fields(text, &snapshots, last_saved_ms);

@@ -72,6 +72,9 @@ pub(crate) fn server(text: &mut Lines, server: &Server) {
     text.field("arch_bits", usize::BITS);
     text.field("monotonic_clock", "POSIX clock_gettime");
     text.field("multiplexing_api", "epoll");
+    text.field("atomicvar_api", "c11-builtin");
+    // Not built with one, as Redis has it then.
+    text.field("gcc_version", "0.0.0");
     text.field("process_id", std::process::id());
     text.field("process_supervised", "no");
     text.field("run_id", &server.run_id);
@@ -88,6 +91,7 @@ pub(crate) fn server(text: &mut Lines, server: &Server) {
         server.config.file().unwrap_or("".as_ref()).display(),
     );
     text.field("io_threads_active", u8::from(settings.workers > 1));
+    let mut listeners = 0;
     if port != 0 {
         let binds: String = settings
             .bind
@@ -95,6 +99,11 @@ pub(crate) fn server(text: &mut Lines, server: &Server) {
             .map(|bind| format!(",bind={}", bind.address))
             .collect();
         text.field("listener0", format!("name=tcp{binds},port={port}"));
+        listeners += 1;
+    }
+    if let Some(path) = &settings.unixsocket {
+        let listener = format!("name=unix,bind={}", path.display());
+        text.field(&format!("listener{listeners}"), listener);
     }
 }
 
@@ -145,13 +154,18 @@ pub(crate) fn memory(text: &mut Lines, server: &Server) {
     text.field("allocator_active", figures.system.resident_bytes);
     text.field("allocator_resident", figures.system.resident_bytes);
     text.bytes("total_system_memory", figures.system.machine_bytes);
-    text.bytes("used_memory_lua", 0);
-    text.bytes("used_memory_scripts", 0);
+    text.zeros(&["used_memory_lua", "used_memory_vm_eval"]);
+    text.field("used_memory_lua_human", human(0));
     text.zeros(&[
+        "used_memory_scripts_eval",
         "number_of_cached_scripts",
         "number_of_functions",
         "number_of_libraries",
+        "used_memory_vm_functions",
     ]);
+    text.bytes("used_memory_vm_total", 0);
+    text.zeros(&["used_memory_functions"]);
+    text.bytes("used_memory_scripts", 0);
     text.bytes("maxmemory", server.config.settings().maxmemory_bytes);
     text.field("maxmemory_policy", maxmemory_policy(server));
     text.field("allocator_frag_ratio", "1.00");
@@ -379,9 +393,13 @@ pub(crate) fn keyspace(text: &mut Lines, server: &Server) {
         let keys = server.store.len(namespace);
         if keys > 0 {
             let expires = server.store.expiring(namespace);
+            let ttl_ms = match expires {
+                0 => 0,
+                _ => server.store.average_ttl_ms(namespace),
+            };
             text.field(
                 &format!("db{database}"),
-                format!("keys={keys},expires={expires},avg_ttl=0"),
+                format!("keys={keys},expires={expires},avg_ttl={ttl_ms}"),
             );
         }
     }
@@ -407,6 +425,7 @@ pub(crate) fn tiers(text: &mut Lines, server: &Server) {
     text.field("flush_errors", store.flush_errors);
     text.field("expiry_errors", store.expiry_errors);
     text.field("cold_reads", store.cold_reads);
+    text.field("damaged_reads", store.damaged_reads);
     device_reads(text, server);
     text.field("warm_copied_bytes", store.warm_copied_bytes);
     text.field("promotions", store.promotions);

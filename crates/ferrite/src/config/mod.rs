@@ -17,6 +17,7 @@ mod settings;
 mod source;
 mod syntax;
 pub(crate) mod table;
+pub(crate) mod usable;
 mod value;
 
 #[cfg(test)]
@@ -76,6 +77,8 @@ pub(crate) struct Config {
     /// The file to rewrite, absolute.
     file: Option<PathBuf>,
     automatic_maxmemory_bytes: u64,
+    /// Where each row of the table was set at the start, if it was.
+    places: Vec<Option<String>>,
     /// The values without any configuration, one for each row of the table.
     defaults: Vec<Value>,
     /// The current values, one for each row. Held for the whole of a `CONFIG SET`.
@@ -110,7 +113,9 @@ impl Config {
         let notices = draft.notices();
         let automatic_maxmemory_bytes = draft.fit_to(machine)?;
         let Draft {
-            values, defaults, ..
+            values,
+            defaults,
+            places,
         } = draft;
         let file = match &cli.file {
             Some(file) => Some(std::path::absolute(file).map_err(|error| {
@@ -122,6 +127,7 @@ impl Config {
         let config = Config {
             file,
             automatic_maxmemory_bytes,
+            places,
             defaults,
             values: Mutex::new(values),
             published: RwLock::new(Arc::new(settings)),
@@ -133,6 +139,11 @@ impl Config {
     /// The configuration file, absolute, if there is one.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.file.as_deref()
+    }
+
+    /// Where the directive called `name` was set at the start, if it was: file and line, or the command line.
+    pub(crate) fn place(&self, name: &str) -> Option<&str> {
+        self.places[known_row(name)].as_deref()
     }
 
     /// The current settings.

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use hybridlog::ColdReads;
 
-use super::execute::ColdLease;
+use super::waiting::ColdLease;
 use super::{Closed, Connection, Socket};
 use crate::blocking::{Blocked, End};
 use crate::client::After;

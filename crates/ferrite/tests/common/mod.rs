@@ -109,6 +109,13 @@ impl Server {
         Arc::clone(&self.dir)
     }
 
+    /// Waits for a crash that is meant to happen; returns the status and the rest of the log.
+    pub(crate) fn crash(mut self) -> (ExitStatus, String) {
+        let ended = self.wait();
+        self.is_killed = true;
+        ended
+    }
+
     /// Ends the server with SHUTDOWN and these options; returns its directory.
     pub(crate) fn shut_down(mut self, options: &[&str]) -> Arc<TempDir> {
         let mut client = self.connect();
