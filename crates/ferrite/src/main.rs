@@ -30,6 +30,7 @@ mod output;
 mod pause;
 mod persistence;
 mod process;
+mod rdb;
 mod server;
 mod shutdown;
 mod slow_lane;

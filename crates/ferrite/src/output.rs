@@ -174,6 +174,11 @@ impl Output {
             .unwrap_or_default()
     }
 
+    /// What was written after `mark`, without pieces.
+    pub(crate) fn encoded_since(&self, mark: Mark) -> &[u8] {
+        &self.encoder.as_bytes()[mark.encoded..]
+    }
+
     /// Bytes of what was written after `mark`.
     pub(crate) fn bytes_since(&self, mark: Mark) -> usize {
         let pieces = self.pieces.iter().skip(mark.pieces);

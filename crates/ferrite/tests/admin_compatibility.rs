@@ -109,6 +109,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "our own: where a key lies, `hot`, `warm` or `cold`",
     ),
     (
+        "dump",
+        "payloads of RDB version 10, uncompressed, which Redis from 7.0 on and Valkey read; of a hash with fields that expire version 12, for Redis from 7.4 on. When a consumer of a stream last got something is not in them",
+    ),
+    (
         "flushall",
         "SYNC and ASYNC are the same: the databases are empty at once, what was in them is swept in the background",
     ),
@@ -166,6 +170,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "always 0: no time of use is stored beside a record",
     ),
     ("object|refcount", "always 1: no two keys share a value"),
+    (
+        "restore",
+        "also what Valkey 9 and newer versions of Redis dump, as far as there are such types; all of a payload is checked, whatever `sanitize-dump-payload` says, also that nothing follows the value; a time to live beyond all times is an error; IDLETIME and FREQ are taken, and not kept",
+    ),
+    ("restore-asking", "as `RESTORE`"),
     ("scan", "another order, and cursors of another kind"),
     ("save", "nobody waits for it but the client that asked"),
     (

@@ -364,6 +364,8 @@ const ACCESS: &[(&str, &[Access])] = &[
     ("refcount", &[LOOK]),
     ("rename", &[TAKE, OVERWRITE]),
     ("renamenx", &[TAKE, INSERT]),
+    ("restore", &[OVERWRITE]),
+    ("restore-asking", &[OVERWRITE]),
     ("rpop", &[TAKE]),
     ("rpoplpush", &[TAKE, APPEND]),
     ("rpush", &[APPEND]),

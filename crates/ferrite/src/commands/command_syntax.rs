@@ -271,6 +271,7 @@ const SYNTAX: &[(&str, &str)] = &[
     ),
     ("delifeq", "key value"),
     ("digest", "key"),
+    ("dump", "key"),
     ("echo", "message"),
     ("exists", "key..."),
     ("expire", "key seconds [NX | XX | GT | LT]"),
@@ -395,6 +396,14 @@ const SYNTAX: &[(&str, &str)] = &[
     ("pttl", "key"),
     ("rename", "key newkey"),
     ("renamenx", "key newkey"),
+    (
+        "restore",
+        "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]",
+    ),
+    (
+        "restore-asking",
+        "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]",
+    ),
     ("rpop", "key [count]"),
     ("rpoplpush", "source destination"),
     ("rpush", "key element..."),

@@ -134,6 +134,11 @@ impl<'r> Hash<'r> {
         expires_at_ms.is_none_or(|at| at > self.now_ms)
     }
 
+    /// Whether there may be fields that expire.
+    pub(super) fn may_expire(&self) -> bool {
+        earliest_expiry(&self.collection).is_some()
+    }
+
     /// Whether there may be fields that have expired.
     pub(super) fn has_expired(&self) -> bool {
         earliest_expiry(&self.collection).is_some_and(|at| at <= self.now_ms)
@@ -248,7 +253,8 @@ fn set_header(
     Ok(cx.op.set_header(cx.namespace, key, &HASH, &header)?)
 }
 
-fn header(encoding: Encoding, earliest_expiry_ms: Option<u64>) -> Vec<u8> {
+/// What the header of a hash says.
+pub(super) fn header(encoding: Encoding, earliest_expiry_ms: Option<u64>) -> Vec<u8> {
     let mut header = encoding.header().to_vec();
     if let Some(at_ms) = earliest_expiry_ms {
         header.extend_from_slice(&at_ms.to_le_bytes());

@@ -13,6 +13,8 @@ use super::parse::strict_integer;
 use crate::command::Stop;
 use crate::config::Settings;
 use crate::ctx::Ctx;
+use crate::rdb::listpack::Builder;
+use crate::rdb::{ListValue, Packing};
 
 /// What -1 to -5 stand for, bytes.
 const SIZES: [u64; 5] = [4096, 8192, 16384, 32768, 65536];
@@ -21,32 +23,47 @@ const COUNTED_MAX_BYTES: u64 = 8192;
 /// Bytes of a listpack without elements.
 const EMPTY_BYTES: u64 = 7;
 
+/// What an element that is pushed is taken to need in a listpack beside its own bytes.
+const PUSHED_BESIDE_BYTES: u64 = 8;
+
 /// How long a listpack may be.
 #[derive(Clone, Copy)]
-enum Limit {
+pub(super) enum NodeLimit {
     Bytes(u64),
     Entries(u64),
 }
 
-impl Limit {
-    fn now(cx: &Ctx<'_>) -> Limit {
+impl NodeLimit {
+    pub(super) fn now(cx: &Ctx<'_>) -> NodeLimit {
         let size = cx
             .worker
             .settings(|settings: &Settings| settings.list_max_listpack_size);
         match u64::try_from(size) {
-            Ok(entries) => Limit::Entries(entries.max(1)),
+            Ok(entries) => NodeLimit::Entries(entries.max(1)),
             Err(_) => {
                 let at = (size.unsigned_abs() as usize - 1).min(SIZES.len() - 1);
-                Limit::Bytes(SIZES[at])
+                NodeLimit::Bytes(SIZES[at])
             }
         }
     }
 
     fn max_bytes(self) -> u64 {
         match self {
-            Limit::Bytes(bytes) => bytes,
-            Limit::Entries(_) => COUNTED_MAX_BYTES,
+            NodeLimit::Bytes(bytes) => bytes,
+            NodeLimit::Entries(_) => COUNTED_MAX_BYTES,
         }
+    }
+
+    /// Whether a listpack may have so many elements and bytes.
+    fn allows(self, count: u64, bytes: u64) -> bool {
+        let is_few = !matches!(self, NodeLimit::Entries(entries) if count > entries);
+        is_few && bytes <= self.max_bytes()
+    }
+
+    /// Whether `node` may have `element` as well.
+    pub(super) fn takes(self, node: &Builder, element: &[u8]) -> bool {
+        let bytes = node.len() as u64 + entry_bytes(element);
+        self.allows(node.count() as u64 + 1, bytes)
     }
 }
 
@@ -57,14 +74,14 @@ pub(super) fn note_growth(
     count: u64,
     bytes: u64,
 ) -> Result<(), Stop> {
-    let limit = Limit::now(cx);
+    let limit = NodeLimit::now(cx);
     let list = find(&cx.op, cx.namespace, key, KIND_LIST)?;
     let (len, is_over) = match &list {
         Some(list) if Encoding::of(list) == Encoding::Quicklist => return Ok(()),
         Some(list) => (list.len(ELEMENTS), is_over(list, limit.max_bytes(), bytes)?),
         None => (0, EMPTY_BYTES + bytes > limit.max_bytes()),
     };
-    if is_over || matches!(limit, Limit::Entries(entries) if len + count > entries) {
+    if is_over || matches!(limit, NodeLimit::Entries(entries) if len + count > entries) {
         Encoding::Quicklist.store(cx, key, &LIST)?;
     }
     Ok(())
@@ -87,15 +104,38 @@ fn note_smaller_than(cx: &mut Ctx<'_>, key: &[u8], part: u64) -> Result<(), Stop
     if Encoding::of(&list) != Encoding::Quicklist {
         return Ok(());
     }
-    let limit = Limit::now(cx);
+    let limit = NodeLimit::now(cx);
     let is_small = match limit {
-        Limit::Bytes(bytes) => bytes_at_most(&list) <= bytes / part,
-        Limit::Entries(entries) => list.len(ELEMENTS) <= entries / part,
+        NodeLimit::Bytes(bytes) => bytes_at_most(&list) <= bytes / part,
+        NodeLimit::Entries(entries) => list.len(ELEMENTS) <= entries / part,
     };
     if is_small {
         Encoding::Listpack.store(cx, key, &LIST)?;
     }
     Ok(())
+}
+
+/// The encoding of a list that RESTORE has read.
+pub(super) fn encoding_of_value(cx: &Ctx<'_>, list: &ListValue) -> Encoding {
+    let limit = NodeLimit::now(cx);
+    let mut bytes = EMPTY_BYTES;
+    let is_one_node = match list.packing {
+        Packing::Other => false,
+        Packing::Whole => {
+            bytes += list.elements.iter().map(entry_bytes).sum::<u64>();
+            limit.allows(list.elements.len() as u64, bytes)
+        }
+        // As Redis decides it, when it pushes one after the other.
+        Packing::Loose => (1..).zip(list.elements.iter()).all(|(count, element)| {
+            let pushed = bytes + element.len() as u64 + PUSHED_BESIDE_BYTES;
+            bytes += entry_bytes(element);
+            limit.allows(count, if count == 1 { bytes } else { pushed })
+        }),
+    };
+    match is_one_node {
+        true => Encoding::Listpack,
+        false => Encoding::Quicklist,
+    }
 }
 
 /// Whether the list, as a listpack, would be longer than `limit` with `more` bytes.

@@ -18,6 +18,8 @@ pub(crate) mod connection;
 mod database;
 mod debug;
 mod debug_digest;
+mod dump;
+mod dump_stream;
 pub(crate) mod extended_float;
 mod generic_expiry;
 mod generic_keys;
@@ -44,6 +46,8 @@ mod misc;
 mod object;
 pub(crate) mod parse;
 mod persistence;
+mod restore;
+mod restore_stream;
 mod set;
 mod set_algebra;
 mod set_random;
@@ -135,6 +139,8 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     generic_keys::ROWS,
     generic_expiry::ROWS,
     generic_scan::ROWS,
+    dump::ROWS,
+    restore::ROWS,
     object::ROWS,
     database::ROWS,
     debug::ROWS,

@@ -105,7 +105,7 @@ impl Header {
     }
 
     /// The first byte is that of the encoding, of which there is one.
-    fn to_bytes(self) -> [u8; Header::BYTES] {
+    pub(super) fn to_bytes(self) -> [u8; Header::BYTES] {
         let mut bytes = [0; Header::BYTES];
         bytes[1..17].copy_from_slice(&self.last_id.to_bytes());
         bytes[17..33].copy_from_slice(&self.max_deleted_id.to_bytes());
@@ -235,6 +235,7 @@ pub(super) fn reply_entry(
 }
 
 /// The fields and values of an entry, as they are stored: how many strings there are, then each behind its length.
+#[derive(Clone)]
 pub(super) struct Strings<'v> {
     /// How many are left.
     pub(super) count: usize,

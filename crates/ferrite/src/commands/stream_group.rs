@@ -215,11 +215,16 @@ impl Group {
         }
     }
 
-    pub(super) fn store(&self, cx: &mut Ctx<'_>, key: &[u8], name: &[u8]) -> Result<(), Stop> {
+    /// What is stored of it.
+    pub(super) fn to_bytes(self) -> Vec<u8> {
         let mut value = self.number.to_le_bytes().to_vec();
         value.extend_from_slice(&self.last_id.to_bytes());
         value.extend_from_slice(&self.entries_read.unwrap_or(u64::MAX).to_le_bytes());
-        put(cx, key, &group_key(name), &value)
+        value
+    }
+
+    pub(super) fn store(&self, cx: &mut Ctx<'_>, key: &[u8], name: &[u8]) -> Result<(), Stop> {
+        put(cx, key, &group_key(name), &self.to_bytes())
     }
 }
 
@@ -239,6 +244,14 @@ impl Consumer {
             seen_ms: number_at(value, 4) as i64,
             active_ms: number_at(value, 12) as i64,
         }
+    }
+
+    /// What is stored of it.
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        let mut value = self.number.to_le_bytes().to_vec();
+        value.extend_from_slice(&self.seen_ms.to_le_bytes());
+        value.extend_from_slice(&self.active_ms.to_le_bytes());
+        value
     }
 
     /// The consumer with this name, or a new one that is not stored yet; seen now.
@@ -276,10 +289,7 @@ impl Consumer {
             }
             None => false,
         };
-        let mut value = self.number.to_le_bytes().to_vec();
-        value.extend_from_slice(&self.seen_ms.to_le_bytes());
-        value.extend_from_slice(&self.active_ms.to_le_bytes());
-        put(cx, key, &consumer_key(group, name), &value)?;
+        put(cx, key, &consumer_key(group, name), &self.to_bytes())?;
         if !has_number {
             put(cx, key, &name_key(group, self.number), name)?;
         }
@@ -301,6 +311,14 @@ impl Pending {
         }
     }
 
+    /// What is stored of it.
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        let mut value = self.consumer.to_le_bytes().to_vec();
+        value.extend_from_slice(&self.delivered_ms.to_le_bytes());
+        value.extend_from_slice(&self.deliveries.to_le_bytes());
+        value
+    }
+
     /// Stores it as what is pending of this entry, which `former` has had.
     pub(super) fn store(
         &self,
@@ -316,10 +334,7 @@ impl Pending {
                 take(cx, key, &owned_key(group, former, id))?;
             }
         }
-        let mut value = self.consumer.to_le_bytes().to_vec();
-        value.extend_from_slice(&self.delivered_ms.to_le_bytes());
-        value.extend_from_slice(&self.deliveries.to_le_bytes());
-        put(cx, key, &pending_key(group, id), &value)
+        put(cx, key, &pending_key(group, id), &self.to_bytes())
     }
 
     /// The entry is not pending any more.

@@ -84,33 +84,14 @@ fn store_step_by_step(cx: &mut Ctx<'_>, key: &[u8], result: &ScoredMembers) -> R
         return Ok(());
     }
     check_room(cx, 2 * result.len(), 2 * result.bytes.len())?;
-    let has_index = !is_small(
-        result.len(),
-        result.bytes.len() - SCORE_BYTES * result.len(),
-    );
     if cx.progress.done == 0 {
         let encoding = match is_packed(cx, result.len() as u64, result.longest_bytes as u64) {
             true => Encoding::Listpack,
             false => Encoding::Skiplist,
         };
-        let places = &result.places[..result.len().min(STORED_TOGETHER)];
-        let bytes: usize = places.iter().map(Range::len).sum();
-        cx.client.allowance.ask(bytes as u64 * PLAN_FACTOR)?;
-        let header = header(encoding, has_index);
-        let elements = places.iter().map(|place| &result.bytes[place.clone()]);
-        let scored = elements.clone().map(|key| (SCORES, element(key, b"")));
-        let members = elements.filter(|_| has_index).map(|key| {
-            let (score, member) = key.split_at(SCORE_BYTES);
-            (MEMBERS, element(member, score))
-        });
-        cx.op.build_collection(
-            cx.namespace,
-            key,
-            &ZSET,
-            &header,
-            &mut scored.chain(members),
-        )?;
-        cx.progress.done = places.len();
+        let count = result.len().min(STORED_TOGETHER);
+        build(cx, key, result, count, encoding)?;
+        cx.progress.done = count;
     }
     for place in &result.places[cx.progress.done..] {
         let scored = &result.bytes[place.clone()];
@@ -122,6 +103,36 @@ fn store_step_by_step(cx: &mut Ctx<'_>, key: &[u8], result: &ScoredMembers) -> R
         cx.progress.done += 1;
     }
     Ok(())
+}
+
+/// Stores the first `count` of the members at once, whatever the key holds. They are in order, and the others follow.
+pub(super) fn build(
+    cx: &mut Ctx<'_>,
+    key: &[u8],
+    result: &ScoredMembers,
+    count: usize,
+    encoding: Encoding,
+) -> Result<(), Stop> {
+    let has_index = !is_small(
+        result.len(),
+        result.bytes.len() - SCORE_BYTES * result.len(),
+    );
+    let places = &result.places[..count];
+    let bytes: usize = places.iter().map(Range::len).sum();
+    cx.client.allowance.ask(bytes as u64 * PLAN_FACTOR)?;
+    let elements = places.iter().map(|place| &result.bytes[place.clone()]);
+    let scored = elements.clone().map(|key| (SCORES, element(key, b"")));
+    let members = elements.filter(|_| has_index).map(|key| {
+        let (score, member) = key.split_at(SCORE_BYTES);
+        (MEMBERS, element(member, score))
+    });
+    Ok(cx.op.build_collection(
+        cx.namespace,
+        key,
+        &ZSET,
+        &header(encoding, has_index),
+        &mut scored.chain(members),
+    )?)
 }
 
 fn element<'e>(key: &'e [u8], value: &'e [u8]) -> Element<'e> {

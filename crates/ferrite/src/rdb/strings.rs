@@ -1,0 +1,66 @@
+//! Very many strings, one behind the other: what the elements of a value are until they are stored.
+
+use std::collections::HashSet;
+
+use super::{Ask, push_within};
+use crate::command::Stop;
+
+/// What the set takes for each string that is looked for twice, bytes.
+const LOOKED_FOR_BYTES: u64 = 40;
+
+/// Strings in the order in which they were added.
+#[derive(Default)]
+pub(crate) struct Strings {
+    bytes: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Strings {
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Bytes of all strings together.
+    pub(crate) fn total_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn get(&self, at: usize) -> &[u8] {
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.bytes[start..self.ends[at]]
+    }
+
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> + Clone {
+        (0..self.len()).map(|at| self.get(at))
+    }
+
+    /// Bytes of the longest; 0 if there are none.
+    pub(crate) fn longest_bytes(&self) -> usize {
+        self.iter().map(<[u8]>::len).max().unwrap_or_default()
+    }
+
+    pub(crate) fn push(&mut self, string: &[u8], ask: &mut Ask<'_>) -> Result<(), Stop> {
+        let bytes = self.bytes.len() + string.len();
+        if bytes > self.bytes.capacity() {
+            ask(bytes.max(2 * self.bytes.capacity()) as u64)?;
+        }
+        self.bytes.extend_from_slice(string);
+        push_within(&mut self.ends, bytes, ask)
+    }
+
+    /// Takes all but the first `len` away.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.ends.truncate(len);
+        self.bytes
+            .truncate(self.ends.last().copied().unwrap_or_default());
+    }
+
+    /// Whether two of the strings are the same, of those at every `step`th position.
+    pub(crate) fn repeat(&self, step: usize, ask: &mut Ask<'_>) -> Result<bool, Stop> {
+        let strings = self.iter().step_by(step);
+        ask(strings.len() as u64 * LOOKED_FOR_BYTES)?;
+        let mut met = HashSet::with_capacity(strings.len());
+        Ok(!strings.into_iter().all(|string| met.insert(string)))
+    }
+}
