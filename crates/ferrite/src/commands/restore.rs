@@ -22,7 +22,7 @@ use crate::args::Args;
 use crate::command::{Done, Flags, Handler, Row, Stop};
 use crate::ctx::Ctx;
 use crate::rdb::envelope::Payload;
-use crate::rdb::{Error, HashValue, ListValue, Packing, SetValue, Strings, Value, ZsetValue};
+use crate::rdb::{Error, HashValue, ListValue, Packing, SetValue, Value, ZsetValue};
 
 const BUSY_KEY: &str = "BUSYKEY Target key name already exists.";
 const INVALID_TTL: &str = "ERR Invalid TTL value, must be >= 0";
@@ -30,8 +30,8 @@ const WRONG_PAYLOAD: &str = "ERR DUMP payload version or checksum are wrong";
 const MALFORMED: &str = "ERR Bad data format";
 
 /// What a collection takes while it is planned: for each element, and so many times its bytes.
-const PLANNED_ELEMENT_BYTES: u64 = 200;
-const PLANNED_FACTOR: u64 = 4;
+const PLANNED_ELEMENT_BYTES: u64 = 140;
+const PLANNED_FACTOR: u64 = 3;
 
 const RESTORE_ROW: Row = Row {
     arity: -4,
@@ -179,9 +179,8 @@ fn store(cx: &mut Ctx<'_>, key: &[u8], value: Value<'_>) -> Result<(), Stop> {
     }
 }
 
-/// Makes sure that there is the memory and the room for a collection of these strings, each of which may be several elements.
-pub(super) fn prepare(cx: &mut Ctx<'_>, strings: &Strings) -> Result<(), Stop> {
-    let (count, bytes) = (strings.len(), strings.total_bytes());
+/// Makes sure that there is the memory and the room for a collection of so many elements with so many bytes together.
+pub(super) fn prepare(cx: &mut Ctx<'_>, count: usize, bytes: usize) -> Result<(), Stop> {
     let planned = count as u64 * PLANNED_ELEMENT_BYTES + bytes as u64 * PLANNED_FACTOR;
     cx.client.allowance.ask(planned)?;
     check_room(cx, count, bytes + 16 * count)
@@ -214,14 +213,14 @@ pub(super) fn element<'e>(
 }
 
 fn store_list(cx: &mut Ctx<'_>, key: &[u8], list: &ListValue) -> Result<(), Stop> {
-    prepare(cx, &list.elements)?;
+    prepare(cx, list.elements.len(), list.elements.total_bytes())?;
     let encoding = encoding_of_value(cx, list);
     let elements = list.elements.iter().map(|value| element(b"", value, None));
     store_elements(cx, key, &LIST, &encoding.header(), elements)
 }
 
 fn store_set(cx: &mut Ctx<'_>, key: &[u8], set: &SetValue) -> Result<(), Stop> {
-    prepare(cx, &set.members)?;
+    prepare(cx, set.members.len(), set.members.total_bytes())?;
     let encoding = set_encoding(&PackedLimits::now(cx), set);
     let members = set.members.iter().map(|member| element(member, b"", None));
     store_elements(cx, key, &SET, &encoding.header(), members)
@@ -250,7 +249,8 @@ fn set_encoding(limits: &PackedLimits, set: &SetValue) -> Encoding {
 }
 
 fn store_zset(cx: &mut Ctx<'_>, key: &[u8], zset: ZsetValue) -> Result<(), Stop> {
-    prepare(cx, &zset.members)?;
+    let (count, bytes) = (zset.members.len(), zset.members.total_bytes());
+    check_room(cx, 2 * count, 2 * (bytes + 16 * count))?;
     let limit = PackedLimits::now(cx).zset;
     let is_few = zset.members.len() as u64 <= limit.entries;
     let are_short = || zset.members.longest_bytes() as u64 <= limit.element_bytes;
@@ -258,7 +258,7 @@ fn store_zset(cx: &mut Ctx<'_>, key: &[u8], zset: ZsetValue) -> Result<(), Stop>
         true => Encoding::Listpack,
         false => Encoding::Skiplist,
     };
-    let mut scored = ScoredMembers::default();
+    let mut scored = ScoredMembers::with_room(count, bytes, &mut cx.client.allowance)?;
     for (member, score) in zset.members.iter().zip(&zset.scores) {
         scored.push(member, *score, &mut cx.client.allowance)?;
     }
@@ -268,7 +268,7 @@ fn store_zset(cx: &mut Ctx<'_>, key: &[u8], zset: ZsetValue) -> Result<(), Stop>
 }
 
 fn store_hash(cx: &mut Ctx<'_>, key: &[u8], hash: &HashValue) -> Result<(), Stop> {
-    prepare(cx, &hash.pairs)?;
+    prepare(cx, hash.len(), hash.pairs.total_bytes())?;
     let limit = PackedLimits::now(cx).hash;
     let is_few = hash.len() as u64 <= limit.entries;
     let are_short = || hash.pairs.longest_bytes() as u64 <= limit.element_bytes;

@@ -1,6 +1,5 @@
 //! Storing a stream that RESTORE has read, with its consumer groups: the elements of both trees in their order.
 
-use super::collection::check_room;
 use super::restore::{element, prepare};
 use super::stream::{ENTRIES, GROUPS, Header, STREAM, Strings as Fields};
 use super::stream_group::{
@@ -26,9 +25,7 @@ pub(super) fn store_stream(cx: &mut Ctx<'_>, key: &[u8], stream: StreamValue) ->
     drop(stream);
     let mut order: Vec<usize> = (0..groups.len()).step_by(2).collect();
     order.sort_unstable_by_key(|at| groups.get(*at));
-    prepare(cx, &entries)?;
-    prepare(cx, &groups)?;
-    check_room(
+    prepare(
         cx,
         (entries.len() + groups.len()) / 2,
         entries.total_bytes() + groups.total_bytes(),

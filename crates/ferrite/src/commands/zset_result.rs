@@ -28,6 +28,21 @@ pub(crate) struct ScoredMembers {
 }
 
 impl ScoredMembers {
+    /// With room for `count` members that have so many bytes together: what has to grow takes more on the way.
+    pub(super) fn with_room(
+        count: usize,
+        bytes: usize,
+        memory: &mut Allowance,
+    ) -> Result<ScoredMembers, Stop> {
+        let bytes = bytes + SCORE_BYTES * count;
+        memory.ask((bytes + count * size_of::<Range<usize>>()) as u64)?;
+        Ok(ScoredMembers {
+            bytes: Vec::with_capacity(bytes),
+            places: Vec::with_capacity(count),
+            longest_bytes: 0,
+        })
+    }
+
     pub(super) fn len(&self) -> usize {
         self.places.len()
     }

@@ -26,6 +26,11 @@ impl<'p> Reader<'p> {
         Reader { rest: bytes }
     }
 
+    /// How many bytes are left.
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     pub(super) fn is_at_end(&self) -> bool {
         self.rest.is_empty()
     }

@@ -17,6 +17,19 @@ pub(crate) struct Strings {
 }
 
 impl Strings {
+    /// With room for `count` strings that have so many bytes together: what has to grow takes more on the way.
+    pub(crate) fn with_room(
+        count: usize,
+        bytes: usize,
+        ask: &mut Ask<'_>,
+    ) -> Result<Strings, Stop> {
+        ask((count * size_of::<usize>() + bytes) as u64)?;
+        Ok(Strings {
+            bytes: Vec::with_capacity(bytes),
+            ends: Vec::with_capacity(count),
+        })
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }

@@ -110,10 +110,14 @@ fn entries<'a>(kind: u8, bytes: &'a [u8]) -> Result<Entries<'a>, Error> {
 
 impl ListValue {
     fn read(kind: u8, from: &mut Reader<'_>, ask: &mut Ask<'_>) -> Result<ListValue, Error> {
-        let mut elements = Strings::default();
+        let count = match kind {
+            kind::LIST => from.elements()?,
+            _ => 0,
+        };
+        let mut elements = Strings::with_room(count, from.left(), ask)?;
         let packing = match kind {
             kind::LIST => {
-                for _ in 0..from.elements()? {
+                for _ in 0..count {
                     elements.push(&from.string(ask)?, ask)?;
                 }
                 Packing::Loose
@@ -167,10 +171,14 @@ fn read_nodes(
 
 impl SetValue {
     fn read(kind: u8, from: &mut Reader<'_>, ask: &mut Ask<'_>) -> Result<SetValue, Error> {
-        let mut members = Strings::default();
+        let count = match kind {
+            kind::SET => from.elements()?,
+            _ => 0,
+        };
+        let mut members = Strings::with_room(count, from.left(), ask)?;
         let packing = match kind {
             kind::SET => {
-                for _ in 0..from.elements()? {
+                for _ in 0..count {
                     members.push(&from.string(ask)?, ask)?;
                 }
                 Packing::Loose
@@ -193,14 +201,16 @@ impl SetValue {
 
 impl ZsetValue {
     fn read(kind: u8, from: &mut Reader<'_>, ask: &mut Ask<'_>) -> Result<ZsetValue, Error> {
+        let is_loose = matches!(kind, kind::ZSET | kind::ZSET_2);
+        let count = if is_loose { from.elements()? } else { 0 };
         let mut zset = ZsetValue {
-            members: Strings::default(),
+            members: Strings::with_room(count, from.left(), ask)?,
             scores: Vec::new(),
             packing: Packing::Whole,
         };
-        if matches!(kind, kind::ZSET | kind::ZSET_2) {
+        if is_loose {
             zset.packing = Packing::Loose;
-            for _ in 0..from.elements()? {
+            for _ in 0..count {
                 zset.members.push(&from.string(ask)?, ask)?;
                 let score = match kind {
                     kind::ZSET => from.text_double()?,
@@ -233,7 +243,7 @@ impl HashValue {
         ask: &mut Ask<'_>,
     ) -> Result<HashValue, Error> {
         let mut hash = HashValue {
-            pairs: Strings::default(),
+            pairs: Strings::with_room(0, from.left(), ask)?,
             expiries_ms: Vec::new(),
             packing: Packing::Loose,
         };

@@ -20,6 +20,9 @@ use crate::operation::Operation;
 use crate::write::Over;
 use crate::{Meta, Namespace, Stop};
 
+/// What an element of few bytes takes beside them, about.
+const ENTRY_BESIDE_BYTES: usize = 4;
+
 /// The elements of one tree: encoded one after the other, and where each begins and ends.
 #[derive(Default)]
 struct Encoded {
@@ -65,6 +68,7 @@ impl<I: Index> Operation<'_, I> {
         let mut all: SmallVec<[Encoded; 4]> =
             layout.trees.iter().map(|_| Encoded::default()).collect();
         let elements: Vec<_> = elements.collect();
+        reserve(&mut all, &elements);
         for (tree, element) in &elements {
             let new = NewElement {
                 key: &element.key,
@@ -105,6 +109,20 @@ impl<I: Index> Operation<'_, I> {
             self.note_tree(namespace, key, effect);
         }
         Ok(())
+    }
+}
+
+/// Takes the memory for the encoded elements at once: what has to grow takes more on the way.
+fn reserve(all: &mut [Encoded], elements: &[(usize, Element<'_>)]) {
+    let mut sizes: SmallVec<[(usize, usize); 4]> = all.iter().map(|_| (0, 0)).collect();
+    for (tree, element) in elements {
+        let (count, bytes) = &mut sizes[*tree];
+        *count += 1;
+        *bytes += ENTRY_BESIDE_BYTES + element.key.len() + element.value.len();
+    }
+    for (encoded, (count, bytes)) in all.iter_mut().zip(sizes) {
+        encoded.places.reserve_exact(count);
+        encoded.bytes.reserve_exact(bytes);
     }
 }
 
