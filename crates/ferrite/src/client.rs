@@ -16,6 +16,7 @@ use hybridlog::{KeptLatches, Lookups, Operation, Position, Suspended, Watch};
 use crate::args::Args;
 use crate::blocking::{Blocked, FormerWait, Waiter};
 use crate::command::{Flags, Stop};
+use crate::commands::Sorting;
 use crate::config::Origin;
 use crate::ctx::Progress;
 use crate::exec::Exec;
@@ -146,6 +147,8 @@ pub(crate) struct Client {
     pub(crate) half_done: Option<HalfDone>,
     /// What the command that runs picks by, if it picks at random.
     pub(crate) seed: Option<u64>,
+    /// How far the SORT that runs has come: it is run again without the latches it had.
+    pub(crate) sorting: Option<Box<Sorting>>,
     /// Changes that the command which runs has made, to be added to the statistics when it has ended.
     pub(crate) changes: u64,
     /// Where the client's last change ends in the command log.
@@ -175,6 +178,7 @@ impl Client {
             exec: None,
             half_done: None,
             seed: None,
+            sorting: None,
             changes: 0,
             written: None,
             blocked: None,
@@ -198,6 +202,7 @@ impl Client {
     /// A command ends: whether its reply is sent.
     #[inline]
     pub(crate) fn wants_reply(&mut self) -> bool {
+        self.sorting = None;
         let wants = self.reply_mode.sends();
         self.reply_mode.skip = std::mem::take(&mut self.reply_mode.skip_next);
         wants
@@ -278,11 +283,13 @@ impl Client {
 
     /// How many steps of the command that runs are done, if it waits half-way.
     pub(crate) fn steps_done(&self) -> usize {
-        match (&self.half_done, &self.exec) {
+        let sorted = self.sorting.as_ref().map_or(0, |sorting| sorting.steps());
+        let steps = match (&self.half_done, &self.exec) {
             (Some(half_done), _) => half_done.progress.steps(),
             (None, Some(exec)) => exec.steps_done(),
             (None, None) => 0,
-        }
+        };
+        steps + sorted
     }
 
     /// Memory of what has been queued.

@@ -15,6 +15,10 @@ pub(crate) enum Stop {
     Engine(hybridlog::Stop),
     /// It needs so many bytes of memory more than it may take now.
     Memory(u64),
+    /// Another operation has a key latched that the command does not name.
+    Latched,
+    /// It has run long enough at a stretch.
+    Turn,
     /// An error reply, without its leading dash: "ERR syntax error".
     Reply(Cow<'static, str>),
 }
@@ -23,7 +27,10 @@ impl Stop {
     /// Whether the command is to be run again once it has what it needs.
     pub(crate) fn is_wait(&self) -> bool {
         use hybridlog::Stop::{Cold, NoRoom};
-        matches!(self, Stop::Memory(_) | Stop::Engine(Cold | NoRoom { .. }))
+        matches!(
+            self,
+            Stop::Memory(_) | Stop::Latched | Stop::Turn | Stop::Engine(Cold | NoRoom { .. })
+        )
     }
 }
 
@@ -73,6 +80,8 @@ pub(crate) enum Keys {
     Counted { count: usize, step: usize },
     /// Argument 1, and those that follow argument 2, which holds their number (ZUNIONSTORE).
     TargetAndCounted,
+    /// Argument 1, and the one behind the last option STORE (SORT).
+    FirstAndStore,
     /// The first half of the arguments behind the word STREAMS, which comes behind options from argument `from` on (XREAD).
     Streams { from: i32 },
     /// From argument `first` to argument `last`, in the client's database and in the one whose number is found among
@@ -101,6 +110,10 @@ pub(crate) type Positions = Chain<Range<usize>, StepBy<Range<usize>>>;
 impl Keys {
     /// Positions of the keys among `args`; none where they would lie outside (the handler then finds the mistake).
     pub(crate) fn positions(self, args: Args<'_>) -> Positions {
+        if self == Keys::FirstAndStore {
+            let target = target_of_sort(args).map_or(0..0, |at| at..at + 1);
+            return (1..args.len().min(2)).chain(target.step_by(1));
+        }
         if self != Keys::TargetAndCounted {
             return (0..0).chain(self.run(args));
         }
@@ -113,7 +126,7 @@ impl Keys {
     fn run(self, args: Args<'_>) -> StepBy<Range<usize>> {
         let none = (0..0).step_by(1);
         match self {
-            Keys::TargetAndCounted | Keys::None | Keys::Everything => none,
+            Keys::TargetAndCounted | Keys::FirstAndStore | Keys::None | Keys::Everything => none,
             Keys::TwoDatabases { first, last, .. } => Keys::Range {
                 first,
                 last,
@@ -177,6 +190,22 @@ fn first_stream(args: Args<'_>) -> Option<usize> {
         };
     }
     Some(at + 1)
+}
+
+/// Where SORT names the key that it stores its result under.
+fn target_of_sort(args: Args<'_>) -> Option<usize> {
+    let (mut at, mut target) = (2, None);
+    while at < args.len() {
+        if args.is(at, "store") && at + 1 < args.len() {
+            target = Some(at + 1);
+        }
+        at += match () {
+            () if args.is(at, "limit") => 3,
+            () if args.is(at, "by") || args.is(at, "get") || args.is(at, "store") => 2,
+            () => 1,
+        };
+    }
+    target
 }
 
 fn parse_count(arg: &[u8]) -> Option<usize> {

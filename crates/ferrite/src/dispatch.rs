@@ -244,6 +244,8 @@ pub(crate) fn conclude(done: Done, output: &mut Output, mark: Mark) -> Result<En
         Stop::Engine(hybridlog::Stop::Cold) => return Err(Wait::ColdReads),
         Stop::Engine(hybridlog::Stop::NoRoom { bytes }) => return Err(Wait::Room(bytes)),
         Stop::Memory(bytes) => return Err(Wait::Memory(bytes)),
+        Stop::Latched => return Err(Wait::Latch),
+        Stop::Turn => return Err(Wait::Turn),
         Stop::Engine(error @ hybridlog::Stop::TooLarge { .. }) => {
             output.error(&format!("ERR {error}"));
         }

@@ -193,6 +193,7 @@ impl Exec {
         }
         client.note_no_lookups();
         client.seed = None;
+        client.sorting = None;
         self.after = self.after.and(std::mem::take(&mut client.after));
         self.insists_on_room = false;
         self.progress = Progress::default();

@@ -528,6 +528,11 @@ impl Allowance {
         }
     }
 
+    /// What the command has asked for in this run, bytes.
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked
+    }
+
     /// A command is to be run again, with what it has waited for.
     pub(crate) fn begin(&mut self, lease: Lease) {
         self.lease = Some(lease);

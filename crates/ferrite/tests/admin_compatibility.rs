@@ -30,6 +30,7 @@ const GROUPS: [(&str, &str); 11] = [
 
 const ONE_USER: &str = "there is one user, `default`, with the password of `requirepass`";
 const TRIMMED: &str = "with `~` entries go by the number of those that a node of Redis would hold, so other ones may stay; never more go than may";
+const SORTS: &str = "what BY and GET name is read key by key, each value as of some moment while the command runs (in a transaction, of one moment); ALPHA orders by bytes; the encoding of a sorted set stays";
 const MOVES_TWO: &str =
     "who has waited longest may come second if another command has the target list at that moment";
 const OWN_WORDS: &str = "the text is our own";
@@ -182,6 +183,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "with a command log it makes a checkpoint too, unless `NOSAVE` is given, so that the next start is fast",
     ),
     ("slowlog|help", OWN_WORDS),
+    ("sort", SORTS),
+    ("sort_ro", SORTS),
     (
         "wait",
         "there are no replicas: answers 0 when the timeout is over",

@@ -4,57 +4,13 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
+use common::redis::Redis;
 use common::{Connection, Server, Stream, check, encode, eventually};
-use tempfile::TempDir;
 
 const WORKERS: [&str; 2] = ["--io-threads", "4"];
-
-/// A real server on a UNIX socket.
-struct Redis {
-    child: Child,
-    dir: TempDir,
-}
-
-impl Redis {
-    /// Starts the program with this name: a variable of that name (`VALKEY_SERVER`) says where it is, else the PATH.
-    fn start(program: &str) -> Option<Redis> {
-        let variable = program.to_ascii_uppercase().replace('-', "_");
-        let binary = std::env::var_os(variable).unwrap_or(program.into());
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("redis.sock");
-        let child = Command::new(binary)
-            .args(["--port", "0", "--save", "", "--unixsocket"])
-            .arg(&socket)
-            .arg("--dir")
-            .arg(dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn();
-        let Ok(child) = child else {
-            println!("skipped: no {program}");
-            return None;
-        };
-        let redis = Redis { child, dir };
-        eventually(|| UnixStream::connect(&socket).ok());
-        Some(redis)
-    }
-
-    fn connect(&self) -> Connection<UnixStream> {
-        Connection::new(UnixStream::connect(self.dir.path().join("redis.sock")).unwrap())
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// How many clients wait.
 fn blocked<S: Stream>(control: &mut Connection<S>) -> usize {
@@ -242,6 +198,12 @@ fn whatever_makes_a_list_wakes_those_who_wait_for_it() {
          a: FLUSHDB
          a: RPUSH k y
          b<
+
+         a> BLPOP k 0
+         b: RPUSH other 3 1 2
+         b: SORT other STORE k
+         a<
+         b: LRANGE k 0 -1
 
          a> BLPOP k 0
          b: RPUSH other x

@@ -169,14 +169,14 @@ impl<'s> Held<'s> {
         Held { latches, stripes }
     }
 
-    /// Latches one stripe more, exclusively, if that can be done at once and is not done yet.
-    fn try_add(&mut self, stripe: u32) -> bool {
+    /// Latches one stripe more if that can be done at once and is not done yet.
+    fn try_add(&mut self, stripe: u32, mode: LatchMode) -> bool {
         match self.stripes.binary_search_by_key(&stripe, |held| held.0) {
-            Ok(at) => self.stripes[at].1 == LatchMode::Exclusive,
+            Ok(at) => self.stripes[at].1 >= mode,
             Err(at) => {
-                let latched = self.latches.try_acquire(stripe, LatchMode::Exclusive);
+                let latched = self.latches.try_acquire(stripe, mode);
                 if latched {
-                    self.stripes.insert(at, (stripe, LatchMode::Exclusive));
+                    self.stripes.insert(at, (stripe, mode));
                 }
                 latched
             }
@@ -324,7 +324,7 @@ impl<'s, I: Index> Operation<'s, I> {
     pub fn try_latch(&mut self, namespace: Namespace, key: &[u8]) -> bool {
         let stripe = Latches::stripe(self.shared.hash(namespace, key));
         let held_before = self.held.stripes.len();
-        if !self.held.try_add(stripe) {
+        if !self.held.try_add(stripe, LatchMode::Exclusive) {
             return false;
         }
         if self.held.stripes.len() == held_before {
@@ -337,6 +337,26 @@ impl<'s, I: Index> Operation<'s, I> {
             self.held.let_go(stripe);
         }
         is_latest
+    }
+
+    /// What `read` finds under a key that the operation need not have latched: it is latched for so long, in shared mode. `None`
+    /// if another has it exclusively; nothing is waited for.
+    pub fn read_beside<T>(
+        &mut self,
+        namespace: Namespace,
+        key: &[u8],
+        read: impl FnOnce(&Self) -> T,
+    ) -> Option<T> {
+        let stripe = Latches::stripe(self.shared.hash(namespace, key));
+        if self.held.mode(stripe).is_some() {
+            return Some(read(self));
+        }
+        if !self.held.try_add(stripe, LatchMode::Shared) {
+            return None;
+        }
+        let found = read(self);
+        self.held.let_go(stripe);
+        Some(found)
     }
 
     /// Whether the operation has a key latched exclusively. One that it has not, it has not changed.

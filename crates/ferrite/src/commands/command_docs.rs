@@ -374,6 +374,7 @@ const ACCESS: &[(&str, &[Access])] = &[
     ("setex", &[OVERWRITE]),
     ("setnx", &[INSERT]),
     ("setrange", &[EDIT]),
+    ("sort", &[READ]),
     ("strlen", &[LOOK]),
     ("touch", &[LOOK]),
     ("type", &[LOOK]),
@@ -428,6 +429,7 @@ fn range_of(keys: Keys) -> Keys {
             last,
             step: 1,
         },
+        Keys::FirstAndStore => FIRST_ARGUMENT,
         other => other,
     }
 }
@@ -484,6 +486,9 @@ fn access_of_key(row: &Row, specs: &[KeySpec], quoted: Args<'_>, nth: usize) -> 
     if row.name == "set" {
         let reads = (3..quoted.len()).any(|option| quoted.is(option, "get"));
         return if reads { &READ_AND_EDIT } else { &OVERWRITE };
+    }
+    if row.keys == Keys::FirstAndStore && nth > 0 {
+        return &OVERWRITE;
     }
     specs[nth.min(specs.len() - 1)].access
 }
@@ -683,9 +688,10 @@ fn reply_arguments(reply: &mut Output, arguments: &[Argument], key_specs: &mut R
 /// The row's flags with the one that follows from where its keys are.
 fn flags_of(row: &Row) -> Flags {
     match row.keys {
-        Keys::Counted { .. } | Keys::TargetAndCounted | Keys::Streams { .. } => {
-            row.flags.and(Flags::MOVABLEKEYS)
-        }
+        Keys::Counted { .. }
+        | Keys::TargetAndCounted
+        | Keys::FirstAndStore
+        | Keys::Streams { .. } => row.flags.and(Flags::MOVABLEKEYS),
         _ => row.flags,
     }
 }

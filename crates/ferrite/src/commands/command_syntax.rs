@@ -431,6 +431,14 @@ const SYNTAX: &[(&str, &str)] = &[
     ("smembers", "key"),
     ("smismember", "key member..."),
     ("smove", "source destination member"),
+    (
+        "sort",
+        "key [BY by-pattern] [LIMIT <offset count>] [GET get-pattern]... [ASC | DESC] [ALPHA] [STORE destination]",
+    ),
+    (
+        "sort_ro",
+        "key [BY by-pattern] [LIMIT <offset count>] [GET get-pattern]... [ASC | DESC] [ALPHA]",
+    ),
     ("spop", "key [count]"),
     ("srandmember", "key [count]"),
     ("srem", "key member..."),

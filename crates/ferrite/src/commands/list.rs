@@ -169,8 +169,20 @@ fn push_if_exists(cx: &mut Ctx<'_>, args: Args<'_>, side: Side) -> Done {
 
 fn push_all(cx: &mut Ctx<'_>, args: Args<'_>, side: Side) -> Done {
     let key = &args[1];
-    let mut values = args.from(2).skip(cx.progress.done);
+    let values = args.from(2).skip(cx.progress.done);
     begin_push(cx, key, values.clone())?;
+    let len = push_in_parts(cx, key, side, values)?;
+    cx.reply.integer(len as i64);
+    Ok(())
+}
+
+/// Pushes any number of `values`, one after the other, and counts them as done. Returns how many elements the list has then.
+pub(super) fn push_in_parts<'a>(
+    cx: &mut Ctx<'_>,
+    key: &[u8],
+    side: Side,
+    mut values: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Result<u64, Stop> {
     let mut len = 0;
     while let Some(first) = values.next() {
         let mut together: SmallVec<[&[u8]; 8]> = SmallVec::new();
@@ -187,8 +199,7 @@ fn push_all(cx: &mut Ctx<'_>, args: Args<'_>, side: Side) -> Done {
         len = push(cx, key, side, &mut together)?;
         cx.progress.done += together.len();
     }
-    cx.reply.integer(len as i64);
-    Ok(())
+    Ok(len)
 }
 
 /// Makes sure that `values` may be pushed to a list, which need not exist.

@@ -52,6 +52,8 @@ mod set;
 mod set_algebra;
 mod set_random;
 mod slowlog;
+mod sort;
+mod sort_pattern;
 mod stream;
 mod stream_add;
 mod stream_block;
@@ -91,6 +93,7 @@ pub(crate) use database::clear as clear_database;
 pub(crate) use hash::{ExpiredFields, remove_expired_fields};
 pub(crate) use persistence::reply_synced;
 pub(crate) use set_algebra::StoredSet;
+pub(crate) use sort::Sorting;
 pub(crate) use stream_claim::Claims;
 pub(crate) use zset::ScoreChange;
 pub(crate) use zset_result::ScoredMembers;
@@ -137,6 +140,7 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     zset_blocking::ROWS,
     zset_algebra::ROWS,
     generic_keys::ROWS,
+    sort::ROWS,
     generic_expiry::ROWS,
     generic_scan::ROWS,
     dump::ROWS,

@@ -30,6 +30,17 @@ pub(super) fn lenient_double(arg: &[u8]) -> Option<f64> {
     read(&text[start..])
 }
 
+/// `text` as SORT reads a number: as the end of a range, but it must fit.
+pub(super) fn sorted_double(text: &[u8]) -> Option<f64> {
+    let text = text.split(|byte| *byte == 0).next()?;
+    if text.is_empty() {
+        return Some(0.0);
+    }
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t'..=b'\r');
+    let start = text.iter().position(|byte| !is_space(byte))?;
+    double(&text[start..])
+}
+
 fn is_hexadecimal(text: &[u8]) -> bool {
     let digits = text.strip_prefix(b"-").or(text.strip_prefix(b"+"));
     matches!(digits.unwrap_or(text), [b'0', b'x' | b'X', ..])

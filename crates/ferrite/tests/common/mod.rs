@@ -1,6 +1,8 @@
 //! A server of its own for each test: started on a free port and a fresh directory, stopped when it is dropped.
 #![allow(dead_code)] // Every test binary compiles this file and uses its own part of it.
 
+pub(crate) mod redis;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;

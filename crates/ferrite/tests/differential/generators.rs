@@ -160,6 +160,11 @@ pub(crate) const EXCLUDED: &[(&str, &str)] = &[
     ("bgsave", "as SAVE"),
     ("bgrewriteaof", "as SAVE"),
     ("compact", "a command of ours"),
+    (
+        "sort",
+        "changes the encoding of sorted sets in Redis: sort.rs compares it",
+    ),
+    ("sort_ro", "as SORT"),
     ("waitaof", "the oracle has no append-only file"),
     ("debug|reload", "as SAVE"),
     (
