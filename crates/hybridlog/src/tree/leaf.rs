@@ -189,19 +189,25 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// Skips elements that have other keys than `key`, as far as a glance at their lengths and at the last byte of their keys
-    /// tells: of a hundred elements in a leaf few are left to be compared. Returns how many.
+    /// Skips elements that have other keys than `key`, as far as a glance at their lengths and at the last eight bytes of their
+    /// keys tells: those differ more often than the first. Returns how many.
     #[inline]
     fn skip_others(&mut self, key: &[u8]) -> u64 {
         let left = self.left;
+        let suffix = key.last_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
         while self.left > 0
             && let Some((head, key_at)) = self.short_head(self.at)
             && head & 3 == 0
         {
             let key_end = key_at + (head >> 2);
-            let same_end = key.is_empty() || self.node.get(key_end - 1) == key.last();
-            if head >> 2 == key.len() && same_end {
-                break;
+            if head >> 2 == key.len() {
+                let of_element = self.node.get(key_at..key_end);
+                let other = of_element.and_then(<[u8]>::last_chunk);
+                let other = other.map(|bytes| u64::from_ne_bytes(*bytes));
+                // Short keys are compared as they are.
+                if other == suffix && (suffix.is_some() || of_element == Some(key)) {
+                    break;
+                }
             }
             let Some(end) = self.short_end(key_end) else {
                 break;
