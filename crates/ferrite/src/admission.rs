@@ -195,8 +195,11 @@ pub(crate) fn is_paused(server: &Server, client: &Client, command: &Command) -> 
     match server.pause.now() {
         Paused::Nothing => false,
         Paused::Writes => {
-            command.row.flags.has(Flags::WRITE)
-                || matches!(command.row.handler, Handler::Exec) && client.has_queued(Flags::WRITE)
+            let writes = |flag| {
+                let is_exec = matches!(command.row.handler, Handler::Exec);
+                command.row.flags.has(flag) || is_exec && client.has_queued(flag)
+            };
+            writes(Flags::WRITE) || writes(Flags::NOTES)
         }
         Paused::All => true,
     }

@@ -257,6 +257,8 @@ impl Flags {
     pub(crate) const WAKES_NOBODY: Flags = Flags(1 << 29);
     /// Ours: looks at keys that it does not name (SCAN, DBSIZE); in a transaction nobody may change any of them.
     pub(crate) const KEYSPACE: Flags = Flags(1 << 28);
+    /// Ours: only reads data, but may note under its keys what it has found out (PFCOUNT).
+    pub(crate) const NOTES: Flags = Flags(1 << 29);
 
     pub(crate) const fn and(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)

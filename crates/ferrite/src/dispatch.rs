@@ -204,7 +204,7 @@ impl Scope {
     #[inline]
     pub(crate) fn keys<'a>(self, call: Call<'a>) -> impl Iterator<Item = KeyRef<'a>> {
         let row = call.command.row;
-        let mode = if row.flags.has(Flags::WRITE) {
+        let mode = if row.flags.has(Flags::WRITE) || row.flags.has(Flags::NOTES) {
             LatchMode::Exclusive
         } else {
             LatchMode::Shared

@@ -19,6 +19,7 @@ mod field_expiry;
 mod finished;
 mod glob;
 mod heap;
+mod hyperloglog;
 mod inbox;
 mod inspect;
 mod latency;

@@ -14,7 +14,7 @@ const BEGIN: &str = "<!-- commands -->\n";
 const END: &str = "<!-- end of commands -->";
 
 /// The groups of the table in their order, with their headings.
-const GROUPS: [(&str, &str); 11] = [
+const GROUPS: [(&str, &str); 12] = [
     ("string", "Strings"),
     ("bitmap", "Bits"),
     ("hash", "Hashes"),
@@ -22,6 +22,7 @@ const GROUPS: [(&str, &str); 11] = [
     ("set", "Sets"),
     ("sorted-set", "Sorted sets"),
     ("stream", "Streams"),
+    ("hyperloglog", "HyperLogLogs"),
     ("generic", "Keys"),
     ("transactions", "Transactions"),
     ("connection", "Connections"),

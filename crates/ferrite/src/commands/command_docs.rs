@@ -298,6 +298,15 @@ const APPEND: Access = Access {
     mode: "RW",
     to_value: &["insert"],
 };
+/// Of what is read, and noted with what was found out.
+const READ_AND_NOTE: Access = Access {
+    mode: "RW",
+    to_value: &["access"],
+};
+const READ_AND_APPEND: Access = Access {
+    mode: "RW",
+    to_value: &["access", "insert"],
+};
 const TAKE: Access = Access {
     mode: "RW",
     to_value: &["access", "delete"],
@@ -360,6 +369,10 @@ const ACCESS: &[(&str, &[Access])] = &[
     ("persist", &[EDIT]),
     ("pexpire", &[EDIT]),
     ("pexpireat", &[EDIT]),
+    ("pfadd", &[APPEND]),
+    ("pfcount", &[READ_AND_NOTE]),
+    ("pfdebug", &[READ_AND_NOTE]),
+    ("pfmerge", &[READ_AND_APPEND, READ]),
     ("psetex", &[OVERWRITE]),
     ("refcount", &[LOOK]),
     ("rename", &[TAKE, OVERWRITE]),

@@ -50,7 +50,8 @@ impl Kind {
     /// The type of the value called `name`.
     fn of_value(name: &str) -> Kind {
         match name {
-            "key" | "key1" | "key2" | "newkey" | "source" | "destination" | "destkey" => Kind::Key,
+            "key" | "key1" | "key2" | "newkey" | "source" | "sourcekey" | "destination"
+            | "destkey" => Kind::Key,
             "pattern" => Kind::Pattern,
             "float-increment" | "float-seconds" | "score" | "min" | "max" | "weight" => {
                 Kind::Double
@@ -391,6 +392,10 @@ const SYNTAX: &[(&str, &str)] = &[
         "key unix-time-milliseconds [NX | XX | GT | LT]",
     ),
     ("pexpiretime", "key"),
+    ("pfadd", "key [element...]"),
+    ("pfcount", "key..."),
+    ("pfdebug", "subcommand key"),
+    ("pfmerge", "destkey [sourcekey...]"),
     ("ping", "[message]"),
     ("psetex", "key milliseconds value"),
     ("pttl", "key"),

@@ -30,6 +30,8 @@ mod hash_fields;
 mod hash_number;
 mod hash_read;
 mod help;
+mod hyperloglog;
+mod hyperloglog_debug;
 mod info;
 mod info_persistence;
 mod info_sections;
@@ -139,6 +141,8 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     zset_remove::ROWS,
     zset_blocking::ROWS,
     zset_algebra::ROWS,
+    hyperloglog::ROWS,
+    hyperloglog_debug::ROWS,
     generic_keys::ROWS,
     sort::ROWS,
     generic_expiry::ROWS,

@@ -100,6 +100,8 @@ pub(crate) struct Settings {
     pub(crate) set_max_listpack_value_bytes: u64,
     pub(crate) zset_max_listpack_entries: u64,
     pub(crate) zset_max_listpack_value_bytes: u64,
+    /// Longer HyperLogLogs are dense.
+    pub(crate) hll_sparse_max_bytes: u64,
     /// What is trimmed approximately of a stream at a time; 0: not limited.
     pub(crate) stream_node_max_bytes: u64,
     pub(crate) stream_node_max_entries: u64,
@@ -285,6 +287,7 @@ impl Settings {
             set_max_listpack_value_bytes: values.bytes("set-max-listpack-value"),
             zset_max_listpack_entries: values.number("zset-max-listpack-entries"),
             zset_max_listpack_value_bytes: values.bytes("zset-max-listpack-value"),
+            hll_sparse_max_bytes: values.bytes("hll-sparse-max-bytes"),
             stream_node_max_bytes: values.bytes("stream-node-max-bytes"),
             stream_node_max_entries: values.number("stream-node-max-entries"),
             latency_tracking_info_percentiles: values

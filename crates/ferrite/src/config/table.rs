@@ -221,7 +221,6 @@ const REDIS_TESTS: &str = "it is for tests of Redis itself";
 const REMOVED: &str = "Redis removed it as well";
 const REPLICATION: &str = "replication is not supported";
 const SCRIPTS: &str = "scripts are not supported";
-const TYPE_TO_COME: &str = "there are no values of this type yet";
 const TITLE: &str = "the name in the list of processes stays as it is";
 const TLS: &str = "TLS is not supported";
 
@@ -351,7 +350,7 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     row("set-max-listpack-value", size(0), "64").works("bytes of a member of such a set, at most"),
     row("zset-max-listpack-entries", long(0), "128").alias(&["zset-max-ziplist-entries"]).works("members of a sorted set that OBJECT ENCODING calls a listpack, at most"),
     row("zset-max-listpack-value", size(0), "64").alias(&["zset-max-ziplist-value"]).works("bytes of a member of such a sorted set, at most"),
-    row("hll-sparse-max-bytes", size(0), "3000").inert(TYPE_TO_COME),
+    row("hll-sparse-max-bytes", size(0), "3000").works("bytes up to which a HyperLogLog is sparse"),
     row("stream-node-max-bytes", size(0), "4096").works("bytes that a node of a stream holds; XTRIM and XADD with `~` remove so many entries at a time as a node would hold of the average entry, 0: whatever their size"),
     row("stream-node-max-entries", long(0), "100").works("entries of a node of a stream at most, 0: as many as its bytes allow; 100 times as many go with `~` at most"),
     line("list-max-ziplist-entries", 1, 1).inert(REMOVED),

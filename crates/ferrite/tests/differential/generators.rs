@@ -6,6 +6,7 @@ mod connection;
 mod field_expiry;
 mod groups;
 mod hashes;
+mod hyperloglogs;
 mod keys;
 mod lists;
 mod server;
@@ -124,6 +125,7 @@ pub(crate) fn all() -> impl Iterator<Item = Generator> {
         lists::TABLE,
         streams::TABLE,
         groups::TABLE,
+        hyperloglogs::TABLE,
         keys::TABLE,
         connection::TABLE,
         server::TABLE,
@@ -145,6 +147,7 @@ pub(crate) fn of_data() -> impl Iterator<Item = Generator> {
         lists::TABLE,
         streams::TABLE,
         groups::TABLE,
+        hyperloglogs::TABLE,
         keys::TABLE,
     ];
     tables.into_iter().flatten().copied()
@@ -178,6 +181,10 @@ pub(crate) const EXCLUDED: &[(&str, &str)] = &[
     ("restore", "as DUMP"),
     ("restore-asking", "as DUMP"),
     ("lastsave", "a time that is not the same on both sides"),
+    (
+        "pfselftest",
+        "takes Redis a second or two, and has nothing to compare",
+    ),
     ("delex", "neither Redis 7.0 nor Valkey 9 has it"),
     ("digest", "neither Redis 7.0 nor Valkey 9 has it"),
 ];

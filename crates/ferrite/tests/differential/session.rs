@@ -130,10 +130,10 @@ impl Session {
                 }
             }
             // Redis does not tell watchers of a string that BITFIELD OVERFLOW FAIL has made longer, or created, nor of what
-            // becomes of the groups of a stream.
+            // becomes of the groups of a stream, nor of a HyperLogLog that PFDEBUG makes dense.
             let is_telling = !pipeline.iter().any(|made| {
                 let name = made.name;
-                ["bitfield", "xsetid", "xreadgroup", "xack"].contains(&name)
+                ["bitfield", "xsetid", "xreadgroup", "xack", "pfdebug"].contains(&name)
                     || name.starts_with("xgroup")
                     || name.ends_with("claim")
             });

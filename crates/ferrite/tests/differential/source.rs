@@ -123,6 +123,11 @@ impl Source {
         self.collection_key("x")
     }
 
+    /// A key that mostly holds a HyperLogLog.
+    pub(crate) fn hyperloglog_key(&mut self) -> Vec<u8> {
+        self.collection_key("p")
+    }
+
     /// The ID of an entry that may be in a stream.
     pub(crate) fn stream_id(&mut self) -> Vec<u8> {
         let back = self.random.between(0, 20).min(self.clock);
