@@ -82,6 +82,10 @@ pub(crate) enum Keys {
     TargetAndCounted,
     /// Argument 1, and the one behind the last option STORE (SORT).
     FirstAndStore,
+    /// Argument 1, and the one behind the last STORE or STOREDIST from argument `from` on (GEORADIUS).
+    FirstAndAnyStore { from: usize },
+    /// The argument behind this word, which is looked for from argument `from` on.
+    AfterWord { word: &'static str, from: usize },
     /// The first half of the arguments behind the word STREAMS, which comes behind options from argument `from` on (XREAD).
     Streams { from: i32 },
     /// From argument `first` to argument `last`, in the client's database and in the one whose number is found among
@@ -110,23 +114,34 @@ pub(crate) type Positions = Chain<Range<usize>, StepBy<Range<usize>>>;
 impl Keys {
     /// Positions of the keys among `args`; none where they would lie outside (the handler then finds the mistake).
     pub(crate) fn positions(self, args: Args<'_>) -> Positions {
-        if self == Keys::FirstAndStore {
-            let target = target_of_sort(args).map_or(0..0, |at| at..at + 1);
-            return (1..args.len().min(2)).chain(target.step_by(1));
+        match self {
+            Keys::TargetAndCounted => {
+                let sources = Keys::Counted { count: 2, step: 1 }.run(args);
+                let targets = usize::from(sources.len() > 0);
+                (1..1 + targets).chain(sources)
+            }
+            Keys::FirstAndStore => {
+                let target = target_of_sort(args).map_or(0..0, |at| at..at + 1);
+                (1..args.len().min(2)).chain(target.step_by(1))
+            }
+            Keys::FirstAndAnyStore { from } => {
+                let words = ["store", "storedist"];
+                (1..args.len().min(2)).chain(behind_last(args, &words, from).step_by(1))
+            }
+            other => (0..0).chain(other.run(args)),
         }
-        if self != Keys::TargetAndCounted {
-            return (0..0).chain(self.run(args));
-        }
-        let sources = Keys::Counted { count: 2, step: 1 }.run(args);
-        let targets = usize::from(sources.len() > 0);
-        (1..1 + targets).chain(sources)
     }
 
     /// As [`Self::positions`], where they are at equal distances.
     fn run(self, args: Args<'_>) -> StepBy<Range<usize>> {
         let none = (0..0).step_by(1);
         match self {
-            Keys::TargetAndCounted | Keys::FirstAndStore | Keys::None | Keys::Everything => none,
+            Keys::TargetAndCounted
+            | Keys::FirstAndStore
+            | Keys::FirstAndAnyStore { .. }
+            | Keys::None
+            | Keys::Everything => none,
+            Keys::AfterWord { word, from } => behind_last(args, &[word], from).step_by(1),
             Keys::TwoDatabases { first, last, .. } => Keys::Range {
                 first,
                 last,
@@ -176,6 +191,20 @@ impl Keys {
         };
         args.get(at).and_then(parse_count)
     }
+}
+
+/// Where the argument is that stands behind the last of `words` from argument `from` on; one that does is none of them itself.
+fn behind_last(args: Args<'_>, words: &[&str], from: usize) -> Range<usize> {
+    let mut found = 0..0;
+    let mut at = from;
+    while at + 1 < args.len() {
+        if words.iter().any(|word| args.is(at, word)) {
+            at += 1;
+            found = at..at + 1;
+        }
+        at += 1;
+    }
+    found
 }
 
 /// Where the keys begin behind the options of XREAD or XREADGROUP.

@@ -17,6 +17,7 @@ mod dispatch;
 mod exec;
 mod field_expiry;
 mod finished;
+mod geo;
 mod glob;
 mod heap;
 mod hyperloglog;

@@ -14,7 +14,7 @@ const BEGIN: &str = "<!-- commands -->\n";
 const END: &str = "<!-- end of commands -->";
 
 /// The groups of the table in their order, with their headings.
-const GROUPS: [(&str, &str); 12] = [
+const GROUPS: [(&str, &str); 13] = [
     ("string", "Strings"),
     ("bitmap", "Bits"),
     ("hash", "Hashes"),
@@ -23,6 +23,7 @@ const GROUPS: [(&str, &str); 12] = [
     ("sorted-set", "Sorted sets"),
     ("stream", "Streams"),
     ("hyperloglog", "HyperLogLogs"),
+    ("geo", "Places"),
     ("generic", "Keys"),
     ("transactions", "Transactions"),
     ("connection", "Connections"),

@@ -261,6 +261,18 @@ impl Encoder {
         }
     }
 
+    /// Writes a double that is given in decimal, with as many digits as it has. In RESP2 a bulk string.
+    pub fn decimal(&mut self, text: &str) {
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(text.as_bytes()),
+            Protocol::Resp3 => {
+                self.buffer.push(b',');
+                self.buffer.extend_from_slice(text.as_bytes());
+                self.end_line();
+            }
+        }
+    }
+
     /// Writes a boolean. In RESP2 the integer 1 or 0.
     pub fn boolean(&mut self, value: bool) {
         self.buffer.extend_from_slice(match (self.protocol, value) {

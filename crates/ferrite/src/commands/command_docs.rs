@@ -350,6 +350,10 @@ const ACCESS: &[(&str, &[Access])] = &[
     ("expire", &[EDIT]),
     ("expireat", &[EDIT]),
     ("freq", &[LOOK]),
+    ("geoadd", &[EDIT]),
+    ("georadius", &[READ, OVERWRITE]),
+    ("georadiusbymember", &[READ, OVERWRITE]),
+    ("geosearchstore", &[OVERWRITE, READ]),
     ("getdel", &[TAKE]),
     ("idletime", &[LOOK]),
     ("linsert", &[APPEND]),
@@ -469,6 +473,18 @@ fn key_specs(row: &Row) -> Vec<KeySpec> {
                 access: sources,
             },
         ],
+        (Keys::FirstAndAnyStore { from }, [source, target]) => {
+            let mut specs = vec![KeySpec {
+                keys: FIRST_ARGUMENT,
+                access: source,
+            }];
+            let words = ["STORE", "STOREDIST"];
+            specs.extend(words.map(|word| KeySpec {
+                keys: Keys::AfterWord { word, from },
+                access: target,
+            }));
+            specs
+        }
         (Keys::Range { first, last, step }, [one, rest]) => vec![
             KeySpec {
                 keys: Keys::Range {
@@ -521,7 +537,7 @@ fn reply_info(reply: &mut Output, table: &CommandTable, command: &Command) {
     flags.iter().for_each(|(_, name)| reply.simple(name));
     let (first, last, step) = match range_of(row.keys) {
         Keys::Range { first, last, step } => (first, last, step),
-        Keys::TargetAndCounted => (1, 1, 1),
+        Keys::TargetAndCounted | Keys::FirstAndAnyStore { .. } => (1, 1, 1),
         _ => (0, 0, 0),
     };
     [first, last, step]
@@ -565,17 +581,23 @@ fn reply_key_spec(reply: &mut Output, spec: &KeySpec) {
                 ],
             )
         }
+        Keys::AfterWord { from, .. } => (
+            from as i32,
+            "range",
+            [("lastkey", 0), ("keystep", 1), ("limit", 0)],
+        ),
         // Half of what follows the word: the other half are their IDs.
         Keys::Streams { from } => (
             from,
             "range",
             [("lastkey", -1), ("keystep", 1), ("limit", 2)],
         ),
-        _ => unreachable!("key specifications are ranges, counted or of streams"),
+        _ => unreachable!("key specifications are ranges, counted, behind a word or of streams"),
     };
     reply.bulk(b"begin_search");
     match spec.keys {
         Keys::Streams { .. } => reply_after_word(reply, "STREAMS", first),
+        Keys::AfterWord { word, .. } => reply_after_word(reply, word, first),
         _ => reply_typed(reply, "index", &[("index", first)]),
     }
     reply.bulk(b"find_keys");
@@ -704,6 +726,7 @@ fn flags_of(row: &Row) -> Flags {
         Keys::Counted { .. }
         | Keys::TargetAndCounted
         | Keys::FirstAndStore
+        | Keys::FirstAndAnyStore { .. }
         | Keys::Streams { .. } => row.flags.and(Flags::MOVABLEKEYS),
         _ => row.flags,
     }

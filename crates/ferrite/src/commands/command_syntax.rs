@@ -51,7 +51,7 @@ impl Kind {
     fn of_value(name: &str) -> Kind {
         match name {
             "key" | "key1" | "key2" | "newkey" | "source" | "sourcekey" | "destination"
-            | "destkey" => Kind::Key,
+            | "destkey" | "storekey" | "storedistkey" => Kind::Key,
             "pattern" => Kind::Pattern,
             "float-increment" | "float-seconds" | "score" | "min" | "max" | "weight" => {
                 Kind::Double
@@ -282,6 +282,41 @@ const SYNTAX: &[(&str, &str)] = &[
     ("flushdb", "[ASYNC | SYNC]"),
     ("get", "key"),
     ("getbit", "key offset"),
+    (
+        "geoadd",
+        "key [NX | XX] [CH] <longitude latitude member>...",
+    ),
+    ("geodist", "key member1 member2 [<M | KM | FT | MI>]"),
+    ("geohash", "key [member...]"),
+    ("geopos", "key [member...]"),
+    (
+        "georadius",
+        "key longitude latitude radius <M | KM | FT | MI> [WITHCOORD] [WITHDIST] [WITHHASH] [<COUNT count [ANY]>] [ASC | DESC] \
+         [<STORE storekey | STOREDIST storedistkey>]",
+    ),
+    (
+        "georadius_ro",
+        "key longitude latitude radius <M | KM | FT | MI> [WITHCOORD] [WITHDIST] [WITHHASH] [<COUNT count [ANY]>] [ASC | DESC]",
+    ),
+    (
+        "georadiusbymember",
+        "key member radius <M | KM | FT | MI> [WITHCOORD] [WITHDIST] [WITHHASH] [<COUNT count [ANY]>] [ASC | DESC] \
+         [<STORE storekey | STOREDIST storedistkey>]",
+    ),
+    (
+        "georadiusbymember_ro",
+        "key member radius <M | KM | FT | MI> [WITHCOORD] [WITHDIST] [WITHHASH] [<COUNT count [ANY]>] [ASC | DESC]",
+    ),
+    (
+        "geosearch",
+        "key <FROMMEMBER member | FROMLONLAT longitude latitude> <BYRADIUS radius <M | KM | FT | MI> | BYBOX width height \
+         <M | KM | FT | MI>> [ASC | DESC] [<COUNT count [ANY]>] [WITHCOORD] [WITHDIST] [WITHHASH]",
+    ),
+    (
+        "geosearchstore",
+        "destination source <FROMMEMBER member | FROMLONLAT longitude latitude> <BYRADIUS radius <M | KM | FT | MI> | BYBOX \
+         width height <M | KM | FT | MI>> [ASC | DESC] [<COUNT count [ANY]>] [STOREDIST]",
+    ),
     ("getdel", "key"),
     (
         "getex",

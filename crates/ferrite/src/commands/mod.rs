@@ -24,6 +24,8 @@ pub(crate) mod extended_float;
 mod generic_expiry;
 mod generic_keys;
 mod generic_scan;
+mod geo;
+mod geo_search;
 mod hash;
 mod hash_expiry;
 mod hash_fields;
@@ -141,6 +143,8 @@ pub(crate) const FAMILIES: &[&[Row]] = &[
     zset_remove::ROWS,
     zset_blocking::ROWS,
     zset_algebra::ROWS,
+    geo::ROWS,
+    geo_search::ROWS,
     hyperloglog::ROWS,
     hyperloglog_debug::ROWS,
     generic_keys::ROWS,

@@ -43,7 +43,7 @@ pub(crate) const ROWS: &[Row] = &[
 
 /// The options of ZADD.
 #[derive(Default)]
-struct Options {
+pub(super) struct Options {
     only_new: bool,
     only_existing: bool,
     only_greater: bool,
@@ -57,16 +57,7 @@ impl Options {
     fn parse(args: Args<'_>) -> Result<(Options, usize), Stop> {
         let mut options = Options::default();
         let mut at = 2;
-        while let Some(word) = args.get(at) {
-            let option = match word.to_ascii_lowercase().as_slice() {
-                b"nx" => &mut options.only_new,
-                b"xx" => &mut options.only_existing,
-                b"gt" => &mut options.only_greater,
-                b"lt" => &mut options.only_less,
-                b"ch" => &mut options.counts_changed,
-                b"incr" => &mut options.increments,
-                _ => break,
-            };
+        while let Some(option) = args.get(at).and_then(|word| options.called(word)) {
             *option = true;
             at += 1;
         }
@@ -74,7 +65,7 @@ impl Options {
         if words == 0 || !words.is_multiple_of(2) {
             return Err(SYNTAX_ERROR.into());
         }
-        if options.only_new && options.only_existing {
+        if options.exclude_all() {
             return Err("ERR XX and NX options at the same time are not compatible".into());
         }
         let conditions = [options.only_new, options.only_greater, options.only_less];
@@ -85,6 +76,24 @@ impl Options {
             return Err("ERR INCR option supports a single increment-element pair".into());
         }
         Ok((options, at))
+    }
+
+    /// The option with this name.
+    pub(super) fn called(&mut self, name: &[u8]) -> Option<&mut bool> {
+        Some(match name.to_ascii_lowercase().as_slice() {
+            b"nx" => &mut self.only_new,
+            b"xx" => &mut self.only_existing,
+            b"gt" => &mut self.only_greater,
+            b"lt" => &mut self.only_less,
+            b"ch" => &mut self.counts_changed,
+            b"incr" => &mut self.increments,
+            _ => return None,
+        })
+    }
+
+    /// Whether no member can be both what is asked for.
+    pub(super) fn exclude_all(&self) -> bool {
+        self.only_new && self.only_existing
     }
 
     /// What becomes of a member whose score is `old`, given a score or an increment; nothing if a condition is not met.
@@ -112,7 +121,7 @@ impl Options {
 
 fn zadd(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let (options, first) = Options::parse(args)?;
-    add(cx, args, &options, first)
+    add_scored(cx, args, &options, first)
 }
 
 fn zincrby(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
@@ -120,15 +129,25 @@ fn zincrby(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         increments: true,
         ..Options::default()
     };
-    add(cx, args, &options, 2)
+    add_scored(cx, args, &options, 2)
 }
 
 /// Adds the members from argument `first` on, each behind its score.
-fn add(cx: &mut Ctx<'_>, args: Args<'_>, options: &Options, first: usize) -> Done {
-    let key = &args[1];
+fn add_scored(cx: &mut Ctx<'_>, args: Args<'_>, options: &Options, first: usize) -> Done {
     let scores = args.from(first).step_by(2).map(score);
     let scores: Vec<f64> = scores.collect::<Result<_, _>>()?;
     let members = args.from(first + 1).step_by(2);
+    add(cx, &args[1], options, &scores, members)
+}
+
+/// Adds members with these scores.
+pub(super) fn add<'k>(
+    cx: &mut Ctx<'_>,
+    key: &[u8],
+    options: &Options,
+    scores: &[f64],
+    members: impl ExactSizeIterator<Item = &'k [u8]> + Clone,
+) -> Done {
     let pairs = scores.iter().copied().zip(members.clone());
 
     let found = Zset::find(&cx.op, cx.namespace, key)?;
@@ -143,13 +162,14 @@ fn add(cx: &mut Ctx<'_>, args: Args<'_>, options: &Options, first: usize) -> Don
         }
         None => None,
     };
-    let mut longest_bytes = 0;
+    let (mut longest_bytes, mut bytes) = (0, 0);
     for member in members.clone() {
         longest_bytes = longest_bytes.max(member.len());
+        bytes += member.len() + SCORE_BYTES;
         cx.op
             .check_element(key, (member.len() + SCORE_BYTES) as u64)?;
     }
-    check_room(cx, 2 * scores.len(), 2 * args.total_bytes())?;
+    check_room(cx, 2 * scores.len(), 2 * bytes)?;
     let mut growth = match found {
         Some(growth) => growth,
         None => Growth::create(cx, key, scores.len(), longest_bytes)?,

@@ -4,6 +4,7 @@
 mod bits;
 mod connection;
 mod field_expiry;
+mod geo;
 mod groups;
 mod hashes;
 mod hyperloglogs;
@@ -126,6 +127,7 @@ pub(crate) fn all() -> impl Iterator<Item = Generator> {
         streams::TABLE,
         groups::TABLE,
         hyperloglogs::TABLE,
+        geo::TABLE,
         keys::TABLE,
         connection::TABLE,
         server::TABLE,
@@ -148,6 +150,7 @@ pub(crate) fn of_data() -> impl Iterator<Item = Generator> {
         streams::TABLE,
         groups::TABLE,
         hyperloglogs::TABLE,
+        geo::TABLE,
         keys::TABLE,
     ];
     tables.into_iter().flatten().copied()

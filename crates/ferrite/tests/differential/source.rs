@@ -128,6 +128,11 @@ impl Source {
         self.collection_key("p")
     }
 
+    /// A key that mostly holds places.
+    pub(crate) fn geo_key(&mut self) -> Vec<u8> {
+        self.collection_key("g")
+    }
+
     /// The ID of an entry that may be in a stream.
     pub(crate) fn stream_id(&mut self) -> Vec<u8> {
         let back = self.random.between(0, 20).min(self.clock);
