@@ -119,12 +119,12 @@ impl StreamValue {
                 true => deleted -= 1,
                 false => live -= 1,
             }
-            let start = self.strings.len();
-            let id = self.read_entry(first, flags & SAME_FIELDS != 0, &fields, &mut from, ask)?;
+            let fields = (flags & SAME_FIELDS != 0).then_some(&fields);
             if is_deleted {
-                self.strings.truncate(start);
+                skip_entry(fields, &mut from)?;
                 continue;
             }
+            let id = self.read_entry(first, fields, &mut from, ask)?;
             if self.entries.last().is_some_and(|(last, _)| *last >= id) || id == 0 {
                 return Err(Error::Malformed);
             }
@@ -136,19 +136,18 @@ impl StreamValue {
         }
     }
 
-    /// Reads an entry behind its flags, its fields and values to `strings`.
+    /// Reads an entry behind its flags, its fields and values to `strings`. `fields` are those that it shares, if it does.
     fn read_entry(
         &mut self,
         first: RawId,
-        has_same_fields: bool,
-        fields: &Strings,
+        fields: Option<&Strings>,
         from: &mut Listpack<'_>,
         ask: &mut Ask<'_>,
     ) -> Result<RawId, Error> {
         let (ms, sequence) = (from.integer()?, from.integer()?);
         let ms = ((first >> 64) as u64).wrapping_add_signed(ms);
         let sequence = (first as u64).wrapping_add_signed(sequence);
-        let elements = if has_same_fields {
+        let elements = if let Some(fields) = fields {
             for field in fields.iter() {
                 self.strings.push(field, ask)?;
                 self.strings.push(&from.required()?.text(), ask)?;
@@ -161,9 +160,7 @@ impl StreamValue {
             }
             2 * count + 4
         };
-        if from.integer()? != elements as i64 {
-            return Err(Error::Malformed);
-        }
+        end_entry(from, elements)?;
         Ok(u128::from(ms) << 64 | u128::from(sequence))
     }
 
@@ -270,6 +267,28 @@ fn read_name(from: &mut Reader<'_>, ask: &mut Ask<'_>) -> Result<Vec<u8>, Error>
     let name = from.string(ask)?;
     ask(name.len() as u64)?;
     Ok(name.into_owned())
+}
+
+/// Skips a deleted entry behind its flags. The fields that it shares are not touched: a long one, copied for each of very many
+/// entries, would take hours.
+fn skip_entry(fields: Option<&Strings>, from: &mut Listpack<'_>) -> Result<(), Error> {
+    let _id = (from.integer()?, from.integer()?);
+    let (strings, beside) = match fields {
+        Some(fields) => (fields.len(), 3),
+        None => (2 * field_count(from)?, 4),
+    };
+    for _ in 0..strings {
+        from.required()?;
+    }
+    end_entry(from, strings + beside)
+}
+
+/// Reads the end of an entry: of how many elements it is, its flags not counted.
+fn end_entry(from: &mut Listpack<'_>, elements: usize) -> Result<(), Error> {
+    match from.integer()? == elements as i64 {
+        true => Ok(()),
+        false => Err(Error::Malformed),
+    }
 }
 
 /// How many fields follow: one at least.

@@ -62,13 +62,6 @@ impl Strings {
         push_within(&mut self.ends, bytes, ask)
     }
 
-    /// Takes all but the first `len` away.
-    pub(crate) fn truncate(&mut self, len: usize) {
-        self.ends.truncate(len);
-        self.bytes
-            .truncate(self.ends.last().copied().unwrap_or_default());
-    }
-
     /// Whether two of the strings are the same, of those at every `step`th position.
     pub(crate) fn repeat(&self, step: usize, ask: &mut Ask<'_>) -> Result<bool, Stop> {
         let strings = self.iter().step_by(step);
