@@ -145,21 +145,25 @@ impl Blocking {
         queues[at].on_removal += usize::from(waiter.on_removal());
     }
 
-    fn remove(&self, waiter: &Waiter, namespace: Namespace, key: &[u8]) {
+    /// Takes a waiter out of the queue of a key; whether it was there.
+    fn remove(&self, waiter: &Waiter, namespace: Namespace, key: &[u8]) -> bool {
         let mut shard = self.shard(key).0.lock();
         let Some(queues) = shard.get_mut(key) else {
-            return;
+            return false;
         };
+        let mut was_there = false;
         for queue in queues.iter_mut() {
             let is_its = queue.namespace == namespace && queue.kind == waiter.kind();
             if is_its && queue.waiters.remove(&waiter.ticket).is_some() {
                 queue.on_removal -= usize::from(waiter.on_removal());
+                was_there = true;
             }
         }
         queues.retain(|queue| !queue.waiters.is_empty());
         if queues.is_empty() {
             shard.remove(key);
         }
+        was_there
     }
 
     /// Forgets a waiter that waits no more.
@@ -233,8 +237,10 @@ impl Blocking {
                 continue;
             };
             for key in &waiter.keys {
-                self.remove(waiter, *from, key);
-                self.add(waiter, *to, key);
+                // It may have left since its queues were looked at.
+                if self.remove(waiter, *from, key) {
+                    self.add(waiter, *to, key);
+                }
             }
             *namespace = *to;
         }
@@ -427,6 +433,11 @@ fn serve_one(
     let Some((namespace, key)) = ready.keys.front().cloned() else {
         return Ok(());
     };
+    if !progress.has_begun && waiter.is_passed_over() {
+        // Its client may have gone while this operation waited for memory.
+        waiter.go_on_waiting();
+        return Ok(());
+    }
     let of_command = (
         cx.namespace,
         std::mem::take(&mut cx.progress),

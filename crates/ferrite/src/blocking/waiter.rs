@@ -101,6 +101,17 @@ impl Waiter {
         }
     }
 
+    /// Whether somebody else has come to it since the caller has begun, or its client has gone.
+    pub(super) fn is_passed_over(&self) -> bool {
+        let state = self.state.lock();
+        matches!(
+            *state,
+            State::Claimed {
+                is_passed_over: true
+            }
+        )
+    }
+
     /// Ends the waiting, by who has begun to.
     pub(super) fn end(&self, end: End) {
         *self.state.lock() = State::Ended(Some(end));
