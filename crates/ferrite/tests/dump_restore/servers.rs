@@ -21,10 +21,10 @@ pub(crate) struct Running {
     process: Process,
 }
 
-#[allow(dead_code)] // They end when they are dropped.
+/// They end when they are dropped.
 enum Process {
     Ferrite(Server),
-    Oracle(Oracle),
+    Oracle { _oracle: Oracle },
 }
 
 impl Running {
@@ -52,7 +52,7 @@ impl Running {
         Some(Running {
             kind,
             client: Connection::open(&oracle.address).expect("a connection"),
-            process: Process::Oracle(oracle),
+            process: Process::Oracle { _oracle: oracle },
         })
     }
 
