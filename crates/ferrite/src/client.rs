@@ -19,6 +19,7 @@ use crate::command::{Flags, Stop};
 use crate::commands::Sorting;
 use crate::config::Origin;
 use crate::ctx::Progress;
+use crate::dispatch::Call;
 use crate::exec::Exec;
 use crate::log;
 use crate::memory::{Allowance, Memory};
@@ -298,19 +299,29 @@ impl Client {
         transaction.map_or(0, |transaction| transaction.memory_bytes())
     }
 
-    /// Notes which keys the command has found; of few commands it counts.
+    /// Notes which keys the command has found; of few commands it counts. Each key counts once, though a command that does
+    /// several things looks it up for each.
     #[inline]
-    pub(crate) fn note_lookups(&mut self, command: &Command, lookups: Lookups) {
-        if command.counts_hits {
-            self.keyspace_hits = lookups.found;
-            self.keyspace_misses = lookups.absent;
+    pub(crate) fn note_lookups(&mut self, call: Call<'_>, lookups: Lookups) {
+        if !call.command.counts_hits {
+            return;
         }
+        let Lookups {
+            mut found,
+            mut absent,
+        } = lookups;
+        if found + absent > 1 {
+            let keys = call.command.row.keys.positions(call.args).count() as u32;
+            found = found.min(keys);
+            absent = absent.min(keys - found);
+        }
+        (self.keyspace_hits, self.keyspace_misses) = (found, absent);
     }
 
     /// Notes what the operation has changed, which ends with this.
     #[inline]
     pub(crate) fn note_changes(&mut self, op: Operation<'_>) {
-        self.changes = op.changes();
+        self.changes = op.element_changes();
         self.written = op.finish().or(self.written);
     }
 

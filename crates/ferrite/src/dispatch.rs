@@ -122,7 +122,7 @@ pub(crate) fn run(
         None => {
             let done = handler(&mut cx, call.args);
             let lookups = cx.op.lookups();
-            cx.client.note_lookups(call.command, lookups);
+            cx.client.note_lookups(call, lookups);
             let has_ended = !done.as_ref().is_err_and(Stop::is_wait);
             let may_wake = has_ended && blocking::may_wake(&cx, call.command);
             if may_wake {

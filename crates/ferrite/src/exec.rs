@@ -408,7 +408,7 @@ impl Exec {
             self.ready.note(runner.server, call, scope);
         }
         let lookups = cx.op.lookups();
-        cx.client.note_lookups(call.command, lookups);
+        cx.client.note_lookups(call, lookups);
         let started = std::mem::replace(clock, Instant::now());
         let outcome = Outcome {
             ended,

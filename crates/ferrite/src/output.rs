@@ -118,10 +118,13 @@ impl Output {
         memory.ask(needed.max(2 * buffer.capacity()) as u64)
     }
 
-    /// Takes the memory that `bytes` more will need, now: for what must not fail later.
+    /// Takes the memory that `bytes` more will need, and no more than that, now: for what must not fail later.
     pub(crate) fn make_room(&mut self, memory: &mut Allowance, bytes: usize) -> Result<(), Stop> {
-        self.ask_for_room(memory, bytes)?;
-        self.encoder.buffer_mut().reserve(bytes);
+        let buffer = self.encoder.buffer_mut();
+        if buffer.capacity() - buffer.len() < bytes {
+            memory.ask((buffer.len() + bytes) as u64)?;
+            buffer.reserve_exact(bytes);
+        }
         Ok(())
     }
 
@@ -188,7 +191,12 @@ impl Output {
     /// Takes out what was written after `mark`.
     pub(crate) fn split_off(&mut self, mark: Mark) -> Output {
         let mut rest = Output::new(self.encoder.protocol());
-        *rest.encoder.buffer_mut() = self.encoder.buffer_mut().split_off(mark.encoded);
+        let buffer = self.encoder.buffer_mut();
+        *rest.encoder.buffer_mut() = match mark.encoded {
+            // With the room that has been made in it.
+            0 => std::mem::take(buffer),
+            encoded => buffer.split_off(encoded),
+        };
         for (position, piece) in self.pieces.drain(mark.pieces..) {
             let lent = usize::from(piece.is_lent());
             self.piece_bytes -= piece.len();
@@ -201,9 +209,12 @@ impl Output {
     }
 
     /// Appends the replies of `other`, which nothing has been sent of.
-    pub(crate) fn append(&mut self, other: Output) {
+    pub(crate) fn append(&mut self, mut other: Output) {
         let offset = self.encoder.len();
-        self.encoder.raw(other.encoder.as_bytes());
+        match offset {
+            0 => std::mem::swap(self.encoder.buffer_mut(), other.encoder.buffer_mut()),
+            _ => self.encoder.raw(other.encoder.as_bytes()),
+        }
         self.piece_bytes += other.piece_bytes;
         self.lent += other.lent;
         self.pieces.extend(

@@ -59,6 +59,17 @@ fn encodings_follow_the_limits_and_never_go_back() {
     check(&mut client, "COPY h copy", ":1");
     check(&mut client, "OBJECT ENCODING copy", "$9 hashtable");
 
+    // Limits are looked at whenever something is stored, and fields that are given twice count twice.
+    check(&mut client, "DEL h", ":1");
+    check(&mut client, "HSET h a 1 b 2 c 3", ":3");
+    check(&mut client, "CONFIG SET hash-max-listpack-entries 2", "+OK");
+    encoding(&mut client, "listpack");
+    check(&mut client, "HSET h a 4", ":0");
+    encoding(&mut client, "hashtable");
+    check(&mut client, "DEL h", ":1");
+    check(&mut client, "HSET h a 1 a 2 a 3", ":1");
+    encoding(&mut client, "hashtable");
+
     check(&mut client, "DEL h", ":1");
     check(&mut client, "HSET h a 1", ":1");
     check(&mut client, "HEXPIRE h 100 FIELDS 1 a", "*1 :1");
@@ -112,6 +123,71 @@ fn fields_go_by_themselves_and_the_hash_with_the_last() {
     eventually(|| (client.command(&["HLEN", "big"]) == ":2997\r\n").then_some(()));
     eventually(|| (client.command(&["EXISTS", "h"]) == ":0\r\n").then_some(()));
     check(&mut client, "HGET big f1", "$1 1");
+}
+
+#[test]
+fn fields_expire_under_other_names_and_after_a_restart() {
+    // The keys go with their last fields; DBSIZE meets none of them.
+    let gone = |client: &mut Connection, left: &str| {
+        eventually(|| (client.command(&["DBSIZE"]) == left).then_some(()));
+    };
+    for killed in [true, false] {
+        let mut server = Server::start(&DEBUG);
+        let mut client = server.connect();
+        check(&mut client, "DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
+        check(&mut client, "HSET h a 1 b 2", ":2");
+        check(&mut client, "HPEXPIRE h 1 FIELDS 2 a b", "*2 :1 :1");
+        for command in ["COPY h copy", "COPY h moved", "MOVE moved 1"] {
+            check(&mut client, command, ":1");
+        }
+        check(&mut client, "RENAME h renamed", "+OK");
+        fill(&mut client, "big", 3000);
+        check(&mut client, "HPEXPIRE big 1 FIELDS 2 f7 f2999", "*2 :1 :1");
+        check(&mut client, "HEXPIRE big 10000 FIELDS 1 f8", "*1 :1");
+        check(&mut client, "SET other 1", "+OK");
+        if killed {
+            check(&mut client, "SAVE", "+OK");
+        }
+        let dir = match killed {
+            true => server.kill(),
+            false => server.shut_down(&[]),
+        };
+        server = Server::start_in(dir, &DEBUG);
+        let mut client = server.connect();
+        gone(&mut client, ":2\r\n");
+        check(&mut client, "SELECT 1", "+OK");
+        gone(&mut client, ":0\r\n");
+        check(&mut client, "SELECT 0", "+OK");
+        eventually(|| (client.command(&["HLEN", "big"]) == ":2998\r\n").then_some(()));
+        check(&mut client, "HMGET big f7 f8 f9", "*3 $-1 $1 8 $1 9");
+        eventually(|| (info(&mut client, "stats", "expired_subkeys") >= 8).then_some(()));
+    }
+}
+
+#[test]
+fn a_hash_that_changes_while_it_is_looked_through_keeps_its_expiries() {
+    let server = Server::start(&DEBUG);
+    let mut client = server.connect();
+    fill(&mut client, "h", 6000);
+    // Some expire at once and some later, all over the hash, while others are stored.
+    let (mut expiring, mut stored) = (std::collections::BTreeSet::new(), 0);
+    for round in 0..20 {
+        for i in 0..30 {
+            let field = format!("f{}", round * 30 + i * 180);
+            let time = (1 + i % 7 * 10).to_string();
+            client.command(&["HPEXPIRE", "h", &time, "FIELDS", "1", &field]);
+            client.command(&["HSET", "h", &format!("new {round} {i}"), "1"]);
+            expiring.insert(field);
+            stored += 1;
+        }
+    }
+    let left = 6000 + stored - expiring.len();
+    eventually(|| (client.command(&["HLEN", "h"]) == format!(":{left}\r\n")).then_some(()));
+    let keys = client.command(&["HKEYS", "h"]);
+    assert!(keys.starts_with(&format!("*{left}\r\n")), "{}", &keys[..9]);
+    check(&mut client, "HPEXPIRE h 1 FIELDS 1 f5999", "*1 :1");
+    let left = format!(":{}\r\n", left - 1);
+    eventually(|| (client.command(&["HLEN", "h"]) == left).then_some(()));
 }
 
 #[test]
@@ -408,4 +484,83 @@ fn long_values_are_not_read_to_be_asked_about_and_fetched_together() {
         .map(|i| format!("$100000\r\n{}\r\n", value(i)))
         .collect();
     assert!(got == format!("*40\r\n{expected}"), "{}", &got[..80]);
+}
+
+/// The value of a field of INFO.
+fn info(client: &mut Connection, section: &str, field: &str) -> i64 {
+    let text = client.command(&["INFO", section]);
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let value = line.unwrap_or_else(|| panic!("no {field} in {text}"));
+    value.parse().expect("a number")
+}
+
+#[test]
+fn hits_and_changes_count_as_in_redis() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    check(&mut client, "HSET h a 1 b 2 c 3", ":3");
+    check(&mut client, "SADD s a b", ":2");
+    for (command, hits, misses) in [
+        ("HMGET h a b c", 1, 0),
+        ("HGETEX h FIELDS 2 a b", 1, 0),
+        ("HGETEX h EX 100 FIELDS 2 a b", 1, 0),
+        ("HGETEX none FIELDS 1 a", 0, 1),
+        ("HGETDEL h FIELDS 2 a b", 0, 0),
+        ("HSETEX h FIELDS 1 a 1", 0, 0),
+        ("HEXPIRE h 100 FIELDS 1 a", 0, 0),
+        ("SPOP s", 0, 0),
+        ("SINTERSTORE to s none", 1, 1),
+        ("SUNIONSTORE to s s", 2, 0),
+        ("SMISMEMBER s a b c", 1, 0),
+    ] {
+        check(&mut client, "CONFIG RESETSTAT", "+OK");
+        let words: Vec<&str> = command.split(' ').collect();
+        client.command(&words);
+        let counted = ["keyspace_hits", "keyspace_misses"];
+        let counted = counted.map(|field| info(&mut client, "stats", field));
+        assert_eq!(counted, [hits, misses], "{command}");
+    }
+    for (command, changes) in [
+        ("HSET new a 1 b 2", 2),
+        ("HSET new a 1", 1),
+        ("HEXPIRE new 100 FIELDS 1 a", 1),
+        ("SADD new-set 1 2", 2),
+        ("SADD new-set 1", 0),
+        ("HDEL new a", 1),
+    ] {
+        let before = info(&mut client, "persistence", "rdb_changes_since_last_save");
+        let words: Vec<&str> = command.split(' ').collect();
+        client.command(&words);
+        let after = info(&mut client, "persistence", "rdb_changes_since_last_save");
+        assert_eq!(after - before, changes, "{command}");
+    }
+}
+
+#[test]
+fn hscan_returns_some_long_values_at_a_time() {
+    let server = Server::start(&DEBUG);
+    let mut client = server.connect();
+    let value = "v".repeat(100_000);
+    for i in 0..60 {
+        check(&mut client, &format!("HSET h f{i} {value}"), ":1");
+    }
+    let (mut cursor, mut fields) = ("0".to_owned(), std::collections::BTreeSet::new());
+    loop {
+        check(&mut client, "DEBUG FORCE-COLD", "+OK");
+        let reply = client.command(&["HSCAN", "h", &cursor, "COUNT", "1000"]);
+        assert!(reply.len() < 3_000_000, "{} bytes at once", reply.len());
+        let mut lines = reply.split("\r\n");
+        cursor = lines.nth(2).expect("a cursor").to_owned();
+        fields.extend(
+            lines
+                .filter(|line| line.starts_with('f'))
+                .map(str::to_owned),
+        );
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert_eq!(fields.len(), 60);
 }

@@ -293,5 +293,13 @@ fn one_command_on_very_many_members_on_the_disk_takes_little_memory() {
         assert!(run(words, &mut given()) == expected, "{words:?}");
     }
     assert_eq!(run(&["SCARD", "s"], &mut (0..0)), ":35000\r\n");
+    assert_eq!(run(&["DEBUG", "FORCE-COLD"], &mut (0..0)), "+OK\r\n");
+    let popped = run(&["SPOP", "s", "10000"], &mut (0..0));
+    let popped: BTreeSet<&str> = popped.lines().filter(|line| line.ends_with('m')).collect();
+    assert_eq!(popped.len(), GIVEN);
+    assert_eq!(run(&["SCARD", "s"], &mut (0..0)), ":25000\r\n");
+    assert_eq!(run(&["DEBUG", "FORCE-COLD"], &mut (0..0)), "+OK\r\n");
+    let limited = ["SINTERCARD", "2", "s", "s", "LIMIT", "3"];
+    assert_eq!(run(&limited, &mut (0..0)), ":3\r\n");
     check_peak_memory(&server, 64 << 20);
 }

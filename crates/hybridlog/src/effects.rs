@@ -22,17 +22,27 @@ pub(crate) struct NotedEffects {
     encoded: RefCell<Vec<u8>>,
     /// How many changes there were, those among them that are not logged.
     changes: Cell<u64>,
+    /// How many of them only prepare others.
+    preparations: Cell<u64>,
 }
 
 impl NotedEffects {
     /// Counts a change.
-    pub(crate) fn count(&self) {
+    pub(crate) fn count(&self, effect: &Effect<'_>) {
         self.changes.set(self.changes.get() + 1);
+        if effect.is_preparation() {
+            self.preparations.set(self.preparations.get() + 1);
+        }
     }
 
     /// How many changes have been counted.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.get()
+    }
+
+    /// How many of them only prepare others.
+    pub(crate) fn preparations(&self) -> u64 {
+        self.preparations.get()
     }
 
     pub(crate) fn note(&self, effect: &Effect<'_>) {

@@ -6,6 +6,9 @@
 //! no value is read. Only where that does not tell all are records read: a large value has its pages to be freed, and another
 //! slot with the same tag may be the key's as well.
 //!
+//! Collections that are due, because the embedding program wants to look at them at a certain time, are found in the same two
+//! ways; they are noted, for the program to take ([`Shared::take_due`]), and met again if there is no room for the note.
+//!
 //! What must hold:
 //! * A slot is taken out under the latch of its key, and only if it leads to the listed record.
 //! * No latch is held while something is read, and what is done at a time is bounded.
@@ -24,9 +27,11 @@ use crate::key_file::{Expiring, ExpiryPosition, KeyFile};
 use crate::latch::LatchMode;
 use crate::operation::{KeyRef, Operation};
 use crate::reads::ColdReads;
+use crate::record::{RecordRef, flag};
 use crate::segment::Segment;
 use crate::shared::Shared;
 use crate::stats::count;
+use crate::tree::due_at_ms;
 use crate::{Namespace, Stop};
 
 /// Expired keys that readers met and that are removed in one go: they may need as many cold reads.
@@ -45,6 +50,10 @@ const LEFT_MAX: usize = 256;
 /// How often what is in the way of a removal is waited for, and how long at a time.
 const ROUNDS_MAX: usize = 10;
 const LATCH_PAUSE: Duration = Duration::from_micros(100);
+
+/// Collections that are noted as due until the program takes them, and the bytes of their keys, or there is only one.
+const DUE_MAX: usize = 4096;
+const DUE_KEYS_MAX_BYTES: usize = 1 << 20;
 
 /// After so long a segment is looked at again in which something was still in the way, or something could not be read.
 const BUSY_RETRY_MS: u64 = 100;
@@ -98,6 +107,28 @@ enum Outcome {
     Latched,
 }
 
+/// Collections that have been found to be due.
+#[derive(Default)]
+pub(crate) struct Due {
+    keys: Vec<(Namespace, Vec<u8>)>,
+    /// Bytes of the keys.
+    bytes: usize,
+}
+
+impl Due {
+    /// Whether there was room for it.
+    fn note(&mut self, namespace: Namespace, key: &[u8]) -> bool {
+        let bytes = self.bytes + key.len();
+        let has_room = self.keys.len() < DUE_MAX && bytes <= DUE_KEYS_MAX_BYTES;
+        if has_room || self.keys.is_empty() {
+            self.keys.push((namespace, key.to_vec()));
+            self.bytes = bytes;
+            return true;
+        }
+        false
+    }
+}
+
 impl<I: Index> Shared<I> {
     /// Removes keys that have expired by `now_ms`: some of those that readers met, reading the cold ones again, then those
     /// found in memory in the next `buckets` buckets, then those that key files list.
@@ -138,7 +169,7 @@ impl<I: Index> Shared<I> {
     }
 
     fn expire_in_memory(&self, now_ms: u64, buckets: usize) -> u64 {
-        let (mut expired, mut others) = (Vec::new(), Sample::default());
+        let (mut expired, mut due, mut others) = (Vec::new(), Vec::new(), Sample::default());
         let pin = epoch::pin();
         let mut position = Some(self.expiry_position.load(Ordering::Relaxed));
         for _ in 0..buckets {
@@ -147,12 +178,17 @@ impl<I: Index> Shared<I> {
                 let Some(record) = self.in_memory(slot) else {
                     return;
                 };
-                match record.expires_at_ms() {
-                    Some(at) if at <= now_ms => {
-                        expired.push((record.namespace(), record.key().to_vec()));
-                    }
-                    Some(at) => others.add(record.namespace(), at - now_ms),
-                    None => {}
+                let at = record.expires_at_ms();
+                if at.is_some_and(|at| at <= now_ms) {
+                    expired.push((record.namespace(), record.key().to_vec()));
+                    return;
+                }
+                if let Some(at) = at {
+                    others.add(record.namespace(), at - now_ms);
+                }
+                if record.flags() & flag::DUE != 0 {
+                    // At what time says the value, which may be changing.
+                    due.push((record.namespace(), record.key().to_vec()));
                 }
             });
         }
@@ -162,6 +198,9 @@ impl<I: Index> Shared<I> {
         let expires = |namespace| self.key_counts.expiring(namespace) > 0;
         self.average_ttls.note(&others, expires);
         let reads = ColdReads::default();
+        for (namespace, key) in due {
+            self.note_if_due(namespace, &key, &reads, now_ms);
+        }
         let mut removed = 0;
         for (namespace, key) in expired {
             match self.remove_expired(namespace, &key, &reads, now_ms) {
@@ -171,6 +210,34 @@ impl<I: Index> Shared<I> {
             }
         }
         removed
+    }
+
+    /// Notes the key if its collection is due; not one that is latched, or has gone cold, which are met again.
+    fn note_if_due(&self, namespace: Namespace, key: &[u8], reads: &ColdReads, now_ms: u64) {
+        let latch = KeyRef {
+            namespace,
+            key,
+            mode: LatchMode::Shared,
+        };
+        let Some(operation) = self.operation(&[latch], reads, now_ms) else {
+            return;
+        };
+        let found = operation.find(self.hash(namespace, key), namespace, key);
+        if let Ok(Some(found)) = found
+            && is_due(&found.record, now_ms)
+        {
+            self.note_due(namespace, key);
+        }
+    }
+
+    /// Whether there was room for it.
+    fn note_due(&self, namespace: Namespace, key: &[u8]) -> bool {
+        self.due.lock().note(namespace, key)
+    }
+
+    /// The collections that have been found to be due; some may be named twice.
+    pub(crate) fn take_due(&self) -> Vec<(Namespace, Vec<u8>)> {
+        std::mem::take(&mut *self.due.lock()).keys
     }
 
     /// Removes the key if it has expired; not one that is latched, which is left to a later round or its next reader.
@@ -405,12 +472,22 @@ impl<I: Index> Shared<I> {
             Err(Stop::Cold) => return Outcome::Unread,
             Err(_) => return Outcome::Unreadable,
         }
-        // The newest record of the key has not expired, so this one is a shadow of it.
+        // The newest record of the key has not expired: this one is due, or a shadow of it.
         if let Ok(Some(found)) = operation.found(slot) {
-            let _ = operation.drop_if_dead(key.hash, &found.record, slot);
+            let dropped = operation.drop_if_dead(key.hash, &found.record, slot);
+            if matches!(dropped, Ok(false))
+                && is_due(&found.record, now_ms)
+                && !self.note_due(namespace, &bytes)
+            {
+                return Outcome::Latched;
+            }
         }
         Outcome::Nothing
     }
+}
+
+fn is_due(record: &RecordRef<'_>, now_ms: u64) -> bool {
+    due_at_ms(record).is_some_and(|at| at <= now_ms)
 }
 
 impl<I: Index> Operation<'_, I> {

@@ -15,6 +15,15 @@ pub fn check_hostile_directory(bytes: &[u8]) {
     crate::repair::hostile::check_hostile_directory(bytes);
 }
 
+/// Reads `bytes` as the root of a collection, and as nodes of its trees.
+///
+/// # Panics
+///
+/// If something else is found than damage, or what is found does not agree with itself.
+pub fn check_tree(bytes: &[u8]) {
+    crate::tree::fuzzing::check_tree(bytes);
+}
+
 use crate::record::{Decoded, Draft, HEADER_BYTES, RecordRef, decode};
 use crate::{Meta, Namespace};
 

@@ -319,6 +319,7 @@ mod tests {
                 namespace: Namespace(0),
                 meta: Meta::default(),
                 large: false,
+                look_at_ms: None,
                 key: b"a key of some length",
             }
         }

@@ -484,7 +484,8 @@ impl<I: Index> Operation<'_, I> {
             Some(OwnedPages::OfValue(root)) => self.free_value_pages(root),
             Some(OwnedPages::OfCollection(pages)) => {
                 let graveyard = &self.shared.graveyard;
-                graveyard.bury(pages.object, pages.below, self.generation);
+                let count = Some(pages.count);
+                graveyard.bury(pages.object, pages.below, count, self.generation);
             }
         }
     }
@@ -526,7 +527,7 @@ impl<I: Index> Operation<'_, I> {
         }
         if has_cold {
             let graveyard = &self.shared.graveyard;
-            graveyard.bury(root.object, root.pages(), self.generation);
+            graveyard.bury(root.object, root.pages(), None, self.generation);
         }
     }
 }

@@ -393,6 +393,7 @@ fn new_shared<I: Index>(
         watches: Arc::new(Watches::new()),
         shadows: Shadows::default(),
         next_object: AtomicU64::new(manifest.next_object_id),
+        page_searches: AtomicU64::new(0),
         command_log: CommandLog::new(disk.clone(), options.sync, buffer_bytes as usize),
         log_buffer_bytes: buffer_bytes,
         checkpoints: Checkpoints::new(
@@ -414,6 +415,7 @@ fn new_shared<I: Index>(
         reserved_bytes: AtomicU64::new(options.reserved_bytes),
         tiering: Mutex::new(()),
         expired: Mutex::default(),
+        due: Mutex::default(),
         expiry_position: AtomicU64::new(0),
         average_ttls: AverageTtls::default(),
         read_damage: ReadDamage::default(),

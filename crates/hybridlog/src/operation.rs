@@ -381,6 +381,11 @@ impl<'s, I: Index> Operation<'s, I> {
         self.effects.changes()
     }
 
+    /// As [`Self::changes`], without those that only prepare others: a collection that is made without elements, or a header.
+    pub fn element_changes(&self) -> u64 {
+        self.effects.changes() - self.effects.preparations()
+    }
+
     /// Notes what has been changed, for the command log and for those who watch. The latches are still held.
     #[inline]
     pub(crate) fn note(&self, effect: &Effect<'_>) {
@@ -393,7 +398,7 @@ impl<'s, I: Index> Operation<'s, I> {
     /// [`Self::note`] of what nobody can see: that an expired record was removed.
     #[inline]
     pub(crate) fn note_unwatched(&self, effect: &Effect<'_>) {
-        self.effects.count();
+        self.effects.count(effect);
         if self.shared.command_log.is_logged(self.generation) {
             self.effects.note(effect);
         }
@@ -740,7 +745,7 @@ pub(crate) fn draft_of<'a>(record: &RecordRef<'a>) -> Draft<'a> {
         key: record.key(),
         value: record.value(),
         meta: record.meta(),
-        flags: record.flags() & (flag::CHUNKED | flag::PAGE | flag::TREE),
+        flags: record.flags() & (flag::CHUNKED | flag::PAGE | flag::TREE | flag::DUE),
         slack_bytes: 0,
     }
 }

@@ -45,6 +45,8 @@ pub(crate) mod flag {
     pub(crate) const VOID: u8 = 16;
     /// The value is the root of a collection.
     pub(crate) const TREE: u8 = 32;
+    /// The collection is to be looked at when its root says.
+    pub(crate) const DUE: u8 = 64;
 }
 
 /// What a new record is made of.
@@ -54,7 +56,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
     pub(crate) meta: Meta,
-    /// PAGE, CHUNKED, TREE or none.
+    /// PAGE, CHUNKED, TREE, TREE and DUE, or none.
     pub(crate) flags: u8,
     /// Room for the value to grow in place, in bytes.
     pub(crate) slack_bytes: usize,

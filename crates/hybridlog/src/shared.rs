@@ -11,6 +11,7 @@ use crate::command_log::CommandLog;
 use crate::compaction::Compaction;
 use crate::disk::Disk;
 use crate::disk_limit::DiskLimit;
+use crate::expiry::Due;
 use crate::generation::{Death, Generations};
 use crate::graveyard::Graveyard;
 use crate::index::Index;
@@ -49,6 +50,8 @@ pub(crate) struct Shared<I> {
     pub(crate) watches: Arc<Watches>,
     pub(crate) shadows: Shadows,
     pub(crate) next_object: AtomicU64,
+    /// How often a collection has been searched for a number that no page has.
+    pub(crate) page_searches: AtomicU64,
     pub(crate) command_log: CommandLog,
     /// What of it may wait in memory to be written.
     pub(crate) log_buffer_bytes: u64,
@@ -71,6 +74,7 @@ pub(crate) struct Shared<I> {
     /// Held by whoever moves segments between tiers.
     pub(crate) tiering: Mutex<()>,
     pub(crate) expired: Mutex<Vec<(Namespace, Vec<u8>)>>,
+    pub(crate) due: Mutex<Due>,
     pub(crate) expiry_position: AtomicU64,
     pub(crate) average_ttls: AverageTtls,
     pub(crate) read_damage: ReadDamage,
@@ -258,6 +262,7 @@ impl<I: Index> Shared<I> {
         self.recent_cold_reads.bytes() as u64
             + self.generations.bytes()
             + self.shadows.bytes()
+            + self.graveyard.bytes()
             + self.key_cache.bytes()
     }
 

@@ -345,6 +345,12 @@ impl<I: Index> Store<I> {
         self.shared.expire_some(now_ms, buckets)
     }
 
+    /// The collections that [`Self::expire_some`] has found to be due ([`Operation::set_header_due`]) since this was called last; a
+    /// few thousand at most, the others are found again. One may be named twice, or not be due any more.
+    pub fn take_due(&self) -> Vec<(Namespace, Vec<u8>)> {
+        self.shared.take_due()
+    }
+
     /// Changes the memory that may be used, to no more than [`Options::memory_max_bytes`] (or what it was opened with, if
     /// that is more); segments leave memory as needed.
     pub fn set_memory_bytes(&self, bytes: u64) {

@@ -22,6 +22,7 @@ use crate::segment::{self, SEGMENT_HEADER_BYTES};
 use crate::shared::{key_hash, page_hash};
 use crate::store::SEGMENT_BYTES;
 use crate::tiering::segment_file_name;
+use crate::tree::look_at_ms;
 
 /// Entries of an expiry column that are compared at a time.
 const EXPIRING_AT_ONCE: usize = 64 * 1024;
@@ -311,7 +312,7 @@ impl Survey {
         while next.is_some() {
             (position, next) = file.expiries(position, u64::MAX, EXPIRING_AT_ONCE, |entry| {
                 expiring += 1;
-                let at = |record: RecordRef<'_>| record.expires_at_ms();
+                let at = |record: RecordRef<'_>| look_at_ms(&record);
                 let found = self.sound_at(entry.offset).map(at);
                 if found.is_some_and(|at| at != Some(entry.expires_at_ms)) {
                     wrong = Some(entry.offset);

@@ -17,6 +17,8 @@ pub(super) const ELEMENTS: usize = 0;
 
 /// Elements of a walk that are read, and whose pages are fetched, together.
 const WALKED_TOGETHER: u64 = 8 * 1024;
+/// And so many at least.
+const WALKED_TOGETHER_LEAST: u64 = 64;
 
 /// Room that is made sure of for the pages that a command changes.
 const PAGE_BYTES: u64 = 4 * 1024;
@@ -154,14 +156,22 @@ pub(super) fn want_next<'a>(
     left: impl ExactSizeIterator<Item = &'a [u8]>,
     needed: Needed,
 ) -> Result<usize, Stop> {
-    let count = left.len();
-    // One alone finds out by itself what it needs.
-    if count <= 1 {
-        return Ok(count);
-    }
     match find(&cx.op, cx.namespace, key, kind)? {
-        Some(collection) => Ok(collection.want_next(ELEMENTS, left, needed)?),
-        None => Ok(count),
+        Some(collection) => want_next_of(&collection, left, needed),
+        None => Ok(left.len()),
+    }
+}
+
+/// As [`want_next`], of a collection that has been found.
+pub(super) fn want_next_of<'a>(
+    collection: &Collection<'_>,
+    left: impl ExactSizeIterator<Item = &'a [u8]>,
+    needed: Needed,
+) -> Result<usize, Stop> {
+    // One alone finds out by itself what it needs.
+    match left.len() {
+        count @ ..=1 => Ok(count),
+        _ => Ok(collection.want_next(ELEMENTS, left, needed)?),
     }
 }
 
@@ -174,12 +184,22 @@ pub(super) fn remove_if_empty(cx: &mut Ctx<'_>, key: &[u8], kind: u8) -> Result<
     Ok(())
 }
 
+/// How far a walk looks ahead.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// All elements will be needed: all that is cold is asked for together.
+    Everything,
+    /// It may end early: what is cold in one part is fetched before the next one is looked at. The first part has so many
+    /// elements, each has twice as many as the one before.
+    Growing(u64),
+}
+
 /// Hands all elements to `each`, in the order of the tree. Cold pages are all fetched before it ends.
 pub(super) fn walk<'r>(
     collection: &Collection<'r>,
     mut each: impl FnMut(Element<'r>) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
-    walk_until(collection, |element| {
+    walk_until(collection, Reach::Everything, |element| {
         each(element).map(ControlFlow::Continue)
     })
 }
@@ -187,10 +207,11 @@ pub(super) fn walk<'r>(
 /// As [`walk`], until `each` breaks.
 pub(super) fn walk_until<'r>(
     collection: &Collection<'r>,
+    reach: Reach,
     each: impl FnMut(Element<'r>) -> Result<ControlFlow<()>, Stop>,
 ) -> Result<(), Stop> {
     let all = 0..collection.len(ELEMENTS);
-    walk_range(collection, ELEMENTS, all, Direction::Forward, each)
+    walk_parts(collection, ELEMENTS, all, Direction::Forward, reach, each)
 }
 
 /// Hands the elements at these positions of a tree to `each`, from the first on or from the last back, until it breaks. Cold
@@ -200,21 +221,37 @@ pub(super) fn walk_range<'r>(
     tree: usize,
     range: Range<u64>,
     direction: Direction,
+    each: impl FnMut(Element<'r>) -> Result<ControlFlow<()>, Stop>,
+) -> Result<(), Stop> {
+    let reach = Reach::Everything;
+    walk_parts(collection, tree, range, direction, reach, each)
+}
+
+fn walk_parts<'r>(
+    collection: &Collection<'r>,
+    tree: usize,
+    range: Range<u64>,
+    direction: Direction,
+    reach: Reach,
     mut each: impl FnMut(Element<'r>) -> Result<ControlFlow<()>, Stop>,
 ) -> Result<(), Stop> {
-    let mut cold = None;
-    for passed in (0..range.end.saturating_sub(range.start)).step_by(WALKED_TOGETHER as usize) {
-        let left = range.end - range.start - passed;
+    let (mut left, mut cold) = (range.end.saturating_sub(range.start), None);
+    let mut together = match reach {
+        Reach::Everything => WALKED_TOGETHER,
+        Reach::Growing(first) => first.clamp(WALKED_TOGETHER_LEAST, WALKED_TOGETHER),
+    };
+    while left > 0 {
         let position = match direction {
-            Direction::Forward => range.start + passed,
-            Direction::Backward => range.end - 1 - passed,
+            Direction::Forward => range.end - left,
+            Direction::Backward => range.start + left - 1,
         };
+        let part = left.min(together);
         let mut ended = None;
         let walked = collection.walk(
             tree,
             WalkFrom::Position(position),
             direction,
-            left.min(WALKED_TOGETHER),
+            part,
             &mut |element| {
                 // What has met something cold only looks for more of that.
                 if cold.is_some() {
@@ -235,6 +272,13 @@ pub(super) fn walk_range<'r>(
         match walked {
             Err(stop @ hybridlog::Stop::Cold) => cold = Some(stop),
             done => done?,
+        }
+        if cold.is_some() && reach != Reach::Everything {
+            break;
+        }
+        left -= part;
+        if reach != Reach::Everything {
+            together = (2 * together).min(WALKED_TOGETHER);
         }
     }
     cold.map_or(Ok(()), |stop| Err(stop.into()))

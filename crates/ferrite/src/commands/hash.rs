@@ -1,13 +1,11 @@
 //! Storing and removing fields of hashes: HSET, HMSET, HSETNX, HDEL; and what the commands on hashes share.
 //!
-//! A hash is a collection of one tree, whose elements are its fields. Behind the encoding its header has the time before
-//! which no field expires, once one may: so a hash whose fields do not expire is not searched for those that have.
-
-use std::ops::ControlFlow;
+//! A hash is a collection of one tree, whose elements are its fields. It is due at the time before which no field expires, once
+//! one may: so a hash whose fields do not expire is not searched for those that have, and the engine names those that are due,
+//! wherever they are ([`crate::field_expiry`]).
 
 use hybridlog::{
-    Collection, Direction, Element, ElementInfo, Layout, Namespace, Needed, Operation, Order, Put,
-    TreeLayout, WalkFrom,
+    Collection, Element, ElementInfo, Layout, Namespace, Needed, Operation, Order, Put, TreeLayout,
 };
 
 use super::KIND_HASH;
@@ -111,6 +109,7 @@ impl<'r> Hash<'r> {
             len: self.len(),
             earliest_expiry_ms: earliest_expiry(&self.collection),
             has_expired: self.has_expired(),
+            are_many: false,
         }
     }
 
@@ -147,8 +146,7 @@ impl<'r> Hash<'r> {
 
 /// The time before which no field of a hash expires, Unix milliseconds; none if none ever does.
 fn earliest_expiry(hash: &Collection<'_>) -> Option<u64> {
-    let bytes = hash.header().get(1..9)?;
-    bytes.try_into().ok().map(u64::from_le_bytes)
+    hash.due_at_ms()
 }
 
 /// What has to be known of a hash while it is changed.
@@ -160,6 +158,8 @@ pub(super) struct Facts {
     earliest_expiry_ms: Option<u64>,
     /// Whether there may be fields that have expired.
     has_expired: bool,
+    /// More fields are to be stored at once than a packed encoding may have.
+    are_many: bool,
 }
 
 impl Facts {
@@ -168,7 +168,13 @@ impl Facts {
         len: 0,
         earliest_expiry_ms: None,
         has_expired: false,
+        are_many: false,
     };
+
+    /// So many fields are to be stored: as in Redis, they count as if they were different.
+    pub(super) fn foresee(&mut self, cx: &Ctx<'_>, count: usize) {
+        self.are_many = count as u64 > PackedLimits::now(cx).hash.entries;
+    }
 
     pub(super) fn has_expired(&self) -> bool {
         self.has_expired
@@ -196,7 +202,12 @@ pub(super) fn put(
         header.0 = Encoding::Hashtable;
     }
     if let Some(at_ms) = expires_at_ms {
-        header.1 = Some(header.1.map_or(at_ms, |earliest| earliest.min(at_ms)));
+        header.1 = Some(match header.1 {
+            None => at_ms,
+            // Who looks for the earliest must know that this one has come.
+            Some(LOOKED_THROUGH) => CHANGED,
+            Some(earliest) => earliest.min(at_ms),
+        });
         if header.0 == Encoding::Listpack {
             header.0 = Encoding::ListpackEx;
         }
@@ -215,6 +226,9 @@ pub(super) fn put(
         expires_at_ms,
     )?;
     facts.len += u64::from(put == Put::Added);
+    if is_revived {
+        cx.server.field_expiry.count_removed(1);
+    }
     Ok(put == Put::Added || is_revived)
 }
 
@@ -227,6 +241,9 @@ fn outgrows(
     value: &[u8],
 ) -> Result<bool, Stop> {
     let limit = PackedLimits::now(cx).hash;
+    if facts.are_many {
+        return Ok(true);
+    }
     if field.len().max(value.len()) as u64 > limit.element_bytes {
         return Ok(true);
     }
@@ -249,17 +266,11 @@ fn set_header(
     if let Some(at_ms) = earliest_expiry_ms {
         cx.server.field_expiry.note(cx.namespace, key, at_ms);
     }
-    let header = header(encoding, earliest_expiry_ms);
-    Ok(cx.op.set_header(cx.namespace, key, &HASH, &header)?)
-}
-
-/// What the header of a hash says.
-pub(super) fn header(encoding: Encoding, earliest_expiry_ms: Option<u64>) -> Vec<u8> {
-    let mut header = encoding.header().to_vec();
-    if let Some(at_ms) = earliest_expiry_ms {
-        header.extend_from_slice(&at_ms.to_le_bytes());
-    }
-    header
+    let header = encoding.header();
+    let stored = cx
+        .op
+        .set_header_due(cx.namespace, key, &HASH, &header, earliest_expiry_ms);
+    Ok(stored?)
 }
 
 /// The arguments from `first` on as fields with their values.
@@ -290,6 +301,7 @@ fn set_fields(cx: &mut Ctx<'_>, args: Args<'_>, command: &str) -> Done {
     }
     let (key, pairs) = (&args[1], pairs(args, 2));
     let mut facts = Facts::gather(cx, key)?;
+    facts.foresee(cx, pairs.len());
     for (field, value) in pairs.clone() {
         cx.op
             .check_element(key, (field.len() + value.len()) as u64)?;
@@ -356,7 +368,11 @@ pub(super) fn remove(
     field: &[u8],
 ) -> Result<bool, Stop> {
     let is_live = !facts.has_expired || !is_expired(cx, key, field)?;
-    Ok(cx.op.remove_element(cx.namespace, key, ELEMENTS, field)? && is_live)
+    let is_removed = cx.op.remove_element(cx.namespace, key, ELEMENTS, field)?;
+    if is_removed && !is_live {
+        cx.server.field_expiry.count_removed(1);
+    }
+    Ok(is_removed && is_live)
 }
 
 /// Whether a field is still there, but has expired.
@@ -368,72 +384,105 @@ fn is_expired(cx: &Ctx<'_>, key: &[u8], field: &[u8]) -> Result<bool, Stop> {
     Ok(found.is_some_and(|info| !hash.is_ahead(info.expires_at_ms)))
 }
 
-/// What was found among some fields of a hash.
-pub(crate) struct ExpiredFields {
-    /// How many of them have not expired.
-    pub(crate) live: u64,
-    /// When the first of those expires, Unix milliseconds.
-    pub(crate) earliest_ms: Option<u64>,
-    /// There are no more behind them.
-    pub(crate) is_last: bool,
+/// When a hash is due that is being looked through, some fields at a time; and if a field that expires has been stored
+/// meanwhile. Both are past, so they are before any field expires.
+const LOOKED_THROUGH: u64 = 1;
+const CHANGED: u64 = 0;
+
+/// Fields that are looked at while the hash is latched.
+const FIELDS_TOGETHER: u64 = 1024;
+
+/// A hash that is being looked through for fields that have expired.
+pub(crate) struct Look {
+    pub(crate) namespace: Namespace,
+    pub(crate) key: Vec<u8>,
+    /// Where it goes on: 0 at first and at the end.
+    cursor: u64,
+    /// When the first of those fields expires that have been met and have not expired.
+    earliest_ms: Option<u64>,
 }
 
-/// Removes those that have expired of `count` fields from a position on, and the hash with its last field.
-pub(crate) fn remove_expired_fields(
-    op: &mut Operation<'_>,
-    namespace: Namespace,
-    key: &[u8],
-    position: u64,
-    count: u64,
-) -> Result<ExpiredFields, hybridlog::Stop> {
-    let mut found = ExpiredFields {
-        live: 0,
-        earliest_ms: None,
-        is_last: true,
-    };
-    let mut expired = Vec::new();
-    let (len, encoding) = {
-        let record = op.read(namespace, key)?;
-        let Some(record) = record.filter(|record| record.meta().kind == KIND_HASH) else {
-            return Ok(found);
-        };
-        let hash = Hash::of(op.open_collection(&record)?, op);
-        if !hash.has_expired() {
-            found.earliest_ms = earliest_expiry(&hash.collection);
-            return Ok(found);
+/// What a step of a look has come to.
+pub(crate) enum Looked {
+    /// There are more fields; so many have been removed.
+    GoesOn { removed: u64 },
+    /// It is over. The hash is due again at `next_ms`, if at some time.
+    Over { removed: u64, next_ms: Option<u64> },
+}
+
+impl Look {
+    pub(crate) fn new(namespace: Namespace, key: Vec<u8>) -> Look {
+        Look {
+            namespace,
+            key,
+            cursor: 0,
+            earliest_ms: None,
         }
-        let from = WalkFrom::Position(position);
-        hash.collection
-            .walk(ELEMENTS, from, Direction::Forward, count, &mut |element| {
+    }
+
+    /// Removes those of the next fields that have expired, and the hash with its last field. The scan meets every field that
+    /// is there all the time; and of those that are stored meanwhile and expire, the time that the hash is due tells.
+    pub(crate) fn go_on(&mut self, op: &mut Operation<'_>) -> Result<Looked, hybridlog::Stop> {
+        let (namespace, key) = (self.namespace, self.key.as_slice());
+        let over = |removed, next_ms| Ok(Looked::Over { removed, next_ms });
+        let (mut expired, mut earliest_ms) = (Vec::new(), self.earliest_ms);
+        let (due_ms, encoding, len, cursor) = {
+            let record = op.read(namespace, key)?;
+            let Some(record) = record.filter(|record| record.meta().kind == KIND_HASH) else {
+                return over(0, None);
+            };
+            let hash = Hash::of(op.open_collection(&record)?, op);
+            let due_ms = earliest_expiry(&hash.collection);
+            if !hash.has_expired() {
+                return over(0, due_ms);
+            }
+            let scanned = hash
+                .collection
+                .scan(ELEMENTS, self.cursor, FIELDS_TOGETHER)?;
+            for element in scanned.elements {
                 if hash.is_live(&element) {
-                    found.live += 1;
-                    let earliest_ms = found.earliest_ms.into_iter().chain(element.expires_at_ms);
-                    found.earliest_ms = earliest_ms.min();
+                    let times = earliest_ms.into_iter().chain(element.expires_at_ms);
+                    earliest_ms = times.min();
                 } else {
                     expired.push(element.key.into_owned());
                 }
-                ControlFlow::Continue(())
-            })?;
-        (hash.len(), Encoding::of(&hash.collection))
-    };
-    let changes_before = op.changes();
-    for field in &expired {
-        match op.remove_element(namespace, key, ELEMENTS, field) {
-            // What has been done stays; the rest is looked at again.
-            Err(_) if op.changes() > changes_before => {
-                found.is_last = false;
-                found.live = 0;
-                return Ok(found);
             }
-            removed => removed?,
+            let encoding = Encoding::of(&hash.collection);
+            (due_ms, encoding, hash.len(), scanned.cursor)
         };
+        let is_all = self.cursor == 0 && cursor == 0;
+        let next_ms = match due_ms {
+            // All at once, or nothing that expires has come since it began.
+            due_ms if cursor == 0 && (is_all || due_ms == Some(LOOKED_THROUGH)) => earliest_ms,
+            _ if self.cursor == 0 => Some(LOOKED_THROUGH),
+            due_ms => due_ms,
+        };
+        let changes_before = op.changes();
+        for (removed, field) in (0..).zip(&expired) {
+            match op.remove_element(namespace, key, ELEMENTS, field) {
+                // What has been done stays; the rest is looked at again.
+                Err(_) if op.changes() > changes_before => return Ok(Looked::GoesOn { removed }),
+                removed => removed?,
+            };
+        }
+        let removed = expired.len() as u64;
+        let ended = if removed == len {
+            op.remove(namespace, key).map(drop)
+        } else if next_ms != due_ms {
+            op.set_header_due(namespace, key, &HASH, &encoding.header(), next_ms)
+        } else {
+            Ok(())
+        };
+        match ended {
+            Err(_) if op.changes() > changes_before => return Ok(Looked::GoesOn { removed }),
+            ended => ended?,
+        }
+        (self.cursor, self.earliest_ms) = (cursor, earliest_ms);
+        if cursor == 0 || removed == len {
+            let next_ms = next_ms.filter(|_| removed < len);
+            self.earliest_ms = None;
+            return over(removed, next_ms);
+        }
+        Ok(Looked::GoesOn { removed })
     }
-    found.is_last = position + count >= len;
-    if expired.len() as u64 == len {
-        op.remove(namespace, key)?;
-    } else if position == 0 && found.is_last {
-        let header = header(encoding, found.earliest_ms);
-        op.set_header(namespace, key, &HASH, &header)?;
-    }
-    Ok(found)
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use hybridlog::Needed;
 
 use super::KIND_HASH;
-use super::collection::{ELEMENTS, check_room, remove_if_empty, want_next};
+use super::collection::{ELEMENTS, check_room, remove_if_empty, want_next, want_next_of};
 use super::hash::{Facts, HASH_ROW, Hash, put, remove};
 use super::parse::{ExpiryUnit, NOT_AN_INTEGER, strict_integer};
 use super::string::{GROW_FAST, READ_FAST, WRITE_FAST};
@@ -358,7 +358,7 @@ fn reply_expiries(cx: &mut Ctx<'_>, args: Args<'_>, shown: impl Fn(u64) -> u64) 
     for field in args.from(first).skip(cx.progress.done) {
         if cx.progress.done == ready {
             let left = args.from(first + ready);
-            ready += want_next(cx, &args[1], KIND_HASH, left, Needed::Keys)?;
+            ready += want_next_of(&hash.collection, left, Needed::Keys)?;
         }
         cx.reply.integer(match hash.info(field)? {
             None => NO_FIELD,

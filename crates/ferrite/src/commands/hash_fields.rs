@@ -32,6 +32,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "hgetdel",
+        flags: WRITE_FAST,
         summary: "Returns the values of fields of a hash and removes them.",
         handler: Handler::Worker(hgetdel),
         ..FIELDS_ROW
@@ -261,6 +262,7 @@ fn hsetex(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
             cx.op
                 .check_element(key, (field.len() + value.len()) as u64)?;
         }
+        facts.foresee(cx, pairs.len());
         check_room(cx, pairs.len(), args.total_bytes())?;
         let mut ready = cx.progress.done;
         for pair in pairs.clone().skip(cx.progress.done) {

@@ -3,8 +3,7 @@
 use hybridlog::{Element, ElementInfo, Namespace, Needed, Operation};
 use resp::Protocol;
 
-use super::KIND_HASH;
-use super::collection::{ELEMENTS, walk, want_next};
+use super::collection::{ELEMENTS, walk, want_next_of};
 use super::collection_random::{Picks, pick};
 use super::collection_scan::{ScanOptions, Values, cursor_of, scan};
 use super::hash::{HASH_ROW, Hash};
@@ -140,7 +139,7 @@ fn hmget(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let mut ready = cx.progress.done;
     for field in args.from(2).skip(cx.progress.done) {
         if cx.progress.done == ready {
-            ready += want_next(cx, &args[1], KIND_HASH, args.from(2 + ready), Needed::Whole)?;
+            ready += want_next_of(&hash.collection, args.from(2 + ready), Needed::Whole)?;
         }
         match hash.get(field)? {
             Some(element) => {
@@ -297,7 +296,7 @@ fn hrandfield(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     }
     let seed = cx.seed();
     let picked = match Hash::find(&cx.op, cx.namespace, &args[1])? {
-        Some(hash) => Some((live_positions(&hash)?, hash)),
+        Some(hash) => Some((live_positions(&hash, &mut cx.client.allowance)?, hash)),
         None => None,
     };
     let Some((live, hash)) = picked else {
@@ -322,7 +321,7 @@ fn hrandfield(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 fn hrandfield_one(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let seed = cx.seed();
     if let Some(hash) = Hash::find(&cx.op, cx.namespace, &args[1])? {
-        let live = live_positions(&hash)?;
+        let live = live_positions(&hash, &mut cx.client.allowance)?;
         let len = live.as_ref().map_or(hash.len(), |live| live.len() as u64);
         if len > 0 {
             let position = |pick: u64| live.as_ref().map_or(pick, |live| live[pick as usize]);
@@ -341,11 +340,13 @@ fn hrandfield_one(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
 }
 
 /// The positions of the fields that have not expired; none if that is so of all of them.
-fn live_positions(hash: &Hash<'_>) -> Result<Option<Vec<u64>>, Stop> {
+fn live_positions(hash: &Hash<'_>, memory: &mut Allowance) -> Result<Option<Vec<u64>>, Stop> {
     if !hash.has_expired() {
         return Ok(None);
     }
-    let (mut live, mut position) = (Vec::new(), 0);
+    let mut position = 0;
+    memory.ask(hash.len() * size_of::<u64>() as u64)?;
+    let mut live = Vec::with_capacity(hash.len() as usize);
     walk(&hash.collection, |element| {
         if hash.is_live(&element) {
             live.push(position);

@@ -234,7 +234,7 @@ pub(crate) fn stats(text: &mut Lines, server: &Server) {
     );
     text.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
     text.field("expired_keys", server.store.stats().expired);
-    text.field("expired_subkeys", 0);
+    text.field("expired_subkeys", server.field_expiry.removed());
     text.field("expired_stale_perc", "0.00");
     text.zeros(&[
         "expired_time_cap_reached_count",

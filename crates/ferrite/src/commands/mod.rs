@@ -94,7 +94,7 @@ use hybridlog::{Namespace, Operation, Record};
 
 use crate::command::{Row, Stop};
 pub(crate) use database::clear as clear_database;
-pub(crate) use hash::{ExpiredFields, remove_expired_fields};
+pub(crate) use hash::{Look, Looked};
 pub(crate) use persistence::reply_synced;
 pub(crate) use set_algebra::StoredSet;
 pub(crate) use sort::Sorting;

@@ -8,6 +8,7 @@ use hybridlog::{Collection, Layout, Needed, Order, Put, TreeLayout};
 use super::KIND_SET;
 use super::collection::{
     ELEMENTS, Encoding, PackedLimits, check_room, find, remove_if_empty, walk, want_next,
+    want_next_of,
 };
 use super::collection_scan::{ScanOptions, Values, cursor_of, scan};
 use super::parse::{INTEGER_MAX_BYTES, strict_integer};
@@ -329,15 +330,16 @@ fn smismember(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     if !cx.progress.has_begun {
         cx.reply.array(args.len() - 2);
     }
+    let Some(set) = set else {
+        args.from(2).for_each(|_| cx.reply.integer(0));
+        return Ok(());
+    };
     let mut ready = cx.progress.done;
     for member in args.from(2).skip(cx.progress.done) {
         if cx.progress.done == ready {
-            ready += want_next(cx, &args[1], KIND_SET, args.from(2 + ready), Needed::Keys)?;
+            ready += want_next_of(&set, args.from(2 + ready), Needed::Keys)?;
         }
-        let is_there = match &set {
-            Some(set) => set.info(ELEMENTS, member)?.is_some(),
-            None => false,
-        };
+        let is_there = set.info(ELEMENTS, member)?.is_some();
         cx.reply.integer(i64::from(is_there));
         cx.progress.done += 1;
     }

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use hybridlog::{Collection, Namespace};
 
 use super::KIND_SET;
-use super::collection::{ELEMENTS, Encoding, PackedLimits, check_room, find, walk_until};
+use super::collection::{ELEMENTS, Encoding, PackedLimits, Reach, check_room, find, walk_until};
 use super::parse::{SYNTAX_ERROR, strict_integer};
 use super::set::{Growth, SET, SET_ROW};
 use super::string::{GROW, READ};
@@ -32,7 +32,8 @@ const READ_ROW: Row = Row {
 
 const STORE_ROW: Row = Row {
     arity: -3,
-    flags: GROW,
+    // As in Redis, it counts whether the sets that it reads are there.
+    flags: GROW.and(Flags::COUNTS_HITS),
     keys: ALL_KEYS,
     ..SET_ROW
 };
@@ -164,7 +165,7 @@ fn reply(cx: &mut Ctx<'_>, args: Args<'_>, operation: Operation) -> Done {
     let mark = cx.reply.mark();
     let (memory, reply) = (&mut cx.client.allowance, &mut *cx.reply);
     let mut count = 0;
-    combine(&sets, operation, &mut |member| {
+    combine(&sets, operation, Reach::Everything, &mut |member| {
         count += 1;
         reply.bulk_within(memory, member).map(ControlFlow::Continue)
     })?;
@@ -200,7 +201,7 @@ fn result_of(cx: &mut Ctx<'_>, args: Args<'_>, operation: Operation) -> Result<S
     let mut growth = Growth::of_empty(PackedLimits::now(cx), Encoding::Intset);
     let sets = find_all(&cx.op, cx.namespace, args.from(2))?;
     let memory = &mut cx.client.allowance;
-    combine(&sets, operation, &mut |member| {
+    combine(&sets, operation, Reach::Everything, &mut |member| {
         growth.add(member);
         members.push(member, memory).map(ControlFlow::Continue)
     })?;
@@ -270,7 +271,11 @@ fn sintercard(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     }
     let sets = find_all(&cx.op, cx.namespace, args.from(2).take(count))?;
     let mut found = 0;
-    combine(&sets, Operation::Intersection, &mut |_| {
+    let reach = match limit {
+        0 => Reach::Everything,
+        limit => Reach::Growing(limit),
+    };
+    combine(&sets, Operation::Intersection, reach, &mut |_| {
         found += 1;
         Ok(if found == limit {
             ControlFlow::Break(())
@@ -305,6 +310,9 @@ fn smallest<'s, 'r>(sets: &'s [Option<Collection<'r>>]) -> Option<&'s Collection
     sets?.into_iter().min_by_key(|set| set.len(ELEMENTS))
 }
 
+/// So many members more are looked at once something has been found to be cold, if the walk may end early.
+const LOOKED_AHEAD: u32 = 256;
+
 /// What is to be done with a member of the result.
 type Each<'e> = dyn FnMut(&[u8]) -> Result<ControlFlow<()>, Stop> + 'e;
 
@@ -312,6 +320,7 @@ type Each<'e> = dyn FnMut(&[u8]) -> Result<ControlFlow<()>, Stop> + 'e;
 fn combine(
     sets: &[Option<Collection<'_>>],
     operation: Operation,
+    reach: Reach,
     each: &mut Each<'_>,
 ) -> Result<(), Stop> {
     match operation {
@@ -320,34 +329,41 @@ fn combine(
                 return Ok(());
             };
             let others: Vec<_> = sets.iter().flatten().collect();
-            members_in(smallest, &others, true, each)
+            members_in(smallest, &others, true, reach, each)
         }
         Operation::Union => {
             let sets: Vec<_> = sets.iter().flatten().collect();
-            (0..sets.len()).try_for_each(|i| members_in(sets[i], &sets[..i], false, each))
+            (0..sets.len()).try_for_each(|i| members_in(sets[i], &sets[..i], false, reach, each))
         }
         Operation::Difference => {
             let Some((Some(first), others)) = sets.split_first() else {
                 return Ok(());
             };
             let others: Vec<_> = others.iter().flatten().collect();
-            members_in(first, &others, false, each)
+            members_in(first, &others, false, reach, each)
         }
     }
 }
 
 /// Hands those members of `set` to `each` that all of `others` have, or none of them. What is cold does not end the run
-/// at once: the other members are asked for too, so that one fetch gets them all.
+/// at once: other members are asked for too, so that one fetch gets them all, or many if it may end early.
 fn members_in(
     set: &Collection<'_>,
     others: &[&Collection<'_>],
     all_have: bool,
+    reach: Reach,
     each: &mut Each<'_>,
 ) -> Result<(), Stop> {
-    let mut cold = None;
-    walk_until(set, |member| {
+    let (mut cold, mut ahead) = (None, 0);
+    walk_until(set, reach, |member| {
+        if cold.is_some() && reach != Reach::Everything {
+            ahead += 1;
+            if ahead == LOOKED_AHEAD {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
         for other in others.iter().filter(|other| !std::ptr::eq(**other, set)) {
-            match other.get(ELEMENTS, &member.key) {
+            match other.info(ELEMENTS, &member.key) {
                 Ok(found) if found.is_some() == all_have => {}
                 Ok(_) => return Ok(ControlFlow::Continue(())),
                 Err(stop @ hybridlog::Stop::Cold) => cold = Some(stop),

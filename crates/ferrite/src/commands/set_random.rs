@@ -1,22 +1,25 @@
 //! Members picked at random: SRANDMEMBER, SPOP.
 
-use std::collections::HashSet;
-
 use super::KIND_SET;
 use super::collection::{
     ELEMENTS, Encoding, PackedLimits, check_room, find, remove_if_empty, walk,
 };
-use super::collection_random::{Picks, different, pick};
+use super::collection_random::{Picks, Shuffle, pick, random};
 use super::parse::{SYNTAX_ERROR, strict_integer, symmetric_integer};
 use super::set::{Growth, SET_ROW};
 use super::set_algebra::{Members, StoredSet, store};
 use super::string::{READ, WRITE_FAST};
 use crate::args::Args;
-use crate::command::{Done, Flags, Handler, Row, tip};
+use crate::command::{Done, Handler, Row, Stop, tip};
 use crate::ctx::Ctx;
+use crate::output::Output;
 
 /// What stays of a set is stored anew if so many times as much is popped.
 const MOST_OF_IT: u64 = 5;
+
+/// Members that are popped together: so many at most, and of so many bytes unless there is only one.
+const POPPED_TOGETHER: u64 = 256;
+const POPPED_TOGETHER_BYTES: usize = 1 << 20;
 
 pub(crate) const ROWS: &[Row] = &[
     Row {
@@ -33,7 +36,7 @@ pub(crate) const ROWS: &[Row] = &[
         name: "spop",
         tips: tip::NONDETERMINISTIC,
         arity: -2,
-        flags: WRITE_FAST.and(Flags::COUNTS_HITS),
+        flags: WRITE_FAST,
         complexity: "O(N), N being the number of members returned",
         summary: "Removes and returns members of a set that are picked at random.",
         handler: Handler::Worker(spop),
@@ -83,11 +86,11 @@ fn spop(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     if let Some(result) = cx.progress.result.take() {
         return store(cx, key, result);
     }
+    if cx.progress.has_begun {
+        return pop(cx, key, cx.progress.count as u64);
+    }
     let set = find(&cx.op, cx.namespace, key, KIND_SET)?;
     let len = set.map_or(0, |set| set.len(ELEMENTS));
-    if cx.progress.has_begun {
-        return pop(cx, key, len, cx.progress.count as u64);
-    }
     let popped = count.unwrap_or(1).min(len);
     match count {
         Some(_) => cx.reply.set(popped as usize),
@@ -110,44 +113,69 @@ fn spop(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     } else if stay * MOST_OF_IT <= popped {
         pop_most(cx, key, len, stay)
     } else {
-        pop(cx, key, len, popped)
+        pop(cx, key, popped)
     }
 }
 
-/// Pops `count` of the `len` members one by one.
-fn pop(cx: &mut Ctx<'_>, key: &[u8], len: u64, count: u64) -> Done {
-    check_room(cx, count as usize, 0)?;
-    let seed = cx.seed();
-    let mut members = Vec::new();
-    if let Some(set) = find(&cx.op, cx.namespace, key, KIND_SET)? {
-        let picks = Picks::new(len, count as i64, seed);
-        let memory = &mut cx.client.allowance;
-        pick(
-            &set,
-            ELEMENTS,
-            picks,
-            |number| number,
-            |member| {
-                memory.ask(member.key.len() as u64)?;
-                members.push(member.key.into_owned());
-                Ok(())
-            },
-        )?;
-        set.want(ELEMENTS, members.iter().map(Vec::as_slice))?;
+/// Pops the `count` members that are still to be popped, some at a time.
+fn pop(cx: &mut Ctx<'_>, key: &[u8], count: u64) -> Done {
+    let mut left = count;
+    if left > POPPED_TOGETHER && !cx.progress.has_begun {
+        // So much the reply will take, if those that are popped are like the others.
+        let set = find(&cx.op, cx.namespace, key, KIND_SET)?;
+        let all_bytes = set.map_or(0, |set| set.bytes() / set.len(ELEMENTS).max(1) * left);
+        let bytes = all_bytes as usize + left as usize * Output::BULK_BYTES;
+        cx.reply.make_room(&mut cx.client.allowance, bytes)?;
+        check_room(cx, left as usize, 0)?;
     }
-    for member in &members {
-        let memory = &mut cx.client.allowance;
-        cx.reply.ask_for_room(memory, member.len())?;
-        cx.op.remove_element(cx.namespace, key, ELEMENTS, member)?;
-        cx.reply.bulk(member);
-        cx.progress.count -= 1;
+    while left > 0 {
+        let members = picked_members(cx, key, left)?;
+        let bytes: usize = members.iter().map(Vec::len).sum();
+        let bytes = bytes + members.len() * Output::BULK_BYTES;
+        cx.reply.make_room(&mut cx.client.allowance, bytes)?;
+        if left <= POPPED_TOGETHER {
+            check_room(cx, members.len(), 0)?;
+        }
+        for member in &members {
+            cx.op.remove_element(cx.namespace, key, ELEMENTS, member)?;
+            cx.reply.bulk(member);
+            cx.progress.count -= 1;
+            cx.progress.done += 1;
+        }
+        left -= members.len() as u64;
     }
     remove_if_empty(cx, key, KIND_SET)
 }
 
+/// Some of the members that are popped next, one at least of `left`; all of them are there to be removed.
+fn picked_members(cx: &mut Ctx<'_>, key: &[u8], left: u64) -> Result<Vec<Vec<u8>>, Stop> {
+    // Whoever runs again picks the same.
+    let seed = random(cx.seed(), cx.progress.done as u64);
+    let Some(set) = find(&cx.op, cx.namespace, key, KIND_SET)? else {
+        return Err("ERR the set has fewer members than it counts".into());
+    };
+    let order = Shuffle::new(set.len(ELEMENTS), seed);
+    let (mut members, mut bytes, mut cold) = (Vec::new(), 0, None);
+    for place in 0..left.min(POPPED_TOGETHER) {
+        match set.at(ELEMENTS, order.at(place)) {
+            Ok(member) => {
+                let member = member.map_or(Vec::new(), |member| member.key.into_owned());
+                bytes += member.len();
+                if bytes > POPPED_TOGETHER_BYTES && !members.is_empty() {
+                    break;
+                }
+                members.push(member);
+            }
+            Err(stop @ hybridlog::Stop::Cold) => cold = Some(stop),
+            Err(stop) => return Err(stop.into()),
+        }
+    }
+    cold.map_or(Ok(members), |stop| Err(stop.into()))
+}
+
 /// Pops all but `stay` of the `len` members: those are stored anew.
 fn pop_most(cx: &mut Ctx<'_>, key: &[u8], len: u64, stay: u64) -> Done {
-    let stays: HashSet<u64> = different(len, stay, cx.seed()).into_iter().collect();
+    let order = Shuffle::new(len, cx.seed());
     let expires_at_ms = match cx.op.read(cx.namespace, key)? {
         Some(record) => record.meta().expires_at_ms,
         None => None,
@@ -162,7 +190,7 @@ fn pop_most(cx: &mut Ctx<'_>, key: &[u8], len: u64, stay: u64) -> Done {
         }
         let mut position = 0;
         walk(&set, |member| {
-            if stays.contains(&position) {
+            if order.place_of(position) < stay {
                 left.push(&member.key, memory)?;
             } else {
                 reply.bulk_within(memory, &member.key)?;

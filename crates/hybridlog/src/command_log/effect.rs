@@ -100,6 +100,15 @@ mod tag {
 }
 
 impl Effect<'_> {
+    /// Whether it only prepares others: a collection without elements, or a header.
+    pub(crate) fn is_preparation(&self) -> bool {
+        use TreeEffect::{Create, Header};
+        let Effect::Collection { effect, .. } = self else {
+            return false;
+        };
+        matches!(effect, Create { .. } | Header { .. })
+    }
+
     /// The keys that have changed, one by one; none of those that everything and namespaces are emptied of.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (Namespace, &[u8])> {
         let (one, other) = match *self {

@@ -90,8 +90,11 @@ pub(crate) enum TreeEffect<'a> {
     },
     /// These elements are gone.
     RemoveRange { tree: u8, position: u64, count: u64 },
-    /// The collection has this header.
-    Header { bytes: &'a [u8] },
+    /// The collection has this header, and is due at this time, which stands where others have their expiry.
+    Header {
+        bytes: &'a [u8],
+        due_at_ms: Option<u64>,
+    },
 }
 
 mod tag {
@@ -111,6 +114,7 @@ impl<'a> TreeEffect<'a> {
     pub(super) fn expires_at_ms(&self) -> Option<u64> {
         match *self {
             TreeEffect::Put { expires_at_ms, .. } => expires_at_ms,
+            TreeEffect::Header { due_at_ms, .. } => due_at_ms,
             _ => None,
         }
     }
@@ -167,7 +171,7 @@ impl<'a> TreeEffect<'a> {
                 varint::put(position, frame);
                 varint::put(count, frame);
             }
-            TreeEffect::Header { bytes } => {
+            TreeEffect::Header { bytes, .. } => {
                 frame.push(tag::HEADER);
                 put_bytes(bytes, frame);
             }
@@ -185,6 +189,10 @@ impl<'a> TreeEffect<'a> {
                 key: fields.bytes()?,
                 value: LoggedBytes::decode(fields, tag)?,
                 expires_at_ms: fields.expiry(has_expiry)?,
+            },
+            tag::HEADER if tag & tag::BLOB == 0 => TreeEffect::Header {
+                bytes: fields.bytes()?,
+                due_at_ms: fields.expiry(has_expiry)?,
             },
             _ if has_expiry => return Err("no such effect has an expiry"),
             tag::INSERT_AT => TreeEffect::InsertAt {
@@ -211,9 +219,6 @@ impl<'a> TreeEffect<'a> {
                 tree: fields.byte()?,
                 position: fields.number()?,
                 count: fields.number()?,
-            },
-            tag::HEADER => TreeEffect::Header {
-                bytes: fields.bytes()?,
             },
             _ => return Err("no effect on a collection begins with this byte"),
         })
@@ -255,7 +260,14 @@ impl<'a> TreeEffect<'a> {
                 position,
                 count,
             },
-            TreeEffect::Header { bytes },
+            TreeEffect::Header {
+                bytes,
+                due_at_ms: None,
+            },
+            TreeEffect::Header {
+                bytes,
+                due_at_ms: Some(7),
+            },
         ]
         .into_iter()
     }

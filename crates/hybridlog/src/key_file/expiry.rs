@@ -1,4 +1,4 @@
-//! The expiry column: the keys of a segment that expire, by time.
+//! The expiry column: the keys of a segment that expire, or hold a collection that is due at some time, by time.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use crate::fields::{Fields, put_varint};
 /// The most an entry takes.
 const ENTRY_MAX_BYTES: usize = 10 + 8 + 3 + 2;
 
-/// A key that expires.
+/// A key that expires, or holds a collection that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expiring {
     pub(crate) expires_at_ms: u64,
@@ -19,7 +19,7 @@ pub(crate) struct Expiring {
     /// In bytes from the start of the segment.
     pub(crate) offset: u32,
     pub(crate) namespace: Namespace,
-    /// The value is in pages of its own, which the record tells.
+    /// The value is in pages of its own, which the record tells; or it may not expire at all, but be due.
     pub(crate) large: bool,
 }
 

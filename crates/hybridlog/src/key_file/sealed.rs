@@ -12,6 +12,7 @@ use crate::record::{RecordRef, flag};
 use crate::segment::Segment;
 use crate::shared::Shared;
 use crate::sys::prefetch;
+use crate::tree::look_at_ms;
 
 impl<I: Index> Shared<I> {
     /// Writes the key file of a sealed segment whose bytes are at `base`: nobody changes it any more, and its memory stays
@@ -47,6 +48,7 @@ impl<I: Index> SealedRecords<'_, I> {
             namespace: record.namespace(),
             meta: record.meta(),
             large: owns_pages(record),
+            look_at_ms: look_at_ms(record),
             key: record.key(),
         }
     }

@@ -56,6 +56,7 @@ impl SegmentRecords for Records {
             namespace: record.namespace,
             meta: record.meta,
             large: record.large,
+            look_at_ms: record.meta.expires_at_ms,
             key: &record.key,
         }
     }

@@ -30,6 +30,8 @@ pub(crate) struct Listed<'r> {
     pub(crate) meta: Meta,
     /// The value is in pages of its own.
     pub(crate) large: bool,
+    /// When to look at it though nobody asks for it: when it expires, or before.
+    pub(crate) look_at_ms: Option<u64>,
     pub(crate) key: &'r [u8],
 }
 
@@ -154,7 +156,7 @@ fn write_recovery(
         let hash = records.hash(&record);
         if record.kind == SlotKind::Root {
             keys.push(rank_of_hash(hash), record.offset);
-            if let Some(at) = record.meta.expires_at_ms {
+            if let Some(at) = record.look_at_ms {
                 expiring.push(rank_of_time(at), record.offset);
                 header.next_expiry_ms = header.next_expiry_ms.min(at);
             }
@@ -222,14 +224,15 @@ fn write_expiry(
 ) -> io::Result<()> {
     let first = blocks.next_block();
     let mut writer = ExpiryWriter::new(blocks);
-    let expires_at_ms = |record: &Listed<'_>| record.meta.expires_at_ms.unwrap_or(NEVER);
-    expiring.for_each(records, &expires_at_ms, &mut |_, record| {
+    let look_at_ms = |record: &Listed<'_>| record.look_at_ms.unwrap_or(NEVER);
+    expiring.for_each(records, &look_at_ms, &mut |_, record| {
         writer.push(&Expiring {
-            expires_at_ms: expires_at_ms(record),
+            expires_at_ms: look_at_ms(record),
             hash: records.hash(record),
             offset: record.offset,
             namespace: record.namespace,
-            large: record.large,
+            // What does not expire then has to be read as well.
+            large: record.large || record.look_at_ms != record.meta.expires_at_ms,
         })
     })?;
     writer.end_block()?;

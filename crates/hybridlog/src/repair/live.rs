@@ -228,25 +228,25 @@ impl Live {
 
     /// The roots of values that have lost a page.
     fn without_all_pages(&self) -> Vec<Counted> {
-        if self.lost_pages.is_empty() && !self.some_lost_are_unknown {
+        // Of a collection that had been removed pages may be gone, if it is not known that it was.
+        let some_may_be_gone = self.some_lost_are_unknown || self.newest.is_some();
+        if self.lost_pages.is_empty() && !some_may_be_gone {
             return Vec::new();
         }
         let is_broken = |large: &&Large| {
             let object = large.pages.object();
             let mut pages = (0..large.pages.below()).map(|page| self.page(object, page));
+            let is_lost = |page: u64| self.lost_pages.contains(&page);
             match large.pages {
                 OwnedPages::OfValue(_) => pages.any(|page| {
-                    self.lost_pages.contains(&page)
-                        || self.some_lost_are_unknown && !self.pages.contains(&page)
+                    is_lost(page) || self.some_lost_are_unknown && !self.pages.contains(&page)
                 }),
-                // Of its numbers some are free: where nobody knows which records are lost, there are too few.
+                // Of its numbers some are free: where nobody knows which records are gone, there are too few.
                 OwnedPages::OfCollection(of_root) => {
-                    let present = self
-                        .pages_of
-                        .get(&object)
-                        .map_or(0, |present| present.count);
-                    self.some_lost_are_unknown && present < of_root.count
-                        || pages.any(|page| self.lost_pages.contains(&page))
+                    let present = self.pages_of.get(&object);
+                    let present = present.map_or(0, |present| present.count);
+                    some_may_be_gone && present < of_root.count
+                        || !self.lost_pages.is_empty() && pages.any(is_lost)
                 }
             }
         };

@@ -14,6 +14,7 @@ use crate::record::{RecordRef, filler_header};
 use crate::segment::{self, SEGMENT_HEADER_BYTES};
 use crate::survey::{Expected, Survey, hash_of, survey};
 use crate::tiering::segment_file_name;
+use crate::tree::look_at_ms;
 
 /// Deaths that are sorted at a time.
 const DEATHS_PER_RUN: usize = 64 * 1024;
@@ -198,6 +199,7 @@ impl SegmentRecords for SoundRecords<'_> {
             namespace: record.namespace(),
             meta: record.meta(),
             large: owns_pages(&record),
+            look_at_ms: look_at_ms(&record),
             key: record.key(),
         }
     }

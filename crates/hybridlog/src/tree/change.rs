@@ -1,5 +1,7 @@
 //! Changing a collection: every call is one change of one collection, whole or not at all, with its effect noted.
 
+use std::io;
+
 use smallvec::SmallVec;
 
 use super::find::{Path, damaged, damaged_root};
@@ -82,17 +84,16 @@ impl<I: Index> Operation<'_, I> {
                 } else {
                     let plan =
                         self.plan_element(key, &root, tree, &path, spot.at, old, Some(new))?;
-                    content = self.log_ahead(value)?;
-                    self.make((namespace, key), RootPlace::At(found), plan)?;
+                    let place = RootPlace::At(found);
+                    content = self.make_logged((namespace, key), place, plan, value)?;
                 }
             }
             Target::Absent(over) => {
-                content = self.log_ahead(value)?;
                 let empty = RootDraft::new(layout.trees, &[]).encode();
                 let root = Root::of(&empty).map_err(damaged_root)?;
                 let (path, spot) = self.find_element(&root, tree, element_key)?;
                 let plan = self.plan_element(key, &root, tree, &path, spot.at, None, Some(new))?;
-                self.create((namespace, key), layout, over, &empty, plan)?;
+                content = self.create((namespace, key), layout, over, &empty, plan, value)?;
             }
         }
         let effect = TreeEffect::Put {
@@ -200,8 +201,12 @@ impl<I: Index> Operation<'_, I> {
         );
         let target = self.target((namespace, key), bytes)?;
         let (mut before, mut resolved) = (0, 0);
-        let mut logged_ahead = None;
-        match target {
+        // One alone may be long.
+        let alone = match *values {
+            [value] => value,
+            _ => &[],
+        };
+        let content = match target {
             Target::There(found) => {
                 let root = Root::of_found(&found)?;
                 assert_by_position(&root, tree);
@@ -209,10 +214,8 @@ impl<I: Index> Operation<'_, I> {
                 resolved = position.min(before);
                 let (path, spot) = self.find_position(&root, tree, resolved)?;
                 let plan = self.plan_inserted(key, &root, tree, &path, spot.at, values)?;
-                if let [value] = values {
-                    logged_ahead = Some(self.log_ahead(value)?);
-                }
-                self.make((namespace, key), RootPlace::At(found), plan)?;
+                let place = RootPlace::At(found);
+                self.make_logged((namespace, key), place, plan, alone)?
             }
             Target::Absent(over) => {
                 let empty = RootDraft::new(layout.trees, &[]).encode();
@@ -220,19 +223,17 @@ impl<I: Index> Operation<'_, I> {
                 assert_by_position(&root, tree);
                 let (path, spot) = self.find_position(&root, tree, 0)?;
                 let plan = self.plan_inserted(key, &root, tree, &path, spot.at, values)?;
-                if let [value] = values {
-                    logged_ahead = Some(self.log_ahead(value)?);
-                }
-                self.create((namespace, key), layout, over, &empty, plan)?;
+                self.create((namespace, key), layout, over, &empty, plan, alone)?
             }
         };
         for (position, value) in (resolved..).zip(values) {
             let effect = TreeEffect::InsertAt {
                 tree: tree as u8,
                 position,
-                value: logged_ahead
-                    .as_ref()
-                    .map_or(LoggedBytes::Here(value), logged),
+                value: match values {
+                    [_] => logged(&content),
+                    _ => LoggedBytes::Here(value),
+                },
             };
             self.note_tree(namespace, key, effect);
         }
@@ -305,8 +306,7 @@ impl<I: Index> Operation<'_, I> {
         };
         let (path, spot) = self.find_position(&root, tree, position)?;
         let plan = self.plan_element(key, &root, tree, &path, spot.at, spot.entry, Some(new))?;
-        let content = self.log_ahead(value)?;
-        self.make((namespace, key), RootPlace::At(found), plan)?;
+        let content = self.make_logged((namespace, key), RootPlace::At(found), plan, value)?;
         let effect = TreeEffect::ReplaceAt {
             tree: tree as u8,
             position,
@@ -316,12 +316,13 @@ impl<I: Index> Operation<'_, I> {
         Ok(true)
     }
 
-    /// Removes `count` elements from a position on, whatever the order of the tree; returns how many there were. O(log n) and
-    /// the pages that hold them, which are read.
+    /// Removes `count` elements from a position on, of a tree by [`Order::Key`] or [`Order::Position`]; returns how many there
+    /// were. O(log n) and the pages that hold them, which are read.
     ///
     /// # Errors
     ///
-    /// As [`Self::put_element`].
+    /// As [`Self::put_element`]; [`Stop::Io`] if the tree is by [`Order::Hash`]: positions mean nothing there, a replay may find
+    /// others.
     ///
     /// # Panics
     ///
@@ -338,6 +339,10 @@ impl<I: Index> Operation<'_, I> {
             return Ok(0);
         };
         let root = Root::of_found(&found)?;
+        if root.tree(tree).layout.order == Order::Hash {
+            let text = "elements of a tree by hash are not removed by position";
+            return Err(Stop::Io(io::Error::new(io::ErrorKind::InvalidInput, text)));
+        }
         let elements = root.tree(tree).elements;
         let range = position.min(elements)..position.saturating_add(count).min(elements);
         let count = range.end - range.start;
@@ -385,31 +390,70 @@ impl<I: Index> Operation<'_, I> {
         layout: &Layout,
         header: &[u8],
     ) -> Result<(), Stop> {
+        self.put_header((namespace, key), layout, header, None)
+    }
+
+    /// As [`Self::set_header`], and stores when the collection is due, Unix milliseconds: from then on
+    /// [`Store::take_due`](crate::Store::take_due) names it, wherever it is, until another time has been stored. It is copied
+    /// and renamed with the collection.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put_element`].
+    pub fn set_header_due(
+        &mut self,
+        namespace: Namespace,
+        key: &[u8],
+        layout: &Layout,
+        header: &[u8],
+        due_at_ms: Option<u64>,
+    ) -> Result<(), Stop> {
+        self.put_header((namespace, key), layout, header, Some(due_at_ms))
+    }
+
+    /// Without a `due` that stays as it is.
+    fn put_header(
+        &mut self,
+        (namespace, key): (Namespace, &[u8]),
+        layout: &Layout,
+        header: &[u8],
+        due: Option<Option<u64>>,
+    ) -> Result<(), Stop> {
         if header.len() > HEADER_MAX_BYTES {
             return Err(Stop::TooLarge {
                 len: header.len() as u64,
                 limit: HEADER_MAX_BYTES as u64,
             });
         }
+        let due_at_ms;
         match self.target((namespace, key), 0)? {
             Target::There(found) => {
                 let root = Root::of_found(&found)?;
+                due_at_ms = due.unwrap_or(root.due_at_ms);
                 let mut plan = StructurePlan::new(self, &root);
                 plan.draft.header = header.to_vec();
+                plan.draft.due_at_ms = due_at_ms;
                 let plan = plan.finish(key)?;
                 self.make((namespace, key), RootPlace::At(found), plan)?;
             }
             Target::Absent(over) => {
+                due_at_ms = due.flatten();
                 let empty = RootDraft::new(layout.trees, &[]).encode();
+                let mut draft = RootDraft::new(layout.trees, header);
+                draft.due_at_ms = due_at_ms;
                 let plan = Plan {
                     object: 0,
                     pages: SmallVec::new(),
-                    root: Content::New(RootDraft::new(layout.trees, header).encode()),
+                    root: Content::New(draft.encode()),
                 };
-                self.create((namespace, key), layout, over, &empty, plan)?;
+                self.create((namespace, key), layout, over, &empty, plan, &[])?;
             }
         }
-        self.note_tree(namespace, key, TreeEffect::Header { bytes: header });
+        let effect = TreeEffect::Header {
+            bytes: header,
+            due_at_ms,
+        };
+        self.note_tree(namespace, key, effect);
         Ok(())
     }
 
@@ -430,24 +474,26 @@ impl<I: Index> Operation<'_, I> {
         })
     }
 
-    /// Makes a new collection by a plan for an empty one.
-    fn create(
+    /// Makes a new collection by a plan for an empty one, which stores `value`.
+    fn create<'v>(
         &self,
         (namespace, key): (Namespace, &[u8]),
         layout: &Layout,
         over: Over<'_>,
         empty: &[u8],
         plan: Plan<'_>,
-    ) -> Result<(), Stop> {
+        value: &'v [u8],
+    ) -> Result<Logged<'v>, Stop> {
         let meta = Meta {
             kind: layout.kind,
             expires_at_ms: None,
         };
-        let root = Content::New(plan.root.whole(empty));
+        let root = Content::New(plan.root.whole(empty).into_owned());
         let plan = Plan { root, ..plan };
-        self.make((namespace, key), RootPlace::New(meta, over), plan)?;
+        let content =
+            self.make_logged((namespace, key), RootPlace::New(meta, over), plan, value)?;
         self.note_created(namespace, key, layout, &[]);
-        Ok(())
+        Ok(content)
     }
 
     pub(super) fn note_created(
@@ -522,6 +568,7 @@ impl<I: Index> Operation<'_, I> {
             TreeEffect::InsertAt { .. } | TreeEffect::ReplaceAt { .. } => {
                 is_by_position(&root, tree)
             }
+            TreeEffect::RemoveRange { .. } => root.tree(tree).layout.order != Order::Hash,
             _ => true,
         };
         if !fits {
@@ -562,7 +609,9 @@ impl<I: Index> Operation<'_, I> {
             } => self
                 .remove_range(namespace, key, tree, position, count)
                 .map(drop),
-            TreeEffect::Header { bytes } => self.set_header(namespace, key, &none, bytes),
+            TreeEffect::Header { bytes, due_at_ms } => {
+                self.set_header_due(namespace, key, &none, bytes, due_at_ms)
+            }
             TreeEffect::Create { .. } => Ok(()),
         }
     }

@@ -7,6 +7,7 @@ use super::inner::Inner;
 use super::leaf::Entries;
 use super::plan::{Content, PageChange, PageContent, Plan, RootPlace};
 use super::root::Root;
+use super::walk::Visits;
 use crate::command_log::Effect;
 use crate::index::Index;
 use crate::latch::LatchMode;
@@ -72,6 +73,7 @@ impl<I: Index> Operation<'_, I> {
     /// All pages of a collection.
     fn all_pages<'o>(&'o self, root: &Root<'o>) -> Result<Vec<NodeAt<'o>>, Stop> {
         let mut all = Vec::new();
+        let mut visits = Visits::new(self, root);
         for (tree, of_tree) in root.trees.iter().enumerate() {
             let mut nodes = vec![root.top_node(tree)];
             for level in (1..=of_tree.level).rev() {
@@ -80,6 +82,7 @@ impl<I: Index> Operation<'_, I> {
                     let inner = Inner::of(node.bytes, of_tree.layout.order, level)
                         .map_err(|why| damaged(root, node.number(), why))?;
                     for index in 0..inner.count() {
+                        visits.count(root, node.number())?;
                         match self.tree_page(root, inner.place(index).page) {
                             Ok(child) => children.push(child),
                             Err(reason) => {

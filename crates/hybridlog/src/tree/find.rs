@@ -20,7 +20,7 @@ use crate::sys::prefetch;
 const ELEMENTS_AT_ONCE: usize = 256;
 
 /// The bodies of long ones among them take so much together, or there is only one.
-const BODIES_AT_ONCE_BYTES: u64 = 1 << 20;
+pub(super) const BODIES_AT_ONCE_BYTES: u64 = 1 << 20;
 
 const CACHE_LINE_BYTES: usize = 64;
 
@@ -238,6 +238,11 @@ impl<'r, I: Index> Collection<'r, I> {
     /// The header that was stored with [`Operation::set_header`]; empty before.
     pub fn header(&self) -> &'r [u8] {
         self.root.header
+    }
+
+    /// The time that was stored with [`Operation::set_header_due`].
+    pub fn due_at_ms(&self) -> Option<u64> {
+        self.root.due_at_ms
     }
 
     /// How many trees it has.

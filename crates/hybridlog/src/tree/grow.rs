@@ -246,7 +246,7 @@ impl<'p, 'o, I: Index> StructurePlan<'p, 'o, I> {
     }
 
     /// Makes the collection's object on first use.
-    fn pages_of_root(&mut self) -> &mut Pages {
+    pub(super) fn pages_of_root(&mut self) -> &mut Pages {
         let shared = self.op.shared;
         self.draft.pages.get_or_insert_with(|| Pages {
             object: shared.next_object.fetch_add(1, Ordering::Relaxed),
@@ -283,19 +283,9 @@ impl<'p, 'o, I: Index> StructurePlan<'p, 'o, I> {
         })
     }
 
-    /// The first of so many numbers that follow each other.
-    pub(super) fn new_pages(&mut self, count: u32) -> Result<u32, Stop> {
-        if count == 1
-            && let Some(page) = self.draft.free.pop()
-        {
-            return Ok(page);
-        }
-        let pages = self.pages_of_root();
-        let next = pages.next.checked_add(count).ok_or(Stop::TooLarge {
-            len: u64::from(pages.next) + u64::from(count),
-            limit: u64::from(u32::MAX),
-        })?;
-        Ok(std::mem::replace(&mut pages.next, next))
+    /// Whether the plan changes or makes the page with this number.
+    pub(super) fn has_planned(&self, page: u32) -> bool {
+        self.pages.iter().any(|change| change.number == page)
     }
 
     /// Makes a page with a new number.
@@ -550,8 +540,11 @@ impl<'p, 'o, I: Index> StructurePlan<'p, 'o, I> {
     }
 
     pub(super) fn finish(mut self, key: &[u8]) -> Result<Plan<'o>, Stop> {
-        self.make_room(root_max_bytes(key))?;
+        let max_bytes = root_max_bytes(key);
+        self.make_room(max_bytes)?;
+        let left_bytes = max_bytes.saturating_sub(self.draft.value_bytes());
         let room = FREE_PAGES_MAX.saturating_sub(self.draft.free.len());
+        let room = room.min(left_bytes / size_of::<u32>());
         self.draft.free.extend(self.freed.iter().take(room));
         Ok(Plan {
             object: self.draft.pages.map_or(0, |pages| pages.object),

@@ -49,10 +49,13 @@ mod change;
 mod copy;
 mod cut;
 mod find;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod grow;
 mod inner;
 mod leaf;
 mod node;
+mod numbers;
 mod overflow;
 mod plan;
 mod root;
@@ -66,7 +69,7 @@ mod model;
 
 use std::borrow::Cow;
 
-pub(crate) use root::TreePages;
+pub(crate) use root::{TreePages, due_at_ms, look_at_ms};
 
 pub use change::{INSERTED_BESIDE_BYTES, INSERTED_TOGETHER_BYTES};
 pub use find::{Collection, Needed};

@@ -192,7 +192,7 @@ impl<'o, I: Index> StructurePlan<'_, 'o, I> {
         let by_hash = layout.order == Order::Hash && !is_key_whole;
         let key_part = if is_key_whole { &[][..] } else { new.key };
         let outside = Outside {
-            page: self.add_body(&[key_part, value].concat())?,
+            page: self.add_body(key_part, value)?,
             key_len: new.key.len() as u64,
             value_len: value.len() as u64,
             hash: by_hash.then(|| self.op.element_hash(self.root, new.key)),
@@ -202,10 +202,15 @@ impl<'o, I: Index> StructurePlan<'_, 'o, I> {
         Ok(bytes)
     }
 
-    fn add_body(&mut self, body: &[u8]) -> Result<u32, Stop> {
-        let first = self.new_pages(body.len().div_ceil(BODY_PAGE_BYTES) as u32)?;
-        for (number, part) in (first..).zip(body.chunks(BODY_PAGE_BYTES)) {
-            self.add_numbered(number, part.to_vec());
+    /// Stores a key, or nothing, and the value behind it.
+    fn add_body(&mut self, key: &[u8], value: &[u8]) -> Result<u32, Stop> {
+        let len = key.len() + value.len();
+        let first = self.new_pages(len.div_ceil(BODY_PAGE_BYTES) as u32)?;
+        for (number, start) in (first..).zip((0..len).step_by(BODY_PAGE_BYTES)) {
+            let end = len.min(start + BODY_PAGE_BYTES);
+            let of_key = &key[start.min(key.len())..end.min(key.len())];
+            let of_value = start.saturating_sub(key.len())..end.saturating_sub(key.len());
+            self.add_numbered(number, [of_key, &value[of_value]].concat());
         }
         Ok(first)
     }

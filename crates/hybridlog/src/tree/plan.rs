@@ -4,15 +4,19 @@
 //! cannot be changed where it lies; that is all that can fail. Only then is anything changed that others can see.
 #![allow(unsafe_code)] // Changes records in place, under the exclusive latch of the collection's key.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 use super::PAGE_BYTES;
+use super::root::record_flags;
 use crate::address::{RECORD_ALIGN, Slot};
 use crate::index::Index;
+use crate::large::INLINE_MAX_BYTES;
 use crate::log::Urgency;
 use crate::operation::{Found, Operation};
 use crate::record::{Draft, flag};
-use crate::write::Over;
+use crate::write::{Content as Logged, Over};
 use crate::{Meta, Namespace, Stop};
 
 /// Header, key and rounding of a page's record.
@@ -93,9 +97,9 @@ impl Content {
     }
 
     /// The whole value, where the record had `old` before.
-    pub(super) fn whole(&self, old: &[u8]) -> Vec<u8> {
+    pub(super) fn whole(&self, old: &[u8]) -> Cow<'_, [u8]> {
         match self {
-            Content::New(value) => value.clone(),
+            Content::New(value) => Cow::Borrowed(value),
             Content::Patched(patches) => {
                 let mut value = Vec::with_capacity(self.len(old.len()));
                 let mut at = 0;
@@ -105,7 +109,7 @@ impl Content {
                     at = patch.at + patch.removed;
                 }
                 value.extend_from_slice(&old[at..]);
-                value
+                Cow::Owned(value)
             }
         }
     }
@@ -113,6 +117,18 @@ impl Content {
     /// Whether it can be changed where it lies.
     fn fits(&self, found: &Found<'_>) -> bool {
         found.mutable && self.len(found.record.value().len()) <= found.record.value_capacity()
+    }
+
+    /// Whether it can be changed where it lies, being a root.
+    fn fits_root(&self, found: &Found<'_>) -> bool {
+        let same_flags = match self {
+            Content::New(value) => {
+                let flags = flag::TREE | flag::DUE;
+                record_flags(value) == found.record.flags() & flags
+            }
+            Content::Patched(_) => true,
+        };
+        same_flags && self.fits(found)
     }
 
     /// Room to grow for a page that is appended.
@@ -155,6 +171,24 @@ impl Content {
 }
 
 impl<I: Index> Operation<'_, I> {
+    /// As [`Self::make`], of a change that stores `value`, which goes to the command log ahead if it is long: not before there
+    /// is room for what it changes.
+    pub(super) fn make_logged<'v>(
+        &self,
+        (namespace, key): (Namespace, &[u8]),
+        place: RootPlace<'_>,
+        plan: Plan<'_>,
+        value: &'v [u8],
+    ) -> Result<Logged<'v>, Stop> {
+        if value.len() > INLINE_MAX_BYTES && self.urgency.get() == Urgency::Normal {
+            let needed = self.needed_bytes(key, &place, &plan);
+            self.shared.check_room(needed)?;
+        }
+        let content = self.log_ahead(value)?;
+        self.make((namespace, key), place, plan)?;
+        Ok(content)
+    }
+
     /// Makes a change of the collection under `key`.
     ///
     /// # Errors
@@ -242,7 +276,7 @@ impl<I: Index> Operation<'_, I> {
             appended.push(self.append_page(plan.object, page.number, &whole, slack_bytes)?);
         }
         let (meta, old) = match place {
-            RootPlace::At(found) if plan.root.fits(found) => return Ok(()),
+            RootPlace::At(found) if plan.root.fits_root(found) => return Ok(()),
             RootPlace::At(found) => (found.record.meta(), found.record.value()),
             RootPlace::New(meta, _) => (*meta, &[][..]),
         };
@@ -257,7 +291,7 @@ impl<I: Index> Operation<'_, I> {
             key,
             value: &value,
             meta,
-            flags: flag::TREE,
+            flags: record_flags(&value),
             slack_bytes,
         };
         appended.push(self.append(&draft)?);
@@ -278,7 +312,7 @@ impl<I: Index> Operation<'_, I> {
             }
         }
         let root = match place {
-            RootPlace::At(found) if plan.root.fits(found) => 0,
+            RootPlace::At(found) if plan.root.fits_root(found) => 0,
             RootPlace::At(found) => plan.root.len(found.record.value().len()),
             RootPlace::New(..) => plan.root.len(0),
         };

@@ -2,19 +2,20 @@
 //!
 //! ```text
 //! 0   format u8      1
-//! 1   trees u8       how many; plus 0x80 if there are, or have been, pages
+//! 1   trees u8       how many; plus 0x80 if there are, or have been, pages; plus 0x40 if it is due at some time
 //! 2   header u8      its length
 //! 3   free pages u8  how many are listed
 //! 4   of each tree   order u8 (0 hash, 1 key, 2 position; plus 0x80 if it has values), level of the top node u8,
 //!                    length of the top node u16, elements u64
 //!     if paged       object id u64, seed of the hashes u64, bytes in pages u64, next page u32, pages u32, free pages u32 each
+//!     if due         at what time, u64, Unix milliseconds
 //!     header         the embedding program's own
 //!     top nodes      one after the other
 //! ```
 //!
-//! The counts stand in front and have a fixed length, so that they are changed in place. Numbers of pages that are free are
-//! used again, lowest last; those that are not listed are forgotten, which costs nothing but numbers. The seed is the store's
-//! when the first page was made: hashes that are stored stay what they are if a repair has to give the store another.
+//! The counts stand in front and have a fixed length, so that they are changed in place. Of the numbers of pages that are free
+//! some are listed; the others are found by looking (`numbers.rs`). The seed is the store's when the first page was made: hashes
+//! that are stored stay what they are if a repair has to give the store another.
 
 use smallvec::SmallVec;
 
@@ -24,6 +25,7 @@ use crate::record::{RecordRef, flag};
 
 const FORMAT: u8 = 1;
 const PAGED: u8 = 0x80;
+const DUE: u8 = 0x40;
 const HAS_VALUES: u8 = 0x80;
 const HEAD_BYTES: usize = 4;
 const TREE_BYTES: usize = 12;
@@ -31,6 +33,7 @@ const TREE_TOP_LEN_AT: usize = 2;
 const TREE_ELEMENTS_AT: usize = 4;
 const PAGED_BYTES: usize = 32;
 const PAGED_BYTES_AT: usize = 16;
+const DUE_BYTES: usize = 8;
 
 /// Of a tree deeper than this something is wrong: with two children a node, it would hold more than there can be.
 const LEVELS_MAX: u8 = 48;
@@ -73,6 +76,7 @@ pub(super) struct Root<'a> {
     pub(super) value: &'a [u8],
     pub(super) trees: SmallVec<[Tree; 2]>,
     pub(super) pages: Option<Pages>,
+    pub(super) due_at_ms: Option<u64>,
     pub(super) header: &'a [u8],
     free: &'a [u8],
 }
@@ -135,6 +139,28 @@ impl TreePages {
     }
 }
 
+/// The flags of the record of a root.
+pub(super) fn record_flags(root: &[u8]) -> u8 {
+    match root.get(1) {
+        Some(trees) if trees & DUE != 0 => flag::TREE | flag::DUE,
+        _ => flag::TREE,
+    }
+}
+
+/// When the collection of a record is due, if it is one that is at some time.
+pub(crate) fn due_at_ms(record: &RecordRef<'_>) -> Option<u64> {
+    if record.flags() & flag::DUE == 0 {
+        return None;
+    }
+    Root::of(record.value()).ok()?.due_at_ms
+}
+
+/// When a record is to be looked at though nobody asks for it: when it expires, or its collection is due.
+pub(crate) fn look_at_ms(record: &RecordRef<'_>) -> Option<u64> {
+    let times = record.expires_at_ms().into_iter().chain(due_at_ms(record));
+    times.min()
+}
+
 impl<'a> Root<'a> {
     pub(super) fn of(value: &'a [u8]) -> Result<Root<'a>, &'static str> {
         let &[format, trees, header_len, free, ..] = value else {
@@ -143,7 +169,7 @@ impl<'a> Root<'a> {
         if format != FORMAT {
             return Err("the root of a collection has a format that this program does not know");
         }
-        let count = usize::from(trees & !PAGED);
+        let count = usize::from(trees & !(PAGED | DUE));
         if count > TREES_MAX {
             return Err("a collection has more trees than there can be");
         }
@@ -178,6 +204,11 @@ impl<'a> Root<'a> {
             free_pages = value.get(at..at + usize::from(free) * 4).ok_or(CUT)?;
             at += free_pages.len();
         }
+        let mut due_at_ms = None;
+        if trees & DUE != 0 {
+            due_at_ms = Some(u64_at(value, at).ok_or(CUT)?);
+            at += DUE_BYTES;
+        }
         let header = value.get(at..at + usize::from(header_len)).ok_or(CUT)?;
         at += header.len();
         for tree in &mut list {
@@ -191,6 +222,7 @@ impl<'a> Root<'a> {
             value,
             trees: list,
             pages,
+            due_at_ms,
             header,
             free: free_pages,
         })
@@ -247,6 +279,7 @@ impl<'a> Root<'a> {
                 })
                 .collect(),
             pages: self.pages,
+            due_at_ms: self.due_at_ms,
             free: self
                 .free
                 .chunks_exact(4)
@@ -271,6 +304,7 @@ pub(super) struct RootDraft {
     pub(super) header: Vec<u8>,
     pub(super) trees: SmallVec<[TreeDraft; 2]>,
     pub(super) pages: Option<Pages>,
+    pub(super) due_at_ms: Option<u64>,
     pub(super) free: Vec<u32>,
 }
 
@@ -289,6 +323,7 @@ impl RootDraft {
                 })
                 .collect(),
             pages: None,
+            due_at_ms: None,
             free: Vec::new(),
         }
     }
@@ -300,15 +335,21 @@ impl RootDraft {
             Some(_) => PAGED_BYTES + self.free.len() * 4,
             None => 0,
         };
-        HEAD_BYTES + self.trees.len() * TREE_BYTES + pages + self.header.len() + tops
+        let due = if self.due_at_ms.is_some() {
+            DUE_BYTES
+        } else {
+            0
+        };
+        HEAD_BYTES + self.trees.len() * TREE_BYTES + pages + due + self.header.len() + tops
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut value = Vec::with_capacity(self.value_bytes());
         let paged = if self.pages.is_some() { PAGED } else { 0 };
+        let due = if self.due_at_ms.is_some() { DUE } else { 0 };
         value.extend_from_slice(&[
             FORMAT,
-            self.trees.len() as u8 | paged,
+            self.trees.len() as u8 | paged | due,
             self.header.len() as u8,
             self.free.len() as u8,
         ]);
@@ -327,6 +368,7 @@ impl RootDraft {
                 value.extend_from_slice(&page.to_le_bytes());
             }
         }
+        value.extend(self.due_at_ms.into_iter().flat_map(u64::to_le_bytes));
         value.extend_from_slice(&self.header);
         self.trees
             .iter()

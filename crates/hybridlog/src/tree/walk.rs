@@ -2,15 +2,48 @@
 
 use std::ops::{ControlFlow, Range};
 
-use super::find::{Collection, NodeAt, damaged};
+use super::find::{BODIES_AT_ONCE_BYTES, Collection, NodeAt, damaged};
 use super::inner::{Inner, Place, Sought};
 use super::leaf::{Entries, Entry};
+use super::root::Root;
 use super::{Direction, Element, Order, WalkFrom};
 use crate::Stop;
 use crate::index::Index;
+use crate::operation::Operation;
 
 /// Cold pages that are asked for together.
 const PAGES_AT_ONCE: usize = 1024;
+
+/// So many pages a collection may have without a look at how many the store has.
+const PAGES_BELIEVED: u64 = 64 * 1024;
+
+const CHILD_WITHOUT_ELEMENTS: &str = "a child has no elements";
+
+/// How many nodes a visit of a tree may meet: each page once. Nodes that name the same children again and again would have it
+/// meet more and more from level to level.
+pub(super) struct Visits {
+    left: u64,
+}
+
+impl Visits {
+    pub(super) fn new<I: Index>(op: &Operation<'_, I>, root: &Root<'_>) -> Visits {
+        let counted = root.pages.map_or(0, |pages| u64::from(pages.count));
+        let left = match counted {
+            ..=PAGES_BELIEVED => counted,
+            // Nor are there more than all pages of the store; what is being added and removed counts for either, or for both.
+            _ => counted.min(2 * op.shared.index.slots() + PAGES_BELIEVED),
+        };
+        Visits { left }
+    }
+
+    /// Counts a child of the node with this number.
+    pub(super) fn count(&mut self, root: &Root<'_>, number: Option<u32>) -> Result<(), Stop> {
+        let left = self.left.checked_sub(1);
+        self.left =
+            left.ok_or_else(|| damaged(root, number, "there are more pages than it counts"))?;
+        Ok(())
+    }
+}
 
 /// A node, and the positions of the elements under it.
 pub(super) struct Part<'r> {
@@ -114,6 +147,7 @@ impl<'r, I: Index> Collection<'r, I> {
             node: self.root.top_node(tree),
             first: 0,
         }];
+        let mut visits = Visits::new(self.op, &self.root);
         for level in (1..=of_tree.level).rev() {
             let (mut children, mut cold, mut stop) = (Vec::new(), 0, None);
             for part in &parts {
@@ -123,8 +157,12 @@ impl<'r, I: Index> Collection<'r, I> {
                 let mut first = part.first;
                 for index in 0..inner.count() {
                     let Place { page, elements } = inner.place(index);
+                    if elements == 0 {
+                        return Err(damaged(&self.root, number, CHILD_WITHOUT_ELEMENTS));
+                    }
                     let behind = first.saturating_add(elements);
                     if behind > range.start && first < range.end && cold < PAGES_AT_ONCE {
+                        visits.count(&self.root, number)?;
                         match self.op.tree_page(&self.root, page) {
                             Ok(node) => children.push(Part { node, first }),
                             Err(reason) => {
@@ -197,9 +235,9 @@ impl<'r, I: Index> Collection<'r, I> {
         }
     }
 
-    /// Some elements of a tree by [`Order::Hash`]: at least `count`, if so many are left, and whole leaves. `cursor` is 0 at
-    /// first and then what was returned. An element that is there from the first call to the last is returned at least once,
-    /// whatever is put or removed meanwhile.
+    /// Some elements of a tree by [`Order::Hash`]: at least `count`, if so many are left, and whole leaves; fewer if they are
+    /// long. `cursor` is 0 at first and then what was returned. An element that is there from the first call to the last is
+    /// returned at least once, whatever is put or removed meanwhile.
     ///
     /// # Errors
     ///
@@ -225,10 +263,16 @@ impl<'r, I: Index> Collection<'r, I> {
                     (None, behind, elements)
                 }
             };
-            if let Some(leaf) = leaf
-                && let Err(reason) = self.scan_leaf(tree, &leaf, least, &mut scanned.elements)
-            {
-                stop = Some(reason);
+            let mut goes_on_at = None;
+            if let Some(leaf) = leaf {
+                match self.scan_leaf(tree, &leaf, least, &mut scanned) {
+                    Ok(at) => goes_on_at = at,
+                    Err(reason) => stop = Some(reason),
+                }
+            }
+            if let Some(at) = goes_on_at {
+                scanned.cursor = at;
+                return stop.map_or(Ok(scanned), Err);
             }
             to_come = to_come.saturating_sub(elements);
             scanned.cursor = behind;
@@ -264,6 +308,9 @@ impl<'r, I: Index> Collection<'r, I> {
                 behind = bound;
             }
             let place = inner.place(child);
+            if place.elements == 0 {
+                return Err(damaged(CHILD_WITHOUT_ELEMENTS));
+            }
             elements = place.elements;
             match self.op.tree_page(&self.root, place.page) {
                 Ok(child) => node = child,
@@ -274,26 +321,56 @@ impl<'r, I: Index> Collection<'r, I> {
         Ok((Ok(node), behind, elements))
     }
 
-    /// Adds the elements of a leaf whose hashes are not less than `least`.
+    /// Adds the elements of a leaf whose hashes are not less than `least`. If long ones among them take too much together, only
+    /// those of the least hashes: returns with which hash to go on then.
     fn scan_leaf(
         &self,
         tree: usize,
         leaf: &NodeAt<'r>,
         least: u64,
-        to: &mut Vec<Element<'r>>,
-    ) -> Result<(), Stop> {
+        scanned: &mut ScannedElements<'r>,
+    ) -> Result<Option<u64>, Stop> {
         let damaged = |why| damaged(&self.root, leaf.number(), why);
         let layout = self.root.tree(tree).layout;
         let mut entries = Entries::of(leaf.bytes, layout).map_err(damaged)?;
-        let mut stop = None;
+        let (mut all, mut bodies_bytes) = (Vec::new(), 0u64);
         while let Some(entry) = entries.read().map_err(damaged)? {
             if least == 0 || self.op.entry_hash(&self.root, &entry) >= least {
-                match self.op.element(&self.root, entry) {
-                    Ok(element) => to.push(element),
-                    Err(reason) => stop = Some(reason),
-                }
+                let body = entry.outside.map_or(0, |outside| outside.bytes());
+                bodies_bytes = bodies_bytes.saturating_add(body);
+                all.push(entry);
             }
         }
-        stop.map_or(Ok(()), Err)
+        let goes_on_at = match bodies_bytes > BODIES_AT_ONCE_BYTES {
+            true => self.cut_at_hash(&mut all),
+            false => None,
+        };
+        let mut stop = None;
+        for entry in all {
+            match self.op.element(&self.root, entry) {
+                Ok(element) => scanned.elements.push(element),
+                Err(reason) => stop = Some(reason),
+            }
+        }
+        stop.map_or(Ok(goes_on_at), Err)
+    }
+
+    /// Leaves those of the least hashes whose long ones do not take too much together, and those of one hash at least. Returns
+    /// the least hash of the others.
+    fn cut_at_hash(&self, entries: &mut Vec<Entry<'r>>) -> Option<u64> {
+        let hash = |entry: &Entry<'_>| self.op.entry_hash(&self.root, entry);
+        entries.sort_by_cached_key(hash);
+        let mut bytes = 0u64;
+        for at in 0..entries.len() {
+            let body = entries[at].outside.map_or(0, |outside| outside.bytes());
+            bytes = bytes.saturating_add(body);
+            let is_boundary = at > 0 && hash(&entries[at - 1]) != hash(&entries[at]);
+            if is_boundary && bytes > BODIES_AT_ONCE_BYTES {
+                let goes_on_at = hash(&entries[at]);
+                entries.truncate(at);
+                return Some(goes_on_at);
+            }
+        }
+        None
     }
 }
