@@ -157,7 +157,7 @@ pub use store::{Pin, Store};
 pub use suspended::Suspended;
 pub use tree::{
     Collection, Direction, Element, ElementInfo, INSERTED_BESIDE_BYTES, INSERTED_TOGETHER_BYTES,
-    Layout, Needed, Order, Put, ScannedElements, TREES_MAX, TreeLayout, WalkFrom,
+    Layout, Needed, NewCollection, Order, Put, ScannedElements, TREES_MAX, TreeLayout, WalkFrom,
 };
 pub use watch::{MovedWatches, Watch};
 

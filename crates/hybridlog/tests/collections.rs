@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use hybridlog::{
     BucketIndex, Collection, DashIndex, Direction, Element, INSERTED_BESIDE_BYTES,
-    INSERTED_TOGETHER_BYTES, Index, KeyRef, LatchMode, Layout, Meta, Namespace, Operation, Options,
-    Order, Put, Stop, Store, TreeLayout, WalkFrom,
+    INSERTED_TOGETHER_BYTES, Index, KeyRef, LatchMode, Layout, Meta, Namespace, NewCollection,
+    Operation, Options, Order, Put, Stop, Store, TreeLayout, WalkFrom,
 };
 
 const NAMESPACE: Namespace = Namespace(1);
@@ -676,7 +676,13 @@ fn what_is_built_at_once_is_as_if_put_one_by_one() {
                 .iter()
                 .map(|value| (LIST, new_element(b"", value, None)));
             let mut all = keyed.chain(list);
-            op.build_collection(NAMESPACE, KEY, &ALL_ORDERS, b"header", &mut all)
+            let new = NewCollection {
+                layout: &ALL_ORDERS,
+                header: b"header",
+                due_at_ms: None,
+                expires_at_ms: None,
+            };
+            op.build_collection(NAMESPACE, KEY, new, &mut all)
         });
         run.compare();
         // As the command log has it.

@@ -6,11 +6,11 @@
 
 use std::borrow::Cow;
 
-use hybridlog::{Element, Layout, Meta};
+use hybridlog::{Element, Meta, NewCollection};
 
 use super::KIND_STRING;
 use super::collection::{ELEMENTS, Encoding, PackedLimits, check_room};
-use super::hash::{HASH, header as hash_header};
+use super::hash::HASH;
 use super::list::LIST;
 use super::list_encoding::encoding_of_value;
 use super::parse::{SYNTAX_ERROR, integer, strict_integer};
@@ -115,9 +115,7 @@ impl Options {
 fn restore(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
     let key = &args[1];
     let options = Options::parse(args)?;
-    // What it finds after it has begun is its own.
-    let is_first_run = !cx.progress.has_begun;
-    if is_first_run && !options.replaces && cx.op.read(cx.namespace, key)?.is_some() {
+    if !options.replaces && cx.op.read(cx.namespace, key)?.is_some() {
         return Err(BUSY_KEY.into());
     }
     let now_ms = cx.now_ms();
@@ -132,29 +130,14 @@ fn restore(cx: &mut Ctx<'_>, args: Args<'_>) -> Done {
         Error::Stop(stop) => stop,
     })?;
     let is_past = expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms);
-    if is_first_run && (is_past || has_expired(&value, now_ms)) {
+    if is_past || has_expired(&value, now_ms) {
         if options.replaces {
             cx.op.remove(cx.namespace, key)?;
         }
         cx.reply.ok();
         return Ok(());
     }
-    if let Value::String(value) = &value {
-        let meta = Meta {
-            kind: KIND_STRING,
-            expires_at_ms,
-        };
-        cx.op.set(cx.namespace, key, value, meta)?;
-        cx.reply.ok();
-        return Ok(());
-    }
-    if cx.progress.done == 0 {
-        store(cx, key, value)?;
-        cx.progress.done = 1;
-    }
-    if expires_at_ms.is_some() {
-        cx.op.set_expiry(cx.namespace, key, expires_at_ms)?;
-    }
+    store(cx, key, value, expires_at_ms)?;
     cx.reply.ok();
     Ok(())
 }
@@ -167,15 +150,26 @@ fn has_expired(value: &Value<'_>, now_ms: u64) -> bool {
     }
 }
 
-/// Stores a collection in one change, whatever the key holds.
-fn store(cx: &mut Ctx<'_>, key: &[u8], value: Value<'_>) -> Result<(), Stop> {
+/// Stores a value with its expiry in one change, whatever the key holds.
+fn store(
+    cx: &mut Ctx<'_>,
+    key: &[u8],
+    value: Value<'_>,
+    expires_at_ms: Option<u64>,
+) -> Result<(), Stop> {
     match value {
-        Value::String(_) => Ok(()),
-        Value::List(list) => store_list(cx, key, &list),
-        Value::Set(set) => store_set(cx, key, &set),
-        Value::Zset(zset) => store_zset(cx, key, zset),
-        Value::Hash(hash) => store_hash(cx, key, &hash),
-        Value::Stream(stream) => store_stream(cx, key, stream),
+        Value::String(value) => {
+            let meta = Meta {
+                kind: KIND_STRING,
+                expires_at_ms,
+            };
+            Ok(cx.op.set(cx.namespace, key, &value, meta)?)
+        }
+        Value::List(list) => store_list(cx, key, &list, expires_at_ms),
+        Value::Set(set) => store_set(cx, key, &set, expires_at_ms),
+        Value::Zset(zset) => store_zset(cx, key, zset, expires_at_ms),
+        Value::Hash(hash) => store_hash(cx, key, &hash, expires_at_ms),
+        Value::Stream(stream) => store_stream(cx, key, stream, expires_at_ms),
     }
 }
 
@@ -190,14 +184,11 @@ pub(super) fn prepare(cx: &mut Ctx<'_>, count: usize, bytes: usize) -> Result<()
 fn store_elements<'e>(
     cx: &mut Ctx<'_>,
     key: &[u8],
-    layout: &Layout,
-    header: &[u8],
+    new: NewCollection<'_>,
     elements: impl Iterator<Item = Element<'e>>,
 ) -> Result<(), Stop> {
     let elements = &mut elements.map(|element| (ELEMENTS, element));
-    Ok(cx
-        .op
-        .build_collection(cx.namespace, key, layout, header, elements)?)
+    Ok(cx.op.build_collection(cx.namespace, key, new, elements)?)
 }
 
 pub(super) fn element<'e>(
@@ -212,18 +203,40 @@ pub(super) fn element<'e>(
     }
 }
 
-fn store_list(cx: &mut Ctx<'_>, key: &[u8], list: &ListValue) -> Result<(), Stop> {
+fn store_list(
+    cx: &mut Ctx<'_>,
+    key: &[u8],
+    list: &ListValue,
+    expires_at_ms: Option<u64>,
+) -> Result<(), Stop> {
     prepare(cx, list.elements.len(), list.elements.total_bytes())?;
     let encoding = encoding_of_value(cx, list);
     let elements = list.elements.iter().map(|value| element(b"", value, None));
-    store_elements(cx, key, &LIST, &encoding.header(), elements)
+    let new = NewCollection {
+        layout: &LIST,
+        header: &encoding.header(),
+        due_at_ms: None,
+        expires_at_ms,
+    };
+    store_elements(cx, key, new, elements)
 }
 
-fn store_set(cx: &mut Ctx<'_>, key: &[u8], set: &SetValue) -> Result<(), Stop> {
+fn store_set(
+    cx: &mut Ctx<'_>,
+    key: &[u8],
+    set: &SetValue,
+    expires_at_ms: Option<u64>,
+) -> Result<(), Stop> {
     prepare(cx, set.members.len(), set.members.total_bytes())?;
     let encoding = set_encoding(&PackedLimits::now(cx), set);
     let members = set.members.iter().map(|member| element(member, b"", None));
-    store_elements(cx, key, &SET, &encoding.header(), members)
+    let new = NewCollection {
+        layout: &SET,
+        header: &encoding.header(),
+        due_at_ms: None,
+        expires_at_ms,
+    };
+    store_elements(cx, key, new, members)
 }
 
 fn set_encoding(limits: &PackedLimits, set: &SetValue) -> Encoding {
@@ -248,7 +261,12 @@ fn set_encoding(limits: &PackedLimits, set: &SetValue) -> Encoding {
     }
 }
 
-fn store_zset(cx: &mut Ctx<'_>, key: &[u8], zset: ZsetValue) -> Result<(), Stop> {
+fn store_zset(
+    cx: &mut Ctx<'_>,
+    key: &[u8],
+    zset: ZsetValue,
+    expires_at_ms: Option<u64>,
+) -> Result<(), Stop> {
     let (count, bytes) = (zset.members.len(), zset.members.total_bytes());
     check_room(cx, 2 * count, 2 * (bytes + 16 * count))?;
     let limit = PackedLimits::now(cx).zset;
@@ -264,10 +282,15 @@ fn store_zset(cx: &mut Ctx<'_>, key: &[u8], zset: ZsetValue) -> Result<(), Stop>
     }
     drop(zset);
     scored.sort();
-    build(cx, key, &scored, scored.len(), encoding)
+    build(cx, key, (&scored, scored.len()), encoding, expires_at_ms)
 }
 
-fn store_hash(cx: &mut Ctx<'_>, key: &[u8], hash: &HashValue) -> Result<(), Stop> {
+fn store_hash(
+    cx: &mut Ctx<'_>,
+    key: &[u8],
+    hash: &HashValue,
+    expires_at_ms: Option<u64>,
+) -> Result<(), Stop> {
     prepare(cx, hash.len(), hash.pairs.total_bytes())?;
     let limit = PackedLimits::now(cx).hash;
     let is_few = hash.len() as u64 <= limit.entries;
@@ -282,9 +305,14 @@ fn store_hash(cx: &mut Ctx<'_>, key: &[u8], hash: &HashValue) -> Result<(), Stop
     if let Some(at_ms) = earliest_ms {
         cx.server.field_expiry.note(cx.namespace, key, at_ms);
     }
-    let header = hash_header(encoding, earliest_ms);
+    let new = NewCollection {
+        layout: &HASH,
+        header: &encoding.header(),
+        due_at_ms: earliest_ms,
+        expires_at_ms,
+    };
     let fields = hash.live_fields(cx.now_ms());
-    store_elements(cx, key, &HASH, &header, fields)
+    store_elements(cx, key, new, fields)
 }
 
 impl HashValue {

@@ -1,5 +1,7 @@
 //! Storing a stream that RESTORE has read, with its consumer groups: the elements of both trees in their order.
 
+use hybridlog::NewCollection;
+
 use super::restore::{element, prepare};
 use super::stream::{ENTRIES, GROUPS, Header, STREAM, Strings as Fields};
 use super::stream_group::{
@@ -13,7 +15,12 @@ use crate::rdb::Strings;
 use crate::rdb::stream::{GroupValue, StreamValue};
 
 /// Stores a stream in one change, whatever the key holds.
-pub(super) fn store_stream(cx: &mut Ctx<'_>, key: &[u8], stream: StreamValue) -> Result<(), Stop> {
+pub(super) fn store_stream(
+    cx: &mut Ctx<'_>,
+    key: &[u8],
+    stream: StreamValue,
+    expires_at_ms: Option<u64>,
+) -> Result<(), Stop> {
     let memory = &mut cx.client.allowance;
     let entries = entries(&stream, memory)?;
     let groups = groups(&stream.groups, memory)?;
@@ -34,13 +41,14 @@ pub(super) fn store_stream(cx: &mut Ctx<'_>, key: &[u8], stream: StreamValue) ->
     let in_order = (0..entries.len()).step_by(2);
     let entries = in_order.map(|at| (ENTRIES, pair(&entries, at)));
     let groups = order.into_iter().map(|at| (GROUPS, pair(&groups, at)));
-    Ok(cx.op.build_collection(
-        cx.namespace,
-        key,
-        &STREAM,
-        &header.to_bytes(),
-        &mut entries.chain(groups),
-    )?)
+    let new = NewCollection {
+        layout: &STREAM,
+        header: &header.to_bytes(),
+        due_at_ms: None,
+        expires_at_ms,
+    };
+    let elements = &mut entries.chain(groups);
+    Ok(cx.op.build_collection(cx.namespace, key, new, elements)?)
 }
 
 /// The elements of the first tree: IDs, each followed by what is stored of its entry.

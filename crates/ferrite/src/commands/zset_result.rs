@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use hybridlog::Element;
+use hybridlog::{Element, NewCollection};
 
 use super::collection::{Encoding, check_room};
 use super::zset::split_score;
@@ -105,7 +105,7 @@ fn store_step_by_step(cx: &mut Ctx<'_>, key: &[u8], result: &ScoredMembers) -> R
             false => Encoding::Skiplist,
         };
         let count = result.len().min(STORED_TOGETHER);
-        build(cx, key, result, count, encoding)?;
+        build(cx, key, (result, count), encoding, None)?;
         cx.progress.done = count;
     }
     for place in &result.places[cx.progress.done..] {
@@ -124,9 +124,9 @@ fn store_step_by_step(cx: &mut Ctx<'_>, key: &[u8], result: &ScoredMembers) -> R
 pub(super) fn build(
     cx: &mut Ctx<'_>,
     key: &[u8],
-    result: &ScoredMembers,
-    count: usize,
+    (result, count): (&ScoredMembers, usize),
     encoding: Encoding,
+    expires_at_ms: Option<u64>,
 ) -> Result<(), Stop> {
     let has_index = !is_small(
         result.len(),
@@ -141,13 +141,14 @@ pub(super) fn build(
         let (score, member) = key.split_at(SCORE_BYTES);
         (MEMBERS, element(member, score))
     });
-    Ok(cx.op.build_collection(
-        cx.namespace,
-        key,
-        &ZSET,
-        &header(encoding, has_index),
-        &mut scored.chain(members),
-    )?)
+    let new = NewCollection {
+        layout: &ZSET,
+        header: &header(encoding, has_index),
+        due_at_ms: None,
+        expires_at_ms,
+    };
+    let elements = &mut scored.chain(members);
+    Ok(cx.op.build_collection(cx.namespace, key, new, elements)?)
 }
 
 fn element<'e>(key: &'e [u8], value: &'e [u8]) -> Element<'e> {

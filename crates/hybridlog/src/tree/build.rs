@@ -14,11 +14,24 @@ use super::overflow::{NewElement, is_long};
 use super::plan::RootPlace;
 use super::root::{HEADER_MAX_BYTES, Root, RootDraft};
 use super::{Element, Layout, Order, PAGE_BYTES, TreeLayout};
-use crate::command_log::{LoggedBytes, TreeEffect};
+use crate::command_log::{Effect, LoggedBytes, TreeEffect};
 use crate::index::Index;
 use crate::operation::Operation;
 use crate::write::Over;
 use crate::{Meta, Namespace, Stop};
+
+/// What is stored of a collection beside its elements when it is made with all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NewCollection<'a> {
+    /// Its type and its trees.
+    pub layout: &'a Layout,
+    /// As in [`Operation::set_header`].
+    pub header: &'a [u8],
+    /// When it is due, Unix milliseconds, as in [`Operation::set_header_due`].
+    pub due_at_ms: Option<u64>,
+    /// As in [`Meta::expires_at_ms`].
+    pub expires_at_ms: Option<u64>,
+}
 
 /// What an element of few bytes takes beside them, about.
 const ENTRY_BESIDE_BYTES: usize = 4;
@@ -48,10 +61,10 @@ impl<I: Index> Operation<'_, I> {
         &mut self,
         namespace: Namespace,
         key: &[u8],
-        layout: &Layout,
-        header: &[u8],
+        new: NewCollection<'_>,
         elements: &mut dyn Iterator<Item = (usize, Element<'e>)>,
     ) -> Result<(), Stop> {
+        let NewCollection { layout, header, .. } = new;
         if header.len() > HEADER_MAX_BYTES {
             return Err(Stop::TooLarge {
                 len: header.len() as u64,
@@ -65,19 +78,20 @@ impl<I: Index> Operation<'_, I> {
         let empty = RootDraft::new(layout.trees, header).encode();
         let root = Root::of(&empty).map_err(damaged_root)?;
         let mut plan = StructurePlan::new(self, &root);
+        plan.draft.due_at_ms = new.due_at_ms;
         let mut all: SmallVec<[Encoded; 4]> =
             layout.trees.iter().map(|_| Encoded::default()).collect();
         let elements: Vec<_> = elements.collect();
         reserve(&mut all, &elements);
         for (tree, element) in &elements {
-            let new = NewElement {
+            let element = NewElement {
                 key: &element.key,
                 value: &element.value,
                 expires_at_ms: element.expires_at_ms,
             };
             self.shared
-                .check_lengths(key, (new.key.len() + new.value.len()) as u64)?;
-            plan.encode(layout.trees[*tree], &new, &mut all[*tree])?;
+                .check_lengths(key, (element.key.len() + element.value.len()) as u64)?;
+            plan.encode(layout.trees[*tree], &element, &mut all[*tree])?;
         }
         for (tree, encoded) in all.into_iter().enumerate() {
             plan.fill(tree, encoded)?;
@@ -85,12 +99,43 @@ impl<I: Index> Operation<'_, I> {
         let plan = plan.finish(key)?;
         let meta = Meta {
             kind: layout.kind,
-            expires_at_ms: None,
+            expires_at_ms: new.expires_at_ms,
         };
+        let meta = meta.stored();
         self.make((namespace, key), RootPlace::New(meta, over), plan)?;
+        self.note_built((namespace, key), new, &elements);
+        if meta.expires_at_ms.is_some() {
+            self.note(&Effect::SetExpiry {
+                namespace,
+                key,
+                expires_at_ms: meta.expires_at_ms,
+            });
+        }
+        Ok(())
+    }
+
+    fn note_built(
+        &self,
+        (namespace, key): (Namespace, &[u8]),
+        new: NewCollection<'_>,
+        elements: &[(usize, Element<'_>)],
+    ) {
+        let NewCollection {
+            layout,
+            header,
+            due_at_ms,
+            ..
+        } = new;
         self.note_created(namespace, key, layout, header);
+        if due_at_ms.is_some() {
+            let effect = TreeEffect::Header {
+                bytes: header,
+                due_at_ms,
+            };
+            self.note_tree(namespace, key, effect);
+        }
         let mut positions = [0; super::TREES_MAX];
-        for (tree, element) in &elements {
+        for (tree, element) in elements {
             let value = LoggedBytes::Here(&element.value);
             let effect = match layout.trees[*tree].order {
                 Order::Position => TreeEffect::InsertAt {
@@ -108,7 +153,6 @@ impl<I: Index> Operation<'_, I> {
             positions[*tree] += 1;
             self.note_tree(namespace, key, effect);
         }
-        Ok(())
     }
 }
 

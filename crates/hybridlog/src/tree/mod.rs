@@ -71,6 +71,7 @@ use std::borrow::Cow;
 
 pub(crate) use root::{TreePages, due_at_ms, look_at_ms};
 
+pub use build::NewCollection;
 pub use change::{INSERTED_BESIDE_BYTES, INSERTED_TOGETHER_BYTES};
 pub use find::{Collection, Needed};
 pub use walk::ScannedElements;
