@@ -564,3 +564,36 @@ fn hscan_returns_some_long_values_at_a_time() {
     }
     assert_eq!(fields.len(), 60);
 }
+
+#[test]
+fn what_is_put_by_one_command_is_written_once() {
+    const KEYS: i64 = 500;
+    // The log is handed out in pieces of so many bytes, to each worker.
+    const PIECES_BYTES: i64 = 2 * 64 * 1024;
+    let server = Server::start(&["--io-threads", "1"]);
+    let mut client = server.connect();
+    let fields = |name: &str, i: usize| format!("{name}:{i:08} {i:016}");
+    type Element<'e> = &'e dyn Fn(usize) -> String;
+    let cases: [(&str, &str, Element<'_>); 4] = [
+        ("HSET", "h", &|i| fields("some", i)),
+        ("HSET", "h", &|i| fields("more", i)),
+        ("SADD", "s", &|i| format!("member:{i:016}")),
+        ("ZADD", "z", &|i| format!("{i} member:{i:016}")),
+    ];
+    for (command, key, element) in cases {
+        let elements: Vec<String> = (0..20).map(element).collect();
+        let before = info(&mut client, "tiers", "appended_bytes");
+        for number in 0..KEYS {
+            let text = format!("{command} {key}{number} {}", elements.join(" "));
+            client.command(&text.split(' ').collect::<Vec<_>>());
+        }
+        let appended = info(&mut client, "tiers", "appended_bytes") - before;
+        // Of the last record of a key, which is the only one but for those that were there before.
+        let usage = client.command(&["MEMORY", "USAGE", &format!("{key}0")]);
+        let usage: i64 = usage[1..].trim_end().parse().expect("a number");
+        assert!(
+            appended <= KEYS * usage + PIECES_BYTES,
+            "{appended} bytes for {KEYS} of {usage}: {command}"
+        );
+    }
+}

@@ -278,6 +278,8 @@ pub struct Operation<'s, I: Index = BucketIndex> {
     pub(crate) generation: u64,
     /// Once it has changed something it may use the emergency reserve, so that it is not left half done.
     pub(crate) urgency: Cell<Urgency>,
+    /// By how many bytes the collection under the key with this hash is about to grow.
+    pub(crate) foreseen: Cell<(u64, usize)>,
     pub(crate) effects: NotedEffects,
     notes_reads: bool,
     lookups: Cell<Lookups>,
@@ -312,6 +314,7 @@ impl<'s, I: Index> Operation<'s, I> {
             _pin: pin,
             generation: shared.generations.current(),
             urgency: Cell::new(Urgency::Normal),
+            foreseen: Cell::default(),
             effects: NotedEffects::default(),
             notes_reads: true,
             lookups: Cell::default(),

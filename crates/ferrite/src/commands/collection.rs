@@ -135,6 +135,18 @@ pub(super) fn find<'r>(
     }
 }
 
+/// As [`check_room`], for elements that are about to be put into the collection under `key`: it gets room for them at once.
+pub(super) fn foresee_growth(
+    cx: &Ctx<'_>,
+    key: &[u8],
+    elements: usize,
+    bytes: usize,
+) -> Result<(), Stop> {
+    check_room(cx, elements, bytes)?;
+    cx.op.foresee_growth(cx.namespace, key, elements, bytes);
+    Ok(())
+}
+
 /// Makes sure, before the first of `elements` with so many bytes together is changed, that there is room: a command that
 /// has to wait after that keeps its keys latched meanwhile.
 pub(super) fn check_room(cx: &Ctx<'_>, elements: usize, bytes: usize) -> Result<(), Stop> {

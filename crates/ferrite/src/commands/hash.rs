@@ -10,7 +10,7 @@ use hybridlog::{
 
 use super::KIND_HASH;
 use super::collection::{
-    ELEMENTS, Encoding, PackedLimits, check_room, find, remove_if_empty, want_next,
+    ELEMENTS, Encoding, PackedLimits, check_room, find, foresee_growth, remove_if_empty, want_next,
 };
 use super::string::{GROW_FAST, STRING_ROW, WRITE_FAST};
 use crate::args::Args;
@@ -302,11 +302,13 @@ fn set_fields(cx: &mut Ctx<'_>, args: Args<'_>, command: &str) -> Done {
     let (key, pairs) = (&args[1], pairs(args, 2));
     let mut facts = Facts::gather(cx, key)?;
     facts.foresee(cx, pairs.len());
+    let mut bytes = 0;
     for (field, value) in pairs.clone() {
         cx.op
             .check_element(key, (field.len() + value.len()) as u64)?;
+        bytes += field.len() + value.len();
     }
-    check_room(cx, pairs.len(), args.total_bytes())?;
+    foresee_growth(cx, key, pairs.len(), bytes)?;
     let mut ready = cx.progress.done;
     for pair in pairs.clone().skip(cx.progress.done) {
         if cx.progress.done == ready {

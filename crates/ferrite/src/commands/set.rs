@@ -7,8 +7,8 @@ use hybridlog::{Collection, Layout, Needed, Order, Put, TreeLayout};
 
 use super::KIND_SET;
 use super::collection::{
-    ELEMENTS, Encoding, PackedLimits, check_room, find, remove_if_empty, walk, want_next,
-    want_next_of,
+    ELEMENTS, Encoding, PackedLimits, check_room, find, foresee_growth, remove_if_empty, walk,
+    want_next, want_next_of,
 };
 use super::collection_scan::{ScanOptions, Values, cursor_of, scan};
 use super::parse::{INTEGER_MAX_BYTES, strict_integer};
@@ -218,7 +218,8 @@ fn begin_adding<'a>(
     for member in members.clone() {
         cx.op.check_element(key, member.len() as u64)?;
     }
-    check_room(cx, members.len(), members.map(<[u8]>::len).sum())?;
+    let bytes = members.clone().map(<[u8]>::len).sum();
+    foresee_growth(cx, key, members.len(), bytes)?;
     Ok(growth)
 }
 

@@ -170,6 +170,8 @@ pub(super) fn add<'k>(
             .check_element(key, (member.len() + SCORE_BYTES) as u64)?;
     }
     check_room(cx, 2 * scores.len(), 2 * bytes)?;
+    // A small one has no index by member.
+    cx.op.foresee_growth(cx.namespace, key, scores.len(), bytes);
     let mut growth = match found {
         Some(growth) => growth,
         None => Growth::create(cx, key, scores.len(), longest_bytes)?,

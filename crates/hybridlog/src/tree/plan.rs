@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use super::PAGE_BYTES;
-use super::root::record_flags;
+use super::root::{bytes_beside_elements, record_flags};
 use crate::address::{RECORD_ALIGN, Slot};
 use crate::index::Index;
 use crate::large::INLINE_MAX_BYTES;
@@ -24,6 +24,12 @@ const RECORD_OVERHEAD_BYTES: usize = 40;
 
 /// How much room to grow a page gets that is copied because it has grown.
 const GROWTH_BYTES: usize = 512;
+
+/// A root that has grown gets room for a quarter more, and for so much at least, but never for more than it holds.
+const ROOT_GROWTH_LEAST_BYTES: usize = 64;
+
+/// What an element takes beside its key and its value, at most, if these are short.
+const ELEMENT_BESIDE_BYTES: usize = 3;
 
 /// Bytes that take the place of others.
 #[derive(Clone, Debug)]
@@ -171,6 +177,36 @@ impl Content {
 }
 
 impl<I: Index> Operation<'_, I> {
+    /// Says that so many elements, of so many bytes together, are about to be put into the collection under `key`. If its root
+    /// has to be written anew meanwhile it gets room for them, so that they do not leave a record behind for each.
+    pub fn foresee_growth(&self, namespace: Namespace, key: &[u8], elements: usize, bytes: usize) {
+        let hash = self.shared.hash(namespace, key);
+        let all_bytes = bytes + elements * ELEMENT_BESIDE_BYTES;
+        self.foreseen.set((hash, all_bytes));
+    }
+
+    /// Room to grow for a root of `len` bytes that is appended, and had `before` bytes: for elements that are foreseen, and
+    /// since what has grown once grows again.
+    fn root_slack_bytes(
+        &self,
+        hash: u64,
+        place: &RootPlace<'_>,
+        before: usize,
+        len: usize,
+    ) -> usize {
+        let slack_bytes = match place {
+            RootPlace::At(_) if len > before => (len / 4).max(ROOT_GROWTH_LEAST_BYTES.min(len)),
+            _ => 0,
+        };
+        let foreseen = match self.foreseen.get() {
+            (of, bytes) if of == hash && before + bytes <= PAGE_BYTES => before + bytes,
+            _ => 0,
+        };
+        slack_bytes
+            .max(foreseen.saturating_sub(len))
+            .min(PAGE_BYTES.saturating_sub(len))
+    }
+
     /// As [`Self::make`], of a change that stores `value`, which goes to the command log ahead if it is long: not before there
     /// is room for what it changes.
     pub(super) fn make_logged<'v>(
@@ -181,7 +217,7 @@ impl<I: Index> Operation<'_, I> {
         value: &'v [u8],
     ) -> Result<Logged<'v>, Stop> {
         if value.len() > INLINE_MAX_BYTES && self.urgency.get() == Urgency::Normal {
-            let needed = self.needed_bytes(key, &place, &plan);
+            let needed = self.needed_bytes((namespace, key), &place, &plan);
             self.shared.check_room(needed)?;
         }
         let content = self.log_ahead(value)?;
@@ -200,7 +236,7 @@ impl<I: Index> Operation<'_, I> {
         place: RootPlace<'_>,
         plan: Plan<'_>,
     ) -> Result<(), Stop> {
-        let needed = self.needed_bytes(key, &place, &plan);
+        let needed = self.needed_bytes((namespace, key), &place, &plan);
         if needed > 0 && self.urgency.get() == Urgency::Normal {
             self.shared.check_room(needed)?;
         }
@@ -281,11 +317,12 @@ impl<I: Index> Operation<'_, I> {
             RootPlace::New(meta, _) => (*meta, &[][..]),
         };
         let value = plan.root.whole(old);
-        // What has grown once grows again.
-        let slack_bytes = match value.len() > old.len() && !old.is_empty() {
-            true => (value.len() / 4).min(PAGE_BYTES.saturating_sub(value.len())),
-            false => 0,
+        let before = match place {
+            RootPlace::At(_) => old.len(),
+            RootPlace::New(..) => bytes_beside_elements(&value),
         };
+        let hash = self.shared.hash(namespace, key);
+        let slack_bytes = self.root_slack_bytes(hash, place, before, value.len());
         let draft = Draft {
             namespace,
             key,
@@ -299,7 +336,12 @@ impl<I: Index> Operation<'_, I> {
     }
 
     /// Bytes of the log that a plan needs at most.
-    fn needed_bytes(&self, key: &[u8], place: &RootPlace<'_>, plan: &Plan<'_>) -> u64 {
+    fn needed_bytes(
+        &self,
+        (namespace, key): (Namespace, &[u8]),
+        place: &RootPlace<'_>,
+        plan: &Plan<'_>,
+    ) -> u64 {
         let mut needed = 0;
         for page in &plan.pages {
             let PageContent::Becomes(content) = &page.content else {
@@ -311,14 +353,20 @@ impl<I: Index> Operation<'_, I> {
                 needed += content.len(old).max(PAGE_BYTES) + RECORD_OVERHEAD_BYTES;
             }
         }
-        let root = match place {
-            RootPlace::At(found) if plan.root.fits_root(found) => 0,
-            RootPlace::At(found) => plan.root.len(found.record.value().len()),
-            RootPlace::New(..) => plan.root.len(0),
+        let (before, len) = match place {
+            RootPlace::At(found) if plan.root.fits_root(found) => return needed as u64,
+            RootPlace::At(found) => {
+                let before = found.record.value().len();
+                (before, plan.root.len(before))
+            }
+            RootPlace::New(..) => match &plan.root {
+                Content::New(value) => (bytes_beside_elements(value), value.len()),
+                Content::Patched(_) => (0, plan.root.len(0)),
+            },
         };
-        if root > 0 {
-            needed += root + root / 4 + key.len() + RECORD_OVERHEAD_BYTES;
-        }
+        let hash = self.shared.hash(namespace, key);
+        let slack_bytes = self.root_slack_bytes(hash, place, before, len);
+        needed += len + slack_bytes + key.len() + RECORD_OVERHEAD_BYTES;
         needed as u64
     }
 }

@@ -104,6 +104,13 @@ pub(super) fn layout_byte(layout: TreeLayout) -> u8 {
     order | has_values
 }
 
+/// How much of the value of a root without pages is not elements.
+pub(super) fn bytes_beside_elements(value: &[u8]) -> usize {
+    let field = |at: usize| usize::from(value.get(at).copied().unwrap_or_default());
+    let (trees, header) = (field(1) & usize::from(!(PAGED | DUE)), field(2));
+    HEAD_BYTES + trees * (TREE_BYTES + EMPTY_LEAF.len()) + header
+}
+
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     let field = bytes.get(at..at + 8)?.try_into().ok()?;
     Some(u64::from_le_bytes(field))
