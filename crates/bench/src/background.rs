@@ -3,8 +3,8 @@
 //! The same load throughout: SETs of random keys at a fixed rate, and GETs of random keys at fixed times, measured from when
 //! they were due. There is more data than memory, so most GETs read the device. Two windows are compared:
 //!
-//! * the calm one begins when COMPACT has just given back all that was dead, so that there is nothing to compact yet, and no
-//!   checkpoint is made in it;
+//! * the calm one begins when COMPACT has just given back all that was dead and SAVE has made a checkpoint, so that there is
+//!   nothing to compact yet, and none is made in it;
 //! * the busy one begins when so much has been overwritten since that compaction has begun by itself, and a checkpoint is made
 //!   at its beginning and each [`CHECKPOINT_INTERVAL`].
 //!
@@ -112,6 +112,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, String> {
     for round in 1..=options.rounds {
         let mut connection = testbed.connect()?;
         connection.order(&[b"COMPACT"])?;
+        connection.order(&[b"SAVE"])?;
         let pair = Pressure::during(&testbed, shape, |pressure| {
             let calm = calm_window(pressure, &mut connection, length)?;
             wait_for_compaction(&mut connection)?;

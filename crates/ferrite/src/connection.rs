@@ -8,6 +8,7 @@
 
 mod backpressure;
 mod blocked;
+mod close_watch;
 mod closing;
 mod durable;
 mod execute;
@@ -18,6 +19,7 @@ mod waiting;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::ops::RangeInclusive;
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -106,7 +108,7 @@ const ARGUMENT_BYTES: u64 = 128;
 const OVERSIZE_BYTES: u64 = 1024 * 1024;
 
 /// A stream socket.
-pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + 'static {
+pub(crate) trait Socket: AsyncRead + AsyncWrite + AsFd + Unpin + 'static {
     /// Ready when a read may find something.
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 

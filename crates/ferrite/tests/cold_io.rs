@@ -5,13 +5,13 @@ mod common;
 use std::fs;
 use std::process::Command;
 
-use common::{Connection, Server, encode};
+use common::{Connection, Server, backends, encode};
 
 const DEBUG: [&str; 2] = ["--enable-debug-command", "yes"];
 
 #[test]
 fn a_pipeline_of_cold_reads_is_one_submission() {
-    for backend in ["auto", "tokio"] {
+    for &backend in backends() {
         let server = start(backend);
         let mut client = server.connect();
         let keys = 100;
@@ -98,7 +98,7 @@ fn a_large_warm_value_is_sent_from_where_it_lies() {
 
 #[test]
 fn cold_reads_come_from_the_device() {
-    for backend in ["auto", "tokio"] {
+    for &backend in backends() {
         let server = start(backend);
         let kind = Command::new("stat")
             .args(["-f", "-c", "%T"])
@@ -150,7 +150,7 @@ fn cold_reads_come_from_the_device() {
 
 #[test]
 fn a_damaged_record_fails_the_command_that_needs_it_alone() {
-    for backend in ["auto", "tokio"] {
+    for &backend in backends() {
         let server = start(backend);
         let mut client = server.connect();
         let value = |key: &str| format!("value of {key} ").repeat(100);

@@ -15,7 +15,9 @@ const OOM: &str = "-OOM command not allowed when used memory > 'maxmemory'.\r\n"
 
 #[test]
 fn deep_pipelines_of_mid_size_values_through_io_uring() {
-    deep_pipelines(40, "auto");
+    if common::backends().contains(&"uring") {
+        deep_pipelines(40, "uring");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Connection, Server, encode};
+use common::{Connection, Server, backends, encode};
 
 #[test]
 fn paused_writes_wait_and_reads_do_not() {
@@ -84,7 +84,7 @@ fn replies_can_be_switched_off_and_skipped() {
 
 #[test]
 fn cold_records_come_back_in_order() {
-    for backend in ["auto", "tokio"] {
+    for &backend in backends() {
         let server = Server::start(&["--enable-debug-command", "yes", "--io-backend", backend]);
         let mut client = server.connect();
         let keys: Vec<String> = (0..300).map(|i| format!("key{i}")).collect();

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::{Server, encode, eventually};
+use common::{Connection, Server, encode, eventually};
 
 #[test]
 fn clients_beyond_maxclients_are_turned_away() {
@@ -43,6 +43,49 @@ fn idle_clients_are_closed_after_the_timeout() {
         "closed after {:?}",
         begin.elapsed()
     );
+}
+
+#[test]
+fn keepalive_probes_are_sent_as_configured() {
+    for (seconds, is_sent) in [("300", true), ("0", false)] {
+        let server = Server::start(&["--tcp-keepalive", seconds]);
+        let stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        let port = stream.local_addr().unwrap().port();
+        let mut client = Connection::new(stream);
+        assert_eq!(client.command(&["PING"]), "+PONG\r\n");
+        if std::fs::metadata("/proc/net/tcp").is_err() {
+            println!("skipped: no /proc/net/tcp to tell the timers of sockets");
+            return;
+        }
+        // No timer, or that of the probes; the one for a segment that has not been acknowledged passes.
+        let centiseconds = eventually(|| match socket_timer(server.port, port) {
+            (0, _) => Some(None),
+            (2, centiseconds) => Some(Some(centiseconds)),
+            _ => None,
+        });
+        match centiseconds {
+            Some(centiseconds) => assert!(
+                is_sent && (27_000..=30_000).contains(&centiseconds),
+                "after {seconds} s: a probe in {centiseconds} cs"
+            ),
+            None => assert!(!is_sent, "after {seconds} s: no probe"),
+        }
+    }
+}
+
+/// The kind of timer that runs for a connection between two ports here, and in how many hundredths of a second it ends.
+fn socket_timer(local_port: u16, remote_port: u16) -> (u8, u64) {
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = |address: &str| u16::from_str_radix(address.split_once(':').unwrap().1, 16).unwrap();
+    let timer = sockets.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (port(fields[1]) == local_port && port(fields[2]) == remote_port)
+            .then(|| fields[5].to_owned())
+    });
+    let timer = timer.expect("the connection is open");
+    let (kind, centiseconds) = timer.split_once(':').unwrap();
+    let kind = u8::from_str_radix(kind, 16).unwrap();
+    (kind, u64::from_str_radix(centiseconds, 16).unwrap())
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod common;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 
 use common::{Connection, Server};
 
@@ -124,6 +125,41 @@ fn a_directory_that_cannot_be_used_refuses_the_start() {
     );
 }
 
+#[test]
+fn a_directory_that_is_full_or_read_only_refuses_the_start() {
+    for (mount, fill, reason) in [
+        (
+            "size=256k",
+            "head -c 1m /dev/zero >\"$0/rest\" 2>/dev/null",
+            "No space left on device",
+        ),
+        ("ro", "true", "Read-only file system"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_str().unwrap();
+        // A file system that only the server and its shell see.
+        let mount = format!("mount -t tmpfs -o {mount} tmpfs \"$0\" && {{ {fill}; true; }}");
+        let in_namespace = |script: String| {
+            let mut command = Command::new("unshare");
+            command.args(["--map-root-user", "--mount", "sh", "-c", &script, path]);
+            command
+        };
+        let is_mounted = in_namespace(mount.clone()).status();
+        if !is_mounted.is_ok_and(|status| status.success()) {
+            println!("skipped: no file system can be mounted here");
+            return;
+        }
+        let server = common::command(&dir, &[]);
+        let mut command = in_namespace(format!("{mount} && exec \"$@\""));
+        command.arg(server.get_program()).args(server.get_args());
+        command.stdout(Stdio::piped());
+        let output = Server::refused_command(command);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let line = one_line(&output.stderr);
+        assert!(line.contains(path) && line.contains(reason), "{line}");
+    }
+}
+
 /// With and without a start, and with the line of the directive.
 #[test]
 fn what_cannot_be_used_is_told_with_its_place() {
@@ -156,7 +192,7 @@ fn what_cannot_be_used_is_told_with_its_place() {
         std::fs::write(&file, lines).unwrap();
         let expected = format!("{name} line 3: {directive} '{value}': ");
         for arguments in [vec![name], vec!["--check-config", name]] {
-            let output = std::process::Command::new(env!("CARGO_BIN_EXE_ferrite"))
+            let output = Command::new(env!("CARGO_BIN_EXE_ferrite"))
                 .args(&arguments)
                 .output()
                 .unwrap();
@@ -315,7 +351,7 @@ fn a_daemon_writes_its_pid_file_and_log() {
         "--unixsocket",
         &socket,
     ];
-    let started = std::process::Command::new(env!("CARGO_BIN_EXE_ferrite"))
+    let started = Command::new(env!("CARGO_BIN_EXE_ferrite"))
         .args(["--port", "0", "--dir"])
         .arg(dir.path())
         .args(directives)

@@ -40,20 +40,31 @@ fn cold_reads_come_from_the_device() {
         .enable_io()
         .build()
         .unwrap();
-    for backend in [Backend::Auto, Backend::Tokio] {
-        runtime.block_on(async {
+    for backend in [Backend::Uring, Backend::Tokio] {
+        let is_refused = runtime.block_on(async {
             let options = ReaderOptions {
                 backend,
                 ..ReaderOptions::default()
             };
-            let (reader, _) = ColdReader::new(&options, Arc::default()).unwrap();
+            let reader = match ColdReader::new(&options, Arc::default()) {
+                Ok((reader, _)) => reader,
+                Err(error) if backend == Backend::Uring => {
+                    println!("skipped on io_uring: {error}");
+                    return true;
+                }
+                Err(error) => panic!("{error}"),
+            };
             let before = device_bytes_read();
             let results = reader.read_batch(requests.clone()).await;
             assert_read_from_device(before, reader.backend_name());
             for (block, result) in results.into_iter().enumerate() {
                 assert!(result.unwrap().iter().all(|&byte| byte == block as u8));
             }
+            false
         });
+        if is_refused {
+            continue;
+        }
         let (reader, _) = BlockingReader::new(backend, Arc::default()).unwrap();
         let before = device_bytes_read();
         assert!(reader.read_batch(&requests).iter().all(Result::is_ok));

@@ -457,12 +457,17 @@ fn device_reads(text: &mut Lines, server: &Server) {
     let (submissions, reads) = (sum(|stats| &stats.submissions), sum(|stats| &stats.reads));
     text.field("device_submissions", submissions);
     text.field("device_reads", reads);
-    let reads_per_submission = reads as f64 / submissions.max(1) as f64;
+    let errors = sum(|stats| &stats.errors);
+    let reads_per_submission = (reads + errors) as f64 / submissions.max(1) as f64;
     text.field(
         "device_reads_per_submission",
         format!("{reads_per_submission:.2}"),
     );
     text.field("device_read_bytes", sum(|stats| &stats.bytes));
-    text.field("device_read_errors", sum(|stats| &stats.errors));
+    text.field("device_read_errors", errors);
     text.field("device_buffered_reads", sum(|stats| &stats.buffered_reads));
+    text.field(
+        "device_registered_reads",
+        sum(|stats| &stats.registered_reads),
+    );
 }

@@ -5,11 +5,12 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use hybridlog::ColdReads;
 
+use super::close_watch::CloseWatch;
 use super::waiting::ColdLease;
 use super::{Closed, Connection, Socket};
 use crate::blocking::{Blocked, End};
@@ -78,6 +79,7 @@ impl<S: Socket> Connection<S> {
     async fn until_ended(&mut self, blocked: &Blocked) -> Result<End, Closed> {
         let entry = Arc::clone(&self.client.entry);
         let mut ended = pin!(blocked.ended());
+        let mut close_watch = None;
         loop {
             let mut wake = pin!(entry.wake.notified());
             if self.output.has_pending() {
@@ -99,10 +101,14 @@ impl<S: Socket> Connection<S> {
                     return Poll::Ready(Ok(None));
                 }
                 let may_read = self.input.buffer.len() < READ_AHEAD_BYTES && self.short_bytes == 0;
-                if may_read && let Poll::Ready(read) = self.poll_fill(cx) {
-                    read?;
-                    self.has_read_ahead = true;
-                    return Poll::Ready(Ok(None));
+                if may_read {
+                    if let Poll::Ready(read) = self.poll_fill(cx) {
+                        read?;
+                        self.has_read_ahead = true;
+                        return Poll::Ready(Ok(None));
+                    }
+                } else if self.poll_left(&mut close_watch, cx).is_ready() {
+                    return Poll::Ready(Err(Closed::Gone));
                 }
                 if is_woken {
                     self.check_stalled()?;
@@ -114,6 +120,17 @@ impl<S: Socket> Connection<S> {
                 entry.end_to_await();
                 return Ok(end);
             }
+        }
+    }
+
+    /// Ready when the client has gone, or when that could not be told: nothing is to be taken for a client that may have.
+    fn poll_left(&self, watch: &mut Option<CloseWatch>, cx: &mut Context<'_>) -> Poll<()> {
+        if watch.is_none() {
+            *watch = CloseWatch::new(&self.socket).ok();
+        }
+        match watch {
+            Some(watch) => watch.poll_closed(cx).map(drop),
+            None => Poll::Ready(()),
         }
     }
 }

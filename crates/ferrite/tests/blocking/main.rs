@@ -404,6 +404,21 @@ fn wait_for_blocked<S: Stream>(control: &mut Connection<S>, count: usize) {
     eventually(|| (blocked(control) == count).then_some(()));
 }
 
+/// The server reads no more from it while it waits: what it has sent is more than is read ahead.
+#[test]
+fn who_has_left_takes_nothing_though_not_all_it_sent_was_read() {
+    let server = Server::start(&WORKERS);
+    let mut control = server.connect();
+    let mut client = server.connect();
+    let behind = encode(&["PING"]).repeat(6_000);
+    client.send([encode(&["BLPOP", "k", "0"]), behind].concat());
+    wait_for_blocked(&mut control, 1);
+    drop(client);
+    wait_for_blocked(&mut control, 0);
+    check(&mut control, "RPUSH k x", ":1");
+    check(&mut control, "LRANGE k 0 -1", "*1 $1 x");
+}
+
 #[test]
 fn what_was_served_survives_with_the_push() {
     let directives = [&WORKERS[..], &["--appendfsync", "always"]].concat();

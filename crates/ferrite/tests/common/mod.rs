@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -36,9 +36,13 @@ impl Server {
 
     /// As [`Server::start`], on a directory that earlier servers have used.
     pub(crate) fn start_in(dir: Arc<TempDir>, directives: &[&str]) -> Server {
-        let mut child = command(&dir, directives)
-            .spawn()
-            .expect("the ferrite binary starts");
+        let command = command(&dir, directives);
+        Server::start_command(dir, command)
+    }
+
+    /// Starts a server by a command made of [`command`].
+    pub(crate) fn start_command(dir: Arc<TempDir>, mut command: Command) -> Server {
+        let mut child = command.spawn().expect("the ferrite binary starts");
         let mut log = BufReader::new(child.stdout.take().unwrap());
         let mut start_log = String::new();
         let port = loop {
@@ -72,10 +76,12 @@ impl Server {
 
     /// As [`Server::refused`], on this directory.
     pub(crate) fn refused_in(dir: &TempDir, directives: &[&str]) -> Output {
-        let child = command(dir, directives)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Server::refused_command(command(dir, directives))
+    }
+
+    /// As [`Server::refused`], by a command made of [`command`].
+    pub(crate) fn refused_command(mut command: Command) -> Output {
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
         let output = child.wait_with_output().unwrap();
         assert!(
             !output.status.success(),
@@ -165,7 +171,8 @@ impl Drop for Server {
     }
 }
 
-fn command(dir: &TempDir, directives: &[&str]) -> Command {
+/// What starts a server on a directory.
+pub(crate) fn command(dir: &TempDir, directives: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ferrite"));
     command
         .args([
@@ -183,6 +190,26 @@ fn command(dir: &TempDir, directives: &[&str]) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     command
+}
+
+/// The ways to read cold records that this kernel allows, as `io-backend` names them.
+pub(crate) fn backends() -> &'static [&'static str] {
+    static BACKENDS: OnceLock<&[&str]> = OnceLock::new();
+    BACKENDS.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut probe = command(&dir, &["--io-backend", "uring"]);
+        let mut probe = probe.stderr(Stdio::null()).spawn().unwrap();
+        let mut log = BufReader::new(probe.stdout.take().unwrap()).lines();
+        let is_ready = log.any(|line| line.unwrap().contains("Ready to accept connections"));
+        let _ = probe.kill();
+        probe.wait().unwrap();
+        if is_ready {
+            &["uring", "tokio"]
+        } else {
+            println!("skipped on io_uring: the kernel refuses it");
+            &["tokio"]
+        }
+    })
 }
 
 /// A client connection that speaks bytes.

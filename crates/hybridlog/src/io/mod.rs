@@ -156,11 +156,17 @@ pub struct IoStats {
     pub errors: AtomicU64,
     /// Those of `reads` that went through the page cache, because the file system refuses O_DIRECT.
     pub buffered_reads: AtomicU64,
+    /// Those of `reads` that the kernel did into registered buffers (io_uring only).
+    pub registered_reads: AtomicU64,
 }
 
 impl IoStats {
     fn count_submission(&self) {
         self.submissions.fetch_add(1, Relaxed);
+    }
+
+    fn count_registered_read(&self) {
+        self.registered_reads.fetch_add(1, Relaxed);
     }
 
     fn count_read(&self, request: &ReadRequest, result: &io::Result<ReadBuffer>) {

@@ -65,6 +65,8 @@ pub(super) struct Ring {
     in_flight_bytes_max: usize,
     /// Whether the slots of the pool can be read into as registered buffer 0.
     registered: bool,
+    /// Why they cannot, though that was asked for.
+    registration_refusal: Option<io::Error>,
     /// Reads that wait for a place, oldest first.
     waiting: VecDeque<Read>,
     /// Reads that the kernel has or gets with the next submission. The key is the `user_data` of
@@ -123,12 +125,14 @@ impl Ring {
             ));
         }
         // Refused where locked memory is limited; reads then go into the same buffers unregistered.
-        let registered = options.register && register(&uring, pool).is_ok();
+        let registration = options.register.then(|| register(&uring, pool));
+        let registered = matches!(registration, Some(Ok(())));
         Ok(Ring {
             uring,
             depth: options.depth as usize,
             in_flight_bytes_max: options.in_flight_bytes,
             registered,
+            registration_refusal: registration.and_then(Result::err),
             waiting: VecDeque::new(),
             in_flight: Slots::default(),
             in_flight_bytes: 0,
@@ -175,6 +179,11 @@ impl Ring {
         self.enter(wait_for.min(self.in_flight.len()))?;
         self.reap();
         Ok(())
+    }
+
+    /// Why the kernel refuses to register the buffers, if it does.
+    pub(super) fn registration_refusal(&self) -> Option<&io::Error> {
+        self.registration_refusal.as_ref()
     }
 
     /// Whether no read is queued or in flight.
@@ -313,7 +322,12 @@ impl Ring {
             .file
             .after_read(read.request.offset, buffer.len());
         let result = match failure {
-            None => Ok(buffer),
+            None => {
+                if self.registered && buffer.is_slot() {
+                    self.stats.count_registered_read();
+                }
+                Ok(buffer)
+            }
             Some(error) => Err(read.request.error(&error)),
         };
         self.answer(read, result);

@@ -180,6 +180,42 @@ fn a_batch_is_one_submission() {
     });
 }
 
+/// Larger ones have memory of their own, which is not registered.
+#[test]
+fn small_reads_go_into_registered_buffers() {
+    if !backends().contains(&Backend::Uring) {
+        return;
+    }
+    runtime().block_on(async {
+        let file_on_disk = test_file();
+        let file = DataFile::open(file_on_disk.path()).unwrap();
+        let options = ReaderOptions {
+            backend: Backend::Uring,
+            ..ReaderOptions::default()
+        };
+        let stats = Arc::new(IoStats::default());
+        let (reader, notice) = ColdReader::new(&options, Arc::clone(&stats)).unwrap();
+        assert_blocks(reader.read_batch(blocks(&file, 64)).await, 64);
+        let large = ReadRequest {
+            file,
+            offset: 0,
+            len: 1 << 20,
+        };
+        assert!(reader.read_batch(vec![large]).await[0].is_ok());
+        let wanted = match notice {
+            None => 64,
+            Some(notice) => {
+                assert!(
+                    notice.contains("registered buffers are refused"),
+                    "{notice}"
+                );
+                0
+            }
+        };
+        assert_eq!(stats.registered_reads.load(Relaxed), wanted);
+    });
+}
+
 #[test]
 fn batches_of_concurrent_tasks_share_a_submission() {
     let options = ReaderOptions {
@@ -444,11 +480,24 @@ fn polling_is_used_or_refused_with_a_notice() {
                 };
                 let (reader, notice) = ColdReader::new(&options, Arc::default()).unwrap();
                 println!("{backend:?} sqpoll {sqpoll} iopoll {iopoll}: {notice:?}");
-                assert!(backend == Backend::Uring || notice.unwrap().contains("io_uring"));
+                let notice = notice.unwrap_or_default();
+                assert!(backend == Backend::Uring || notice.contains("io_uring"));
                 assert_blocks(reader.read_batch(blocks(&file, 300)).await, 300);
+                if backend == Backend::Uring && sqpoll {
+                    let is_refused = notice.contains("submission polling is refused");
+                    assert_ne!(has_submission_thread(), is_refused, "{notice}");
+                }
             });
         }
     }
+}
+
+/// Whether the kernel polls for submissions of this process: its thread shows among ours.
+fn has_submission_thread() -> bool {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    threads
+        .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok())
+        .any(|name| name.starts_with("iou-sqp"))
 }
 
 #[test]

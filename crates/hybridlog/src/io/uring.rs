@@ -116,7 +116,13 @@ fn open_ring(
             options.iopoll = false;
         }
     }
-    Ring::new(&options, pool, stats)
+    let ring = Ring::new(&options, pool, stats)?;
+    if let Some(error) = ring.registration_refusal() {
+        notices.push(format!(
+            "registered buffers are refused ({error}), reading without"
+        ));
+    }
+    Ok(ring)
 }
 
 /// Finds out whether polled reads work by doing one: only the device behind a file knows whether it
